@@ -1,0 +1,70 @@
+"""Inverted mixup for the Hugging Face Trainer.
+
+Importing the package loads neither models nor peft nor bitsandbytes; names load on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixup_hf.callback import MixupCallback
+    from mixup_hf.collator import MixupCollator
+    from mixup_hf.config import AlignConfig, FinetuneConfig, MixupConfig
+    from mixup_hf.finetuning import finetune
+    from mixup_hf.inverter.model import Inverter
+    from mixup_hf.loading import load_config
+    from mixup_hf.losses import soft_cross_entropy
+    from mixup_hf.plugin import InversedMixup
+    from mixup_hf.pool import MixupPool
+    from mixup_hf.records import MixedExample
+    from mixup_hf.weights import parse_weights
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlignConfig",
+    "FinetuneConfig",
+    "InversedMixup",
+    "Inverter",
+    "MixedExample",
+    "MixupCallback",
+    "MixupCollator",
+    "MixupConfig",
+    "MixupPool",
+    "finetune",
+    "load_config",
+    "parse_weights",
+    "soft_cross_entropy",
+]
+
+_HOMES = {
+    "AlignConfig": "config",
+    "FinetuneConfig": "config",
+    "InversedMixup": "plugin",
+    "Inverter": "inverter.model",
+    "MixedExample": "records",
+    "MixupCallback": "callback",
+    "MixupCollator": "collator",
+    "MixupConfig": "config",
+    "MixupPool": "pool",
+    "finetune": "finetuning",
+    "load_config": "loading",
+    "parse_weights": "weights",
+    "soft_cross_entropy": "losses",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mixup_hf' has no attribute {name!r}")
+    value = getattr(import_module(f"mixup_hf.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,174 @@
+"""Sentences for alignment: read, filtered, embedded once, cut into batches of equal token count."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from mixup_hf import _checks
+from mixup_hf.encoders import FrozenEncoder
+
+IGNORED = -100
+
+
+def read_sentences(
+    source: str, *, text_column: str, min_words: int, max_words: int, limit: int
+) -> list[str]:
+    """Read up to `limit` sentences of `min_words` to `max_words` words.
+
+    Args:
+        source: A text file (one sentence a line), the same with `.gz`, a folder of such files, or a
+            Hub data set id (its `train` split).
+        text_column: Column to read from a Hub data set.
+        min_words, max_words: Both ends included.
+        limit: Reading stops there.
+
+    Raises:
+        FileNotFoundError: A path that does not exist.
+        ValueError: Nothing is left after filtering.
+    """
+    lines = _hub_lines(source, text_column) if _is_hub_id(source) else _file_lines(Path(source))
+    stripped = (line.strip() for line in lines)
+    fitting = (line for line in stripped if min_words <= len(line.split()) <= max_words)
+    sentences = list(islice(fitting, limit))
+    if not sentences:
+        raise ValueError(
+            f"`data` = {source!r} holds no sentence of {min_words} to {max_words} words. Change "
+            "`min_words` and `max_words`, or give one sentence a line."
+        )
+    return sentences
+
+
+def _is_hub_id(source: str) -> bool:
+    return not Path(source).exists() and source.count("/") == 1 and not source.endswith(".gz")
+
+
+def _file_lines(path: Path) -> Iterator[str]:
+    if not path.exists():
+        raise FileNotFoundError(f"`data` = {str(path)!r} is neither a file, a folder nor a Hub id.")
+    files = [path] if path.is_file() else sorted(path.glob("sentences*.txt*"))
+    if not files:
+        raise FileNotFoundError(f"`data` = {str(path)!r} holds no file sentences*.txt or .txt.gz.")
+    for file in files:
+        opener: Any = gzip.open if file.suffix == ".gz" else open
+        with opener(file, "rt", encoding="utf-8") as stream:
+            yield from stream
+
+
+def _hub_lines(source: str, text_column: str) -> Iterator[str]:
+    from datasets import load_dataset
+
+    for row in load_dataset(source, split="train", streaming=True):
+        yield row[text_column]
+
+
+def cached_embeddings(
+    sentences: list[str], encoder: FrozenEncoder, encoder_fingerprint: str, cache: Path
+) -> np.ndarray:
+    """Embeddings (N, D) of `sentences`, float16, memory-mapped from `cache` and made there once.
+
+    The file's name is a digest of the sentences and the encoder, so a changed input is never read
+    from an old file; a killed run leaves no file under that name.
+    """
+    digest = hashlib.sha256(f"{encoder_fingerprint}:{encoder.pooling}:{encoder.normalize}".encode())
+    for sentence in sentences:
+        digest.update(sentence.encode() + b"\n")
+    path = cache / f"embeddings-{digest.hexdigest()[:16]}.npy"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".partial-{os.getpid()}.npy")
+        np.save(partial, encoder.encode(sentences, progress=True).numpy().astype(np.float16))
+        os.replace(partial, path)
+    mapped: np.ndarray = np.load(path, mmap_mode="r")
+    return mapped
+
+
+class TokenBudgetBatches(Dataset[dict[str, Tensor]]):
+    """A map-style data set whose items are whole batches of about `batch_tokens` positions.
+
+    Rows of like length share a batch, so almost nothing is padding. The Trainer shuffles, shards and
+    resumes over items, with batch size 1 and `unwrap` as its collator. An item holds
+
+    - `embeddings` (B, D), float32;
+    - `input_ids` (B, T), padded on the right with the end token;
+    - `labels` (B, T + 1): the sentence and its end token, `IGNORED` at padding.
+
+    Args:
+        sentences: N texts.
+        embeddings: (N, D).
+        tokenizer: The LLM's.
+        prompt_length: Positions before the sentence, counted against the budget.
+        batch_tokens: Positions per batch, prompt and padding included.
+        end_id: The token that ends a sentence.
+        seed: Which sentences share a batch.
+    """
+
+    def __init__(
+        self,
+        sentences: list[str],
+        embeddings: np.ndarray,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        prompt_length: int,
+        batch_tokens: int,
+        end_id: int,
+        seed: int,
+    ) -> None:
+        _checks.at_least("batch_tokens", batch_tokens, 64)
+        self.embeddings = embeddings
+        self.end_id = end_id
+        self.token_ids: list[list[int]] = tokenizer(sentences, add_special_tokens=False)[
+            "input_ids"
+        ]
+        self.batches = self._cut(prompt_length, batch_tokens, np.random.default_rng(seed))
+        self.rows_per_batch = len(sentences) / len(self.batches)
+        tokens = sum(map(len, self.token_ids)) + len(sentences)
+        self.tokens_per_batch = tokens / len(self.batches)
+
+    def _cut(
+        self, prompt_length: int, batch_tokens: int, rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        lengths = np.array([len(ids) for ids in self.token_ids]) + prompt_length
+        # A random key breaks ties, so that a batch mixes sentences from all over the corpus.
+        order = np.lexsort((rng.random(len(lengths)), lengths))
+        batches, start = [], 0
+        for stop in range(1, len(order) + 1):
+            is_last = stop == len(order)
+            if is_last or lengths[order[stop]] * (stop + 1 - start) > batch_tokens:
+                batches.append(order[start:stop])
+                start = stop
+        return batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rows = self.batches[index]
+        width = max(len(self.token_ids[row]) for row in rows)
+        ids = torch.full((len(rows), width), self.end_id)
+        labels = torch.full((len(rows), width + 1), IGNORED)
+        for line, row in enumerate(rows):
+            tokens = torch.tensor(self.token_ids[row])
+            ids[line, : len(tokens)] = tokens
+            labels[line, : len(tokens)] = tokens
+            labels[line, len(tokens)] = self.end_id
+        vectors = np.asarray(self.embeddings[np.sort(rows)], dtype=np.float32)
+        back = np.argsort(np.argsort(rows))  # memory maps read fastest in ascending order
+        return {"embeddings": torch.from_numpy(vectors[back]), "input_ids": ids, "labels": labels}
+
+
+def unwrap(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Collator for batch size 1: the item is the batch already."""
+    (batch,) = items
+    return batch

@@ -1,0 +1,110 @@
+"""The alignment objective L_GEN: how well the LLM says the sentence its soft tokens came from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixup_hf.align.data import IGNORED
+from mixup_hf.inverter.prompting import SoftPrompt
+
+_CHUNK = 512  # target positions whose logits exist at one time
+
+
+class AlignmentModel(nn.Module):
+    """Projector and LLM as one trainable module.
+
+    `L_GEN(x; phi) = -sum_t log P(x_t | T(A_phi(h)), x_<t)` (arXiv 2601.21543, stage 1), averaged
+    over tokens. Only parameters that train are in its `state_dict`, so checkpoints stay small and
+    the frozen LLM is never written.
+
+    Args:
+        prompt: Turns embeddings into prompt embeddings; holds the projector.
+        llm: The causal LM, with a LoRA (peft) or without.
+    """
+
+    accepts_loss_kwargs = True  # tells the Trainer that `num_items_in_batch` is honoured
+
+    def __init__(self, prompt: SoftPrompt, llm: Any) -> None:
+        super().__init__()
+        self.prompt = prompt
+        self.llm = llm
+
+    @property
+    def base(self) -> Any:
+        """The causal LM inside the LoRA wrapper; LoRA layers are injected into it."""
+        return self.llm.get_base_model() if hasattr(self.llm, "peft_config") else self.llm
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        input_ids: Tensor,
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute the loss.
+
+        Args:
+            embeddings: (B, D).
+            input_ids: (B, T), padded on the right: causal attention never looks there.
+            labels: (B, T + 1), `IGNORED` at padding.
+            num_items_in_batch: Target tokens of the whole optimiser step; None for this batch's.
+
+        Returns:
+            `loss`, a scalar in nats per token.
+        """
+        prompts = self.prompt(embeddings)
+        sentence = self.base.get_input_embeddings()(input_ids)
+        inputs = torch.cat([prompts.to(sentence.dtype), sentence], dim=1)
+        states = self.base.get_decoder()(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        states = states[:, prompts.shape[1] - 1 :]
+        targets = labels != IGNORED
+        head = self.base.get_output_embeddings().weight
+        total: Tensor = _FrozenHeadLoss.apply(states[targets].to(head.dtype), head, labels[targets])
+        count = targets.sum() if num_items_in_batch is None else num_items_in_batch
+        return {"loss": total / count}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The state of what trains."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        full = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        return {name: value for name, value in full.items() if name.removeprefix(prefix) in trained}
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load what trains; the frozen rest is not in the file, but nothing unknown may be."""
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        if strict and result.unexpected_keys:
+            raise RuntimeError(f"Unexpected keys in the checkpoint: {result.unexpected_keys[:5]}")
+        return result
+
+
+class _FrozenHeadLoss(torch.autograd.Function):
+    """Summed cross entropy through a frozen output head, with logits only a chunk at a time.
+
+    The gradient with respect to the states is made in the forward pass: at a vocabulary of 50,000
+    the logits of a batch would be by far the largest tensor of the step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+        total = torch.zeros((), device=states.device)
+        gradient = torch.empty_like(states)
+        for start in range(0, len(states), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            probabilities = (states[rows] @ head.T).float().log_softmax(-1)
+            wanted = targets[rows, None]
+            total -= probabilities.gather(1, wanted).sum()
+            probabilities.exp_().scatter_add_(
+                1, wanted, torch.full_like(wanted, -1.0, dtype=probabilities.dtype)
+            )
+            gradient[rows] = probabilities.to(head.dtype) @ head
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grads[0], None, None

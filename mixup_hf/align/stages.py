@@ -1,0 +1,180 @@
+"""The stages of alignment, one function each: what is frozen, which loss, which data.
+
+Stage 1 (arXiv 2601.21543): `L_GEN` on unlabelled text. The encoder and the LLM are frozen. First
+the projector alone (1a), then the projector with a LoRA on the LLM (1b): a small LLM cannot read a
+foreign embedding well while it is fully frozen.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from mixup_hf import distributed
+from mixup_hf.align.data import TokenBudgetBatches, unwrap
+from mixup_hf.align.objective import AlignmentModel
+from mixup_hf.config import AlignConfig, StageConfig
+
+_CLOCK_FILE = "stage_clock.json"
+
+
+def run_stage(
+    model: AlignmentModel,
+    batches: TokenBudgetBatches,
+    config: AlignConfig,
+    stage: StageConfig,
+    callbacks: list[TrainerCallback],
+) -> None:
+    """Train one stage, or go on from its last checkpoint.
+
+    Frozen: the encoder (its embeddings come in ready-made), the LLM's own weights, and whichever of
+    projector and LoRA the stage does not name. Loss: `L_GEN`. Data: `batches`.
+    """
+    folder = Path(config.output_dir) / stage.name
+    folder.mkdir(parents=True, exist_ok=True)
+    _set_trainable(model, stage)
+    clock = StageClock(config.stage_minutes(stage), stage)
+    optimizer = AdamW(_parameter_groups(model, stage), weight_decay=0.0, fused=True)
+    trainer = Trainer(
+        model=model,
+        args=_arguments(config, stage, folder),
+        train_dataset=batches,
+        data_collator=unwrap,
+        optimizers=(optimizer, LambdaLR(optimizer, clock.rate_factor)),
+        callbacks=[clock, Throughput(batches), *callbacks],
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
+
+
+class StageClock(TrainerCallback):  # type: ignore[misc]
+    """A stage's time budget: drives the learning rate, ends the stage, survives a resume.
+
+    Args:
+        minutes: The budget; time spent before a resume counts.
+        stage: Its step bound, warm-up and decay.
+    """
+
+    def __init__(self, minutes: float, stage: StageConfig) -> None:
+        self.seconds = minutes * 60
+        self.stage = stage
+        self.spent_before = 0.0
+        self.started: float | None = None
+        self.progress = 0.0
+
+    def rate_factor(self, step: int) -> float:
+        """Learning rate at `step` relative to its peak: warm-up, plateau, linear decay to zero."""
+        warm = min(1.0, (step + 1) / (self.stage.warmup_steps + 1))
+        if self.stage.decay_share == 0:
+            return warm
+        return warm * min(1.0, max(0.0, 1.0 - self.progress) / self.stage.decay_share)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Start the clock, at the time already spent when this is a resume."""
+        saved = Path(args.output_dir) / f"checkpoint-{state.global_step}" / _CLOCK_FILE
+        if state.global_step and saved.is_file():
+            self.spent_before = float(json.loads(saved.read_text())["seconds"])
+        self.started = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Advance, and end the stage when its time or its steps are used up."""
+        by_time = self._spent() / self.seconds
+        # All ranks follow the main process's clock: a rate or a stop of their own would part them.
+        self.progress = distributed.agree(max(by_time, state.global_step / self.stage.max_steps))
+        if self.progress >= 1.0:
+            control.should_training_stop = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Write the time spent into the checkpoint."""
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            (folder / _CLOCK_FILE).write_text(json.dumps({"seconds": self._spent()}))
+
+    def _spent(self) -> float:
+        running = 0.0 if self.started is None else time.monotonic() - self.started
+        return self.spent_before + running
+
+
+class Throughput(TrainerCallback):  # type: ignore[misc]
+    """Adds sentences/s and tokens/s to the log lines."""
+
+    def __init__(self, batches: TokenBudgetBatches) -> None:
+        self.batches = batches
+        self.last: tuple[float, int] | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Note where the first interval starts."""
+        self.last = (time.monotonic(), state.global_step)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Log the line with the interval's speed."""
+        logs = kwargs.get("logs") or {}
+        if self.last is None or "loss" not in logs:
+            return
+        now, step = time.monotonic(), state.global_step
+        rate = (step - self.last[1]) / max(now - self.last[0], 1e-9) * distributed.world_size()
+        self.last = (now, step)
+        distributed.log(
+            f"step {step}: loss {logs['loss']:.3f} nats/token, "
+            f"{rate * self.batches.rows_per_batch:.1f} sentences/s, "
+            f"{rate * self.batches.tokens_per_batch:.0f} tokens/s, lr {logs['learning_rate']:.2g}"
+        )
+
+
+def _set_trainable(model: AlignmentModel, stage: StageConfig) -> None:
+    for name, parameter in model.named_parameters():
+        is_lora = "lora_" in name
+        is_projector = name.startswith("prompt.projector")
+        wanted = (is_lora and stage.train_lora) or (is_projector and stage.train_projector)
+        parameter.requires_grad_(wanted)
+
+
+def _parameter_groups(model: AlignmentModel, stage: StageConfig) -> list[dict[str, Any]]:
+    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    lora = [value for name, value in trained if "lora_" in name]
+    projector = [value for name, value in trained if "lora_" not in name]
+    groups = ((projector, stage.projector_lr), (lora, stage.lora_lr))
+    return [{"params": values, "lr": rate} for values, rate in groups if values]
+
+
+def _arguments(config: AlignConfig, stage: StageConfig, folder: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=1,  # an item is a whole batch
+        max_steps=stage.max_steps,
+        max_grad_norm=config.max_grad_norm,
+        bf16=config.bf16,
+        use_cpu=config.use_cpu or not torch.cuda.is_available(),
+        logging_steps=config.log_steps,
+        save_steps=config.save_steps,
+        save_total_limit=1,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        disable_tqdm=True,
+        report_to=[],
+        seed=config.seed,
+        ddp_find_unused_parameters=False,
+    )

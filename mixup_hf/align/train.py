@@ -1,0 +1,224 @@
+"""Alignment from a config: load the partners, prepare the data, run the stages, write the aligner."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoTokenizer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from mixup_hf import distributed
+from mixup_hf.align import fidelity
+from mixup_hf.align.data import TokenBudgetBatches, cached_embeddings, read_sentences
+from mixup_hf.align.objective import AlignmentModel
+from mixup_hf.align.stages import run_stage
+from mixup_hf.config import AlignConfig
+from mixup_hf.encoders import FrozenEncoder
+from mixup_hf.inverter.checkpoint import Aligner, AlignerConfig, fingerprint, save_checkpoint
+from mixup_hf.inverter.generation import DecodeSettings, decode
+from mixup_hf.inverter.prompting import SoftPrompt, end_ids
+from mixup_hf.inverter.quantization import load_llm
+from mixup_hf.inverter.sources import resolve
+
+
+def align(config: AlignConfig) -> Path:
+    """Train an aligner and write it to `output_dir/aligner`.
+
+    Killed and started again with the same config, it goes on from the last checkpoint. Finished
+    stages are not repeated.
+
+    Returns:
+        The folder of the aligner checkpoint.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    output = Path(config.output_dir)
+    device = torch.device("cpu") if config.use_cpu else distributed.local_device()
+    session = _Session(config, device)
+    for stage in config.stages:
+        finished = output / stage.name / "finished.json"
+        if finished.is_file():
+            session.load_trained(output / stage.name)
+            distributed.log(f"stage {stage.name} is finished already")
+            continue
+        distributed.log(f"stage {stage.name}: {config.stage_minutes(stage):.0f} minutes")
+        run_stage(session.model, session.batches, config, stage, [HeldOut(session)])
+        session.save_trained(output / stage.name)
+        if distributed.is_main_process():
+            finished.write_text(json.dumps(session.reconstruct(), indent=2))
+        distributed.wait_for_everyone()
+    folder = output / "aligner"
+    if distributed.is_main_process():
+        save_checkpoint(folder, session.aligner, session.model.llm)
+        distributed.log(f"aligner written to {folder}")
+    return folder
+
+
+class _Session:
+    """Everything one alignment run holds."""
+
+    def __init__(self, config: AlignConfig, device: torch.device) -> None:
+        self.config = config
+        encoder_source = resolve(config.encoder, revision=config.encoder_revision)
+        llm_source = resolve(config.llm, revision=config.llm_revision)
+        self.encoder = FrozenEncoder.from_pretrained(
+            encoder_source.path,
+            device=device,
+            pooling=config.pooling,
+            normalize=config.normalize,
+        )
+        llm = load_llm(
+            llm_source.path,
+            quantization="none",  # bf16 weights on the 4-bit grid: the same numbers, faster to train
+            dtype=torch.bfloat16 if config.bf16 else torch.float32,
+            device=device,
+            base_grid=config.base_grid,
+        )
+        self.tokenizer = AutoTokenizer.from_pretrained(llm_source.path)
+        self.end_ids = end_ids(self.tokenizer, llm)
+        table = llm.get_input_embeddings().weight
+        torch.manual_seed(config.seed)
+        self.aligner = Aligner(
+            AlignerConfig(
+                encoder=config.encoder,
+                encoder_revision=encoder_source.revision,
+                encoder_fingerprint=fingerprint(encoder_source),
+                pooling=config.pooling,
+                normalize=config.normalize,
+                embedding_dim=self.encoder.embedding_dim,
+                llm=config.llm,
+                llm_revision=llm_source.revision,
+                llm_fingerprint=fingerprint(llm_source),
+                llm_dim=table.shape[1],
+                base_grid=config.base_grid,
+                num_soft_tokens=config.num_soft_tokens,
+                projector_width=config.projector_width,
+                prompt_prefix=config.prompt_prefix,
+                prompt_suffix=config.prompt_suffix,
+            ),
+            embedding_rms=float(table.float().square().mean().sqrt()),
+        )
+        prompt = SoftPrompt.build(
+            self.aligner.projector,
+            llm,
+            self.tokenizer,
+            config.prompt_prefix,
+            config.prompt_suffix,
+        )
+        self.model = AlignmentModel(prompt, _with_lora(llm, config)).to(device)
+        self._read_data(fingerprint(encoder_source))
+
+    def _read_data(self, encoder_fingerprint: str) -> None:
+        config = self.config
+        sentences = read_sentences(
+            config.data,
+            text_column=config.text_column,
+            min_words=config.min_words,
+            max_words=config.max_words,
+            limit=config.max_sentences,
+        )
+        self.held_out = sentences[: config.holdout]
+        sentences = sentences[config.holdout :]
+        cache = Path(config.output_dir) / "cache"
+        if distributed.is_main_process():
+            cached_embeddings(sentences, self.encoder, encoder_fingerprint, cache)
+        distributed.wait_for_everyone()
+        self.batches = TokenBudgetBatches(
+            sentences,
+            cached_embeddings(sentences, self.encoder, encoder_fingerprint, cache),
+            self.tokenizer,
+            prompt_length=self.model.prompt.length,
+            batch_tokens=config.batch_tokens,
+            end_id=int(self.tokenizer.eos_token_id),
+            seed=config.seed,
+        )
+        distributed.log(f"{len(sentences)} sentences in {len(self.batches)} batches")
+
+    def reconstruct(self) -> dict[str, Any]:
+        """Invert held-out sentences greedily; measure the round trip; keep a few to look at."""
+        sources = self.held_out[: self.config.eval_sentences]
+        embeddings = self.encoder.encode(sources)
+        device = self.model.prompt.projector.gain.device
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, self.config.bf16):
+            tokens = decode(
+                self.model.base,
+                self.model.prompt(embeddings.to(device)),
+                end_ids=self.end_ids,
+                settings=DecodeSettings(temperature=0.0),
+            )
+        self.model.train(was_training)
+        texts = [text.strip() or "." for text in self.tokenizer.batch_decode(tokens)]
+        return {
+            "cosine": fidelity.mean_cosine(self.encoder.encode(texts), embeddings),
+            "token_f1": fidelity.mean_token_f1(texts, sources),
+            "samples": list(zip(sources[:5], texts[:5], strict=True)),
+        }
+
+    def save_trained(self, folder: Path) -> None:
+        """Write what has been trained so far, for a later run that skips this stage."""
+        if distributed.is_main_process():
+            save_checkpoint(folder / "aligner", self.aligner, self.model.llm)
+
+    def load_trained(self, folder: Path) -> None:
+        """Take the weights of a finished stage."""
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        from mixup_hf.inverter.checkpoint import LORA_FOLDER, load_aligner
+
+        saved = folder / "aligner"
+        self.aligner.projector.load_state_dict(load_aligner(saved).projector.state_dict())
+        lora = load_file(saved / LORA_FOLDER / "adapter_model.safetensors")
+        set_peft_model_state_dict(self.model.llm, lora)
+
+
+class HeldOut(TrainerCallback):  # type: ignore[misc]
+    """Logs held-out reconstruction, with sentences to read, every `eval_steps`."""
+
+    def __init__(self, session: _Session) -> None:
+        self.session = session
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Reconstruct and log, on the main process."""
+        if state.global_step % self.session.config.eval_steps or not state.is_world_process_zero:
+            return
+        result = self.session.reconstruct()
+        lines = [f"    {source!r} -> {text!r}" for source, text in result["samples"]]
+        distributed.log(
+            f"step {state.global_step}: held-out cosine {result['cosine']:.3f}, "
+            f"token F1 {result['token_f1']:.3f}\n" + "\n".join(lines)
+        )
+
+
+def _with_lora(llm: Any, config: AlignConfig) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    wrapped = get_peft_model(llm, lora)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()  # bf16 is too coarse for small updates
+    if config.bf16:
+        for module in wrapped.modules():
+            if hasattr(module, "cast_input_dtype_enabled"):
+                # Autocast chooses the type of every product; peft's own cast to float32 would
+                # only move memory.
+                module.cast_input_dtype_enabled = False
+    return wrapped

@@ -1,0 +1,264 @@
+"""The callback: installs mixing on the train loader, refills the pool, saves and restores.
+
+One epoch, as the Trainer runs it:
+
+    on_train_begin   mixing() put on the train loader only; loss hooks put on the model
+    on_epoch_begin   pool refilled, in the main process, before the loader's workers start
+    batch 0, 1, ...  collator draws from the frozen pool; hooks take out soft labels, make the loss
+    on_save          the pool's file is copied into the checkpoint
+    on_epoch_end     the next refill may replace the pool
+    on_train_end     loader and model are as they were
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from accelerate.data_loader import DataLoaderDispatcher
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from mixup_hf import _checks, distributed
+from mixup_hf.collator import MixupCollator
+from mixup_hf.hooks import SoftLabelHooks
+from mixup_hf.pool import MixupPool
+from mixup_hf.producer import Producer
+from mixup_hf.records import MixedExample
+
+_FOLDER = "mixup_hf"
+_STATE_FILE = "state.json"
+
+
+class MixupCallback(TrainerCallback):  # type: ignore[misc]
+    """Makes a `MixupCollator` mix during training.
+
+    Everything is undone at the end of training: the same Trainer then evaluates, predicts or trains
+    again as if the callback were not there.
+
+    Args:
+        collator: The collator given to the same Trainer.
+        producer: Makes the mixed rows.
+        seed: Seed of the draws from the pool.
+        rows_per_refill: Mixed rows made at each refill. Default: what one epoch uses.
+        refill_every: Epochs between refills; 0 fills once and keeps the rows.
+        settings: What the run depends on; stored with checkpoints and compared on resume.
+    """
+
+    def __init__(
+        self,
+        collator: MixupCollator,
+        producer: Producer,
+        *,
+        seed: int = 0,
+        rows_per_refill: int | None = None,
+        refill_every: int = 1,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        _checks.at_least("refill_every", refill_every, 0, "0 fills the pool once.")
+        if rows_per_refill is not None:
+            _checks.at_least("rows_per_refill", rows_per_refill, 1)
+        self.collator = collator
+        self.producer = producer
+        self.seed = seed
+        self.rows_per_refill = rows_per_refill
+        self.refill_every = refill_every
+        self.settings = settings or {}
+        self.pool: MixupPool | None = None
+        self.used: Counter[tuple[int, int]] = Counter()
+        self._hooks: SoftLabelHooks | None = None
+        self._loader: Any = None
+        self._plain_collate: Any = None
+        self._epoch = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Install mixing on the train loader and the loss on the model."""
+        if self.collator.mix_ratio == 0:
+            return  # the plain Trainer, bit for bit
+        loader = kwargs["train_dataloader"]
+        _refuse_unsupported(args, loader, kwargs["model"])
+        self.used.clear()
+        self._epoch = 0
+        self.pool = MixupPool(Path(args.output_dir) / _FOLDER / "pool", self.seed)
+        self._restore(args, state)
+        self.collator.label_smoothing = args.label_smoothing_factor
+        self._hooks = SoftLabelHooks(
+            kwargs["model"], self.collator.label_format, on_rows=self._count
+        )
+        self._hooks.install(label_smoothing=args.label_smoothing_factor > 0)
+        self._install_collate(loader)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Refill the pool when it is time; the loader's workers start after this."""
+        if self.pool is None:
+            return
+        self._epoch = int(state.epoch or 0)
+        refill = self._epoch // self.refill_every if self.refill_every else 0
+        if refill != self.pool.refill:
+            self._refill(refill)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Assert, at the first step, that the soft labels reached the loss."""
+        hooks = self._hooks
+        if hooks is None or hooks.losses_made or hooks.label_format == "labels":
+            return
+        raise RuntimeError(
+            "A training step ended without the soft-label loss: the Trainer was given another "
+            "collator than the callback, or its model was replaced after training began. Pass both: "
+            "Trainer(..., **mixup.trainer_kwargs(tokenizer))."
+        )
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Copy the pool's files and what was used of them into the checkpoint."""
+        if self.pool is None:
+            return
+        used = distributed.total(self.used)  # every process takes part
+        if not distributed.is_main_process():
+            return
+        folder = _checkpoint_folder(args, state)
+        folder.mkdir(parents=True, exist_ok=True)
+        counts = [(refill, at, count) for (refill, at), count in sorted(used.items())]
+        content = {"refill": self.pool.refill, "settings": self.settings, "used": counts}
+        (folder / _STATE_FILE).write_text(json.dumps(content))
+        for refill in {self.pool.refill, *(refill for refill, _ in used)}:
+            source = self.pool.path(refill)
+            shutil.copyfile(source, folder / source.name)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave loader and model as they were."""
+        if self.pool is not None:
+            self.used = distributed.total(self.used)
+        if self._hooks is not None:
+            self._hooks.remove()
+            self._hooks = None
+        if self._loader is not None:
+            _set_collate(self._loader, self._plain_collate)
+            self._loader = None
+
+    def used_rows(self) -> list[tuple[MixedExample, int]]:
+        """Every mixed row that was trained on, and how often, in the order they were made."""
+        if self.pool is None:
+            return []
+        pool = MixupPool(self.pool.folder, self.seed)
+        result: list[tuple[MixedExample, int]] = []
+        for refill in sorted({refill for refill, _ in self.used}):
+            pool.publish(refill)
+            rows = pool.rows()
+            result += [
+                (rows[at], count)
+                for (made_in, at), count in sorted(self.used.items())
+                if made_in == refill
+            ]
+        return result
+
+    def _refill(self, refill: int) -> None:
+        assert self.pool is not None
+        if not self.pool.path(refill).is_file():
+            count = self.rows_per_refill or self.rows_per_epoch()
+            silent = not distributed.is_main_process()
+            with tqdm(total=count, desc="generating mixed sentences", disable=silent) as bar:
+                rows = self.producer.produce(refill, count, on_chunk=bar.update)
+            if distributed.is_local_main_process():
+                self.pool.write(refill, rows)
+            distributed.wait_for_everyone()
+        self.pool.publish(refill)
+
+    def rows_per_epoch(self) -> int:
+        """Mixed rows that an epoch over all training rows takes, at least one."""
+        return max(1, self.collator.num_mixed(len(self.producer.texts)))
+
+    def _count(self, positions: Tensor) -> None:
+        assert self.pool is not None
+        self.used.update((self.pool.refill, int(at)) for at in positions.tolist())
+
+    def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
+        """On a resume, take the pool from the checkpoint; on a fresh start, forget older files."""
+        assert self.pool is not None
+        folder = _checkpoint_folder(args, state)
+        if state.global_step == 0 or not (folder / _STATE_FILE).is_file():
+            if state.global_step > 0:
+                distributed.warn(
+                    f"Resumed at step {state.global_step}, but {folder} holds no pool: mixed rows "
+                    "are made again from the seed."
+                )
+            if distributed.is_local_main_process():
+                shutil.rmtree(self.pool.folder, ignore_errors=True)
+            distributed.wait_for_everyone()
+            return
+        saved = json.loads((folder / _STATE_FILE).read_text())
+        changed = sorted(
+            key
+            for key in {*saved["settings"], *self.settings}
+            if saved["settings"].get(key) != self.settings.get(key)
+        )
+        if changed:
+            raise ValueError(
+                f"The checkpoint {folder.parent} was made with other mixup settings ({changed}). "
+                "Resume with the same settings, or start into another output_dir."
+            )
+        if distributed.is_main_process():  # the checkpoint holds the sum over all processes
+            self.used = Counter({(refill, at): count for refill, at, count in saved["used"]})
+        if distributed.is_local_main_process():
+            self.pool.folder.mkdir(parents=True, exist_ok=True)
+            for source in folder.glob("refill-*.jsonl"):
+                shutil.copyfile(source, self.pool.folder / source.name)
+        distributed.wait_for_everyone()
+
+    def _install_collate(self, loader: Any) -> None:
+        assert self.pool is not None
+        self._loader = loader
+        self._plain_collate = loader.base_dataloader.collate_fn
+        mixing: Any = self.collator.mixing(self.pool)
+        if hasattr(self._plain_collate, "data_collator"):  # RemoveColumnsCollator around ours
+            wrapper = copy.copy(self._plain_collate)
+            wrapper.data_collator = mixing
+            mixing = wrapper
+        _set_collate(loader, mixing)
+
+
+def _set_collate(loader: Any, collate: Any) -> None:
+    loader.base_dataloader.collate_fn = collate
+
+
+def _checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / _FOLDER
+
+
+def _refuse_unsupported(args: TrainingArguments, loader: Any, model: Any) -> None:
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"One process with {args.n_gpu} GPUs trains through DataParallel, whose replicas cannot "
+            "share the loss. Start one process per GPU: `accelerate launch script.py`."
+        )
+    if isinstance(loader, DataLoaderDispatcher):
+        raise ValueError(
+            "The batches of this data set are made on one process and cut apart for the others "
+            "(dispatch_batches), which would tear mixed rows from their labels. Set "
+            "TrainingArguments(accelerator_config={'dispatch_batches': False})."
+        )
+    if not hasattr(loader, "base_dataloader"):
+        raise ValueError(
+            f"`train_dataloader` must be one that accelerate prepared, but got "
+            f"{type(loader).__name__}. Do not override Trainer.get_train_dataloader."
+        )
+    problem = getattr(getattr(model, "config", None), "problem_type", None)
+    if problem not in (None, "single_label_classification"):
+        raise ValueError(
+            f"`problem_type` must be 'single_label_classification', but the model has {problem!r}. "
+            "Multi-label and regression are not mixed yet."
+        )

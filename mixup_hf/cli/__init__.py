@@ -1,0 +1,1 @@
+"""The `mixup-hf` command: one module a command."""

@@ -1,0 +1,56 @@
+"""The `mixup-hf` command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+
+from mixup_hf.cli import align, augment, env, finetune, preview
+
+app = typer.Typer(
+    name="mixup-hf",
+    help="Inverted mixup: mix two texts' embeddings, decode the mix, train on the sentence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+# Keys of a config are options of their own: they are passed on, and checked against the config.
+_FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command("finetune", context_settings=_FREE)(finetune.command)
+app.command("align", context_settings=_FREE)(align.command)
+app.command("augment")(augment.command)
+app.command("preview")(preview.command)
+app.command("env")(env.command)
+
+
+def main() -> None:
+    """Run the command; a fault of the input is one message, not a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("httpx", "datasets", "transformers", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        app()
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        if "--debug" in sys.argv or not _is_for_users(error):
+            raise
+        Console(stderr=True).print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
+        raise SystemExit(2) from error
+
+
+def _is_for_users(error: Exception) -> bool:
+    """Whether the message was written in this package, for a user to act on."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and "mixup_hf" in frame.tb_frame.f_code.co_filename
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    main()

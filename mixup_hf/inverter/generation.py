@@ -1,0 +1,123 @@
+"""Decoding from soft prompts: many constant-length prompts in, token ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from mixup_hf import _checks
+
+# Rows that have ended leave the batch once they are more than this share of it: copying the cache
+# costs time as well, so it is not done for every single row.
+_COMPACT_BELOW = 0.85
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How sentences are decoded.
+
+    Attributes:
+        max_new_tokens: Upper bound on the length of a sentence, in tokens.
+        temperature: 0 decodes greedily; higher is more varied.
+        top_p: Nucleus: the smallest set of tokens with at least this probability is kept.
+        top_k: At most this many tokens are considered at each step, before `top_p`.
+        num_candidates: Decode this many per embedding and keep the one whose round trip
+            (`encode(sentence)`) is closest to the embedding.
+    """
+
+    max_new_tokens: int = 40
+    temperature: float = 0.7
+    top_p: float = 0.95
+    top_k: int = 50
+    num_candidates: int = 1
+
+    def __post_init__(self) -> None:
+        _checks.at_least("max_new_tokens", self.max_new_tokens, 1)
+        _checks.at_least("temperature", self.temperature, 0.0, "Use 0 for greedy decoding.")
+        _checks.positive("top_p", self.top_p)
+        _checks.in_range("top_p", self.top_p, 0.0, 1.0, "Use 1.0 to switch the nucleus off.")
+        _checks.at_least("top_k", self.top_k, 1)
+        _checks.at_least("num_candidates", self.num_candidates, 1)
+        if self.num_candidates > 1 and self.temperature == 0:
+            raise ValueError(
+                f"`num_candidates` = {self.num_candidates} asks for different candidates, but "
+                "`temperature` = 0 makes them all the same. Raise `temperature`, or ask for 1."
+            )
+
+
+@torch.inference_mode()
+def decode(
+    llm: PreTrainedModel,
+    prompts: Tensor,
+    *,
+    end_ids: Sequence[int],
+    settings: DecodeSettings,
+    uniforms: np.ndarray | None = None,
+) -> list[list[int]]:
+    """Decode one sentence per prompt.
+
+    All prompts have one length, so there is no padding and no mask. Randomness comes in as numbers:
+    row r, step t uses `uniforms[r, t]` whatever else is in the batch.
+
+    Args:
+        llm: A causal LM.
+        prompts: Prompt embeddings (B, P, H), all P positions real.
+        end_ids: Token ids that end a sentence; never chosen first, so no sentence is empty.
+        settings: How to sample.
+        uniforms: Numbers in [0, 1), (B, max_new_tokens); needed unless `temperature` is 0.
+
+    Returns:
+        B lists of token ids, end token left out.
+    """
+    if settings.temperature > 0 and uniforms is None:
+        raise ValueError("`uniforms` must be given when `temperature` > 0, but got None.")
+    ends = torch.tensor(list(end_ids), device=prompts.device)
+    draws = None if uniforms is None else torch.as_tensor(uniforms, device=prompts.device)
+    output = torch.full((len(prompts), settings.max_new_tokens), -1, device=prompts.device)
+    table = llm.get_input_embeddings()
+    cache = DynamicCache(config=llm.config)
+    rows = torch.arange(len(prompts), device=prompts.device)  # which prompts the batch still holds
+    alive = torch.ones_like(rows, dtype=torch.bool)
+    inputs = prompts.to(table.weight.dtype)
+    for step in range(settings.max_new_tokens):
+        logits = llm(
+            inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
+        ).logits[:, -1]
+        if step == 0:
+            logits[:, ends] = -torch.inf
+        tokens = choose(logits, settings, None if draws is None else draws[rows, step])
+        alive &= ~torch.isin(tokens, ends)
+        output[rows[alive], step] = tokens[alive]
+        if not alive.any():
+            break
+        if alive.float().mean() < _COMPACT_BELOW:
+            keep = alive.nonzero()[:, 0]
+            cache.batch_select_indices(keep)
+            rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
+        inputs = table(tokens)[:, None]
+    return [[token for token in row if token >= 0] for row in output.tolist()]
+
+
+def choose(logits: Tensor, settings: DecodeSettings, draws: Tensor | None) -> Tensor:
+    """Pick one token per row of `logits` (B, V): greedily, or by inverse CDF at `draws` (B,).
+
+    `topk` in float32 comes first: sorting the whole vocabulary costs more than the model on a CPU.
+    """
+    logits = logits.float()
+    if settings.temperature == 0 or draws is None:
+        return logits.argmax(-1)
+    values, ids = logits.topk(min(settings.top_k, logits.shape[-1]), dim=-1)
+    probabilities = (values / settings.temperature).softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities
+    probabilities = probabilities * (before < settings.top_p)
+    cumulative = probabilities.cumsum(-1)
+    target = draws.to(cumulative.dtype)[:, None] * cumulative[:, -1:]
+    # Never past the last kept token: rounding can put `target` on the very end of the sum.
+    last = (probabilities > 0).sum(-1, keepdim=True) - 1
+    index = torch.minimum((cumulative <= target).sum(-1, keepdim=True), last)
+    return ids.gather(1, index)[:, 0]

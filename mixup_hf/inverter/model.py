@@ -1,0 +1,329 @@
+"""The inverter: embeddings in, sentences out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from mixup_hf import _checks
+from mixup_hf.distributed import counter_rng
+from mixup_hf.encoders import FrozenEncoder
+from mixup_hf.inverter.checkpoint import (
+    LORA_FOLDER,
+    Aligner,
+    AlignerMismatchError,
+    check_partner,
+    load_aligner,
+    save_checkpoint,
+)
+from mixup_hf.inverter.generation import DecodeSettings, decode
+from mixup_hf.inverter.prompting import SoftPrompt, end_ids
+from mixup_hf.inverter.quantization import (
+    Quantization,
+    default_dtype,
+    default_quantization,
+    load_llm,
+)
+from mixup_hf.inverter.sources import file_sha256, resolve
+from mixup_hf.mixing import linear
+
+EMBEDDED_ALIGNER = "embedded"
+
+
+class Inverter:
+    """Reads embeddings and says what is in them.
+
+    Load one with `from_pretrained`; the constructor takes parts that are loaded already.
+
+    Args:
+        encoder: The frozen encoder the aligner was trained for.
+        aligner: Projector and config.
+        llm: The LLM, with the aligner's LoRA, frozen, on its device.
+        tokenizer: The LLM's tokenizer.
+        name: What users call the aligner; goes into the rows it makes.
+        fingerprint: Digest of the aligner's weights.
+    """
+
+    def __init__(
+        self,
+        encoder: FrozenEncoder,
+        aligner: Aligner,
+        llm: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str = "",
+        fingerprint: str = "",
+    ) -> None:
+        self.encoder = encoder
+        self.aligner = aligner.eval().requires_grad_(False)
+        self.llm = llm
+        self.tokenizer = tokenizer
+        self.name = name
+        self.fingerprint = fingerprint
+        config = aligner.config
+        base = llm.get_base_model() if hasattr(llm, "peft_config") else llm
+        self._base = base
+        self._end_ids = end_ids(tokenizer, base)
+        self._prompt = SoftPrompt.build(
+            aligner.projector, base, tokenizer, config.prompt_prefix, config.prompt_suffix
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        aligner: str | Path = EMBEDDED_ALIGNER,
+        *,
+        revision: str | None = None,
+        quantization: Quantization | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Inverter:
+        """Load an aligner with its encoder and its LLM.
+
+        Args:
+            aligner: `"embedded"` for the one that ships in the package, a folder, or a Hub id.
+            revision: Hub revision of the aligner.
+            quantization: `"4bit"` (bitsandbytes nf4) or `"none"`. Default: 4-bit on CUDA; none
+                elsewhere, where 4-bit weights save little and decode slower. Both decode from the
+                same rounded weights when the aligner was trained on them.
+            device: Where the models go. Default: CUDA if there is one.
+            dtype: Compute type. Default: bf16 where the device has it, else float32.
+
+        Raises:
+            AlignerMismatchError: The checkpoint is damaged, or its encoder or LLM is not the one it
+                was trained for.
+            SourceError: A base model cannot be had.
+        """
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        folder = _aligner_folder(str(aligner), revision)
+        loaded = load_aligner(folder)
+        config = loaded.config
+        encoder_source = resolve(config.encoder, revision=_hub_revision(config.encoder_revision))
+        check_partner("encoder", config.encoder_fingerprint, encoder_source)
+        llm_source = resolve(config.llm, revision=_hub_revision(config.llm_revision))
+        check_partner("LLM", config.llm_fingerprint, llm_source)
+        encoder = FrozenEncoder.from_pretrained(
+            encoder_source.path,
+            device=where,
+            pooling=config.pooling,
+            normalize=config.normalize,
+        )
+        llm = load_llm(
+            llm_source.path,
+            quantization=quantization or default_quantization(where),
+            dtype=dtype or default_dtype(where),
+            device=where,
+            base_grid=config.base_grid,
+        )
+        _check_dimensions(config, encoder, llm)
+        return cls(
+            encoder,
+            loaded.to(where),
+            _load_lora(llm, folder),
+            AutoTokenizer.from_pretrained(llm_source.path),
+            name=str(aligner),
+            fingerprint=_aligner_fingerprint(folder),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the projector and the LLM are."""
+        return self.aligner.projector.gain.device
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts with the frozen encoder: (N, D), float32, on the CPU."""
+        return self.encoder.encode(texts)
+
+    def invert(
+        self,
+        embeddings: Tensor,
+        *,
+        seed: int | Sequence[int] = 0,
+        max_new_tokens: int = 40,
+        temperature: float = 0.7,
+        top_p: float = 0.95,
+        top_k: int = 50,
+        num_candidates: int = 1,
+        batch_size: int = 256,
+        progress: bool = False,
+    ) -> list[str]:
+        """Decode embeddings to sentences.
+
+        The same call gives the same sentences, always; the global random state is neither read nor
+        changed. Row r draws from a stream of its own, so in float32 it decodes alone as it does in
+        a batch. In bf16 the composition of a batch can tip near-ties, which is why the plugin
+        always decodes the same chunks.
+
+        Args:
+            embeddings: (N, D), as `encode` returns them, or mixes of such.
+            seed: An integer, or several that are combined.
+            max_new_tokens: Longest sentence, in tokens.
+            temperature: 0 decodes greedily.
+            top_p: Nucleus.
+            top_k: Tokens considered at each step.
+            num_candidates: Sentences decoded per embedding, of which the one closest to the
+                embedding when encoded again is returned.
+            batch_size: Rows per forward pass; bounds memory.
+            progress: Show a progress bar.
+
+        Returns:
+            N sentences, none of them empty.
+
+        Raises:
+            ValueError: A setting is out of range, or `embeddings` is not (N, D).
+        """
+        settings = DecodeSettings(max_new_tokens, temperature, top_p, top_k, num_candidates)
+        dimension = self.aligner.config.embedding_dim
+        if embeddings.ndim != 2 or embeddings.shape[1] != dimension:
+            raise _checks.bad(
+                "embeddings", f"be of shape (N, {dimension})", tuple(embeddings.shape)
+            )
+        _checks.at_least("batch_size", batch_size, 1)
+        keys = (seed,) if isinstance(seed, int) else tuple(seed)
+        sentences: list[str] = []
+        starts = range(0, len(embeddings), batch_size)
+        for start in tqdm(starts, desc="decoding", disable=not progress):
+            rows = embeddings[start : start + batch_size]
+            sentences += self._best(rows, settings, keys, start)
+        return sentences
+
+    def interpolate(
+        self, first: str, second: str, lams: Sequence[float], **settings: Any
+    ) -> list[str]:
+        """Sentences along the line from `second` (lam = 0) to `first` (lam = 1).
+
+        Args:
+            first, second: The two texts.
+            lams: Weights of `first`, each in [0, 1].
+            **settings: As for `invert`; greedy by default.
+
+        Returns:
+            One sentence for each weight.
+        """
+        for lam in lams:
+            _checks.in_range("lams", lam, 0.0, 1.0, "1 is the first text, 0 the second.")
+        ends = self.encode([first, second])
+        weights = torch.tensor(list(lams), dtype=torch.float32)
+        count = len(weights)
+        mixes = linear(ends[:1].expand(count, -1), ends[1:].expand(count, -1), weights)
+        return self.invert(mixes, **({"temperature": 0.0} | settings))
+
+    def save_pretrained(self, folder: str | Path, card: ModelCard | None = None) -> Path:
+        """Write the aligner (projector, LoRA, config; never the base models) to a folder."""
+        return save_checkpoint(folder, self.aligner, self.llm, card)
+
+    def _best(
+        self, embeddings: Tensor, settings: DecodeSettings, keys: tuple[int, ...], start: int
+    ) -> list[str]:
+        """One sentence for each row: the only one decoded, or the best of several."""
+        if settings.num_candidates == 1:
+            return self._decode(embeddings, settings, keys, start, 0)
+        rounds = [
+            self._decode(embeddings, settings, keys, start, turn)
+            for turn in range(settings.num_candidates)
+        ]
+        closeness = torch.stack(
+            [F.cosine_similarity(self.encode(texts), embeddings.cpu()) for texts in rounds]
+        )
+        winners = closeness.argmax(0).tolist()
+        return [rounds[winner][row] for row, winner in enumerate(winners)]
+
+    def _decode(
+        self,
+        embeddings: Tensor,
+        settings: DecodeSettings,
+        keys: tuple[int, ...],
+        start: int,
+        turn: int,
+    ) -> list[str]:
+        uniforms = None
+        if settings.temperature > 0:
+            draws = [
+                counter_rng(keys[0], *keys[1:], turn, start + row).random(settings.max_new_tokens)
+                for row in range(len(embeddings))
+            ]
+            uniforms = torch.tensor(draws).numpy()
+        with torch.inference_mode():
+            prompts = self._prompt.to(self.device)(embeddings.to(self.device).float())
+        tokens = decode(
+            self._base, prompts, end_ids=self._end_ids, settings=settings, uniforms=uniforms
+        )
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [_tidy(text) for text in texts]
+
+
+def describe_aligner(aligner: str) -> str:
+    """One line on an aligner, without loading its partners."""
+    config = load_aligner(_aligner_folder(aligner, None)).config
+    return f"{aligner}: {config.encoder} -> {config.num_soft_tokens} soft tokens -> {config.llm}"
+
+
+def _tidy(text: str) -> str:
+    """One line, single spaces. A sentence of white space only becomes an ellipsis."""
+    return " ".join(text.split()) or "..."
+
+
+def _aligner_folder(aligner: str, revision: str | None) -> Path:
+    if aligner != EMBEDDED_ALIGNER:
+        return resolve(aligner, revision=revision).path
+    with as_file(files("mixup_hf.inverter") / "embedded_aligner") as folder:
+        if not (folder / "config.json").is_file():
+            raise AlignerMismatchError(
+                "The embedded aligner is missing from this installation. Reinstall mixup_hf."
+            )
+        return folder
+
+
+def _hub_revision(revision: str | None) -> str | None:
+    """A commit to ask the Hub for; the digest of an embedded wheel is none."""
+    return revision if revision is not None and len(revision) == 40 else None
+
+
+def _load_lora(llm: Any, folder: Path) -> Any:
+    if not (folder / LORA_FOLDER / "adapter_config.json").is_file():
+        return llm
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(llm, str(folder / LORA_FOLDER)).eval()
+    except Exception as error:  # a cut safetensors file, or a LoRA for other layers
+        raise AlignerMismatchError(
+            f"The LoRA in {folder / LORA_FOLDER} cannot be loaded ({error}). It is damaged or "
+            "belongs to another LLM: fetch the aligner again."
+        ) from error
+
+
+def _check_dimensions(config: Any, encoder: FrozenEncoder, llm: Any) -> None:
+    pairs = (
+        ("encoder", config.embedding_dim, encoder.embedding_dim),
+        ("LLM", config.llm_dim, llm.get_input_embeddings().weight.shape[1]),
+    )
+    for kind, expected, found in pairs:
+        if expected != found:
+            raise AlignerMismatchError(
+                f"This aligner was trained for another {kind}: its vectors have {found} entries, "
+                f"the aligner expects {expected}. Use the {kind} its model card names."
+            )
+
+
+def _aligner_fingerprint(folder: Path) -> str:
+    digests = [
+        file_sha256(path)
+        for path in (
+            folder / "model.safetensors",
+            folder / LORA_FOLDER / "adapter_model.safetensors",
+        )
+        if path.is_file()
+    ]
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]

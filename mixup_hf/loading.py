@@ -1,0 +1,121 @@
+"""Configs from YAML: the file gives defaults, the command line wins, an unknown key is an error."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+Config = TypeVar("Config")
+
+
+def load_config(
+    kind: type[Config], path: str | Path | None, overrides: Sequence[str] = ()
+) -> Config:
+    """Read a config.
+
+    Args:
+        kind: One of the dataclasses of `mixup_hf.config`.
+        path: A YAML file; None starts from nothing.
+        overrides: `--key.sub value` or `--key.sub=value`, as they stand on the command line. Values
+            are read as YAML.
+
+    Raises:
+        ValueError: The file is no YAML mapping, a key is unknown, or a value breaks its rule. All
+            faults are named at once.
+        FileNotFoundError: There is no such file.
+    """
+    content = {} if path is None else _read(Path(path))
+    for key, value in _parse_overrides(overrides):
+        _set(content, key, value)
+    return build_config(kind, content)
+
+
+def build_config(kind: type[Config], content: Mapping[str, Any]) -> Config:
+    """Check a mapping against a config class and build it."""
+    try:
+        return TypeAdapter(kind).validate_python(dict(content))
+    except ValidationError as error:
+        faults = [_describe(kind, fault) for fault in error.errors()]
+        raise ValueError("The config cannot be used:\n- " + "\n- ".join(faults)) from error
+
+
+def known_keys(kind: type[Any], prefix: str = "") -> dict[str, str]:
+    """Every key of a config class, dotted, with its help."""
+    keys: dict[str, str] = {}
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        nested = _dataclass_in(hints[item.name])
+        if nested is not None and get_origin(hints[item.name]) is not tuple:
+            keys |= known_keys(nested, f"{prefix}{item.name}.")
+        else:
+            keys[prefix + item.name] = item.metadata.get("help", "")
+    return keys
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no config file {str(path)!r}.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML file: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} must hold `key: value` lines, but holds {type(content).__name__}."
+        )
+    return content
+
+
+def _parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise ValueError(f"Expected `--key value`, but got {word!r}.")
+        key, given, value = word[2:].partition("=")
+        if not given:
+            if not rest or rest[0].startswith("--"):
+                raise ValueError(f"`--{key}` needs a value: `--{key} VALUE`.")
+            value = rest.pop(0)
+        pairs.append((key.replace("-", "_"), yaml.safe_load(value)))
+    return pairs
+
+
+def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for name in parents:
+        below = content.setdefault(name, {})
+        if not isinstance(below, dict):
+            raise ValueError(
+                f"`{dotted}` cannot be set: `{name}` is {below!r}, not a group of keys."
+            )
+        content = below
+    content[last] = value
+
+
+def _describe(kind: type[Any], fault: Any) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "unexpected_keyword_argument":
+        group = where.rpartition(".")[0]
+        siblings = [key for key in known_keys(kind) if key.rpartition(".")[0] == group]
+        return f"`{where}` is no known key. Known here: {', '.join(sorted(siblings))}."
+    if fault["type"] == "missing":
+        return f"`{where}` is missing. {known_keys(kind).get(where, '')}".rstrip()
+    if fault["type"] == "value_error":
+        message = str(fault["ctx"]["error"])
+        return f"in `{where}`: {message}" if where else message
+    return f"`{where}`: {fault['msg']}, but got {fault['input']!r}."
+
+
+def _dataclass_in(hint: Any) -> type[Any] | None:
+    if get_origin(hint) in (Union, types.UnionType, tuple):
+        found = (_dataclass_in(part) for part in get_args(hint))
+        return next((part for part in found if part is not None), None)
+    return hint if isinstance(hint, type) and is_dataclass(hint) else None

@@ -1,0 +1,203 @@
+"""The front door: from a training set to the two lines in a user's Trainer script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from mixup_hf import _checks
+from mixup_hf.callback import MixupCallback
+from mixup_hf.collator import Collator, MixupCollator
+from mixup_hf.config import MixupConfig
+from mixup_hf.inverter.generation import DecodeSettings
+from mixup_hf.inverter.model import Inverter
+from mixup_hf.losses import soft_cross_entropy
+from mixup_hf.mixing import class_indices
+from mixup_hf.pairing import PairPlan
+from mixup_hf.producer import Producer
+from mixup_hf.records import MixedExample
+from mixup_hf.weights import parse_weights
+
+
+class InversedMixup:
+    """Inverted mixup for one training set.
+
+    Example:
+        mixup = InversedMixup.from_pretrained("embedded", train["text"], train["label"], num_labels=5)
+        trainer = Trainer(model, args, train_dataset=tokenized, processing_class=tokenizer,
+                          **mixup.trainer_kwargs(tokenizer))
+
+    Args:
+        inverter: Encodes the texts and decodes their mixes.
+        texts: The training texts (N), and only those: parents must never come from evaluation data.
+        labels: Their labels: class indices, or class names.
+        num_labels: C. Default: as many as occur.
+        label_names: The classes' names in the order of the model's outputs (`model.config.id2label`).
+            With class names as labels, default: sorted.
+        config: How to mix.
+
+    Raises:
+        ValueError: Empty texts, one class only, fewer rows than classes, labels out of range.
+    """
+
+    def __init__(
+        self,
+        inverter: Inverter,
+        texts: Sequence[str],
+        labels: Sequence[Any],
+        *,
+        num_labels: int | None = None,
+        label_names: Sequence[str] | None = None,
+        config: MixupConfig | None = None,
+    ) -> None:
+        texts, labels = list(texts), list(labels)
+        _checks.texts("texts", texts)
+        if len(texts) != len(labels):
+            raise ValueError(
+                f"`texts` and `labels` must be of one length, but got {len(texts)} and "
+                f"{len(labels)}."
+            )
+        self.inverter = inverter
+        self.config = config or MixupConfig()
+        self.seed = self.config.seed or 0
+        indices, self.label_names = class_indices(labels, num_labels, label_names)
+        self.num_labels = len(self.label_names)
+        decode_settings = self._decode_settings()
+        plan = PairPlan(
+            np.asarray(indices),
+            pairing=self.config.pairing,
+            weights=parse_weights(self.config.weights),
+            seed=self.seed,
+            chunk_size=self.config.chunk_size,
+        )
+        self.producer = Producer(
+            texts,
+            indices,
+            self.num_labels,
+            plan,
+            inverter,
+            partial(_invert_chunk, inverter, decode_settings),
+            inverter.fingerprint,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        aligner: str,
+        texts: Sequence[str],
+        labels: Sequence[Any],
+        *,
+        num_labels: int | None = None,
+        label_names: Sequence[str] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **settings: Any,
+    ) -> InversedMixup:
+        """Load an aligner and prepare mixing.
+
+        Args:
+            aligner: `"embedded"`, a folder, or a Hub id.
+            texts, labels, num_labels, label_names: As for the class.
+            device, dtype: As for `Inverter.from_pretrained`.
+            **settings: Fields of `MixupConfig`.
+        """
+        known = set(MixupConfig.__dataclass_fields__)
+        for name in settings:
+            _checks.one_of("settings", name, sorted(known))
+        config = replace(MixupConfig(**settings), aligner=aligner)
+        _checks.texts("texts", list(texts))  # before minutes of loading
+        inverter = Inverter.from_pretrained(
+            aligner,
+            revision=config.revision,
+            quantization=config.quantization,  # type: ignore[arg-type]  # checked by the config
+            device=device,
+            dtype=dtype,
+        )
+        return cls(
+            inverter, texts, labels, num_labels=num_labels, label_names=label_names, config=config
+        )
+
+    def generate(
+        self, n: int, *, epoch: int = 0, on_chunk: Callable[[int], None] | None = None
+    ) -> list[MixedExample]:
+        """Make exactly `n` mixed rows.
+
+        The same call gives the same rows. In several processes the work is shared and every process
+        gets all rows.
+
+        Args:
+            n: How many.
+            epoch: Another epoch gives other pairs, ratios and sentences.
+            on_chunk: Called with the number of rows of each chunk made, for a progress bar.
+        """
+        return self.producer.produce(epoch, n, on_chunk)
+
+    def trainer_kwargs(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        base_collator: Collator | None = None,
+        *,
+        explicit_loss: bool = False,
+        max_length: int | None = None,
+        **collator_settings: Any,
+    ) -> dict[str, Any]:
+        """What an unmodified `transformers.Trainer` needs: `data_collator` and `callbacks`.
+
+        Args:
+            tokenizer: The classifier's tokenizer.
+            base_collator: The collator the script used so far; it is wrapped. Default: dynamic
+                padding.
+            explicit_loss: Also return `compute_loss_func`, instead of hooking into the model.
+            max_length: Cut mixed rows to this many tokens.
+            **collator_settings: Further arguments of `MixupCollator`.
+
+        Returns:
+            Keyword arguments for `Trainer(...)`.
+        """
+        collator = MixupCollator(
+            tokenizer,
+            num_labels=self.num_labels,
+            base_collator=base_collator,
+            label2id={name: index for index, name in enumerate(self.label_names)},
+            mix_ratio=self.config.mix_ratio if self.config.enabled else 0.0,
+            mixed_weight=self.config.mixed_weight,
+            max_length=max_length,
+            label_format="labels" if explicit_loss else "soft_labels",
+            **collator_settings,
+        )
+        callback = MixupCallback(
+            collator,
+            self.producer,
+            seed=self.seed,
+            rows_per_refill=self.config.rows_per_refill,
+            refill_every=self.config.refill_every,
+            settings=asdict(self.config),
+        )
+        kwargs: dict[str, Any] = {"data_collator": collator, "callbacks": [callback]}
+        if explicit_loss:
+            kwargs["compute_loss_func"] = soft_cross_entropy
+        return kwargs
+
+    def _decode_settings(self) -> DecodeSettings:
+        config = self.config
+        return DecodeSettings(
+            config.max_new_tokens,
+            config.temperature,
+            config.top_p,
+            config.top_k,
+            config.num_candidates,
+        )
+
+
+def _invert_chunk(
+    inverter: Inverter, settings: DecodeSettings, mixes: Tensor, seed: Sequence[int]
+) -> list[str]:
+    """Decode a chunk as one batch: its composition is part of what fixes the sentences."""
+    return inverter.invert(mixes, seed=seed, batch_size=len(mixes), **asdict(settings))

@@ -1,0 +1,72 @@
+"""What the parts of the library hand to one another: rows, and the protocols of their makers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MixedExample:
+    """One generated sentence with its soft label and where it came from.
+
+    Attributes:
+        text: The decoded sentence.
+        label: Soft label (C,), in the order of the classes; sums to 1.
+        lam: Weight of the first parent, in [0, 1].
+        parents: Rows of the two parents in the texts that were given.
+        seed: Seed of the run.
+        epoch: Which refill of the pool made it.
+        index: Position in that refill's pair plan.
+        aligner: Fingerprint of the aligner that decoded it.
+    """
+
+    text: str
+    label: tuple[float, ...]
+    lam: float
+    parents: tuple[int, int]
+    seed: int
+    epoch: int
+    index: int
+    aligner: str
+
+    @property
+    def hard_label(self) -> int:
+        """The class with the largest share; the first parent's when both have half."""
+        return max(range(len(self.label)), key=self.label.__getitem__)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; `from_json` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> MixedExample:
+        """Rebuild from `to_json`."""
+        sequences = {"label": tuple(row["label"]), "parents": tuple(row["parents"])}
+        return cls(**(row | sequences))
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """Turns texts into embeddings."""
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Embed N texts as (N, D), float32."""
+        ...
+
+
+@runtime_checkable
+class Inverts(Protocol):
+    """Turns embeddings into texts."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights behind the texts."""
+        ...
+
+    def invert(self, embeddings: Tensor, *, seed: int | Sequence[int]) -> list[str]:
+        """Decode (N, D) embeddings to N sentences; the same seed gives the same sentences."""
+        ...

@@ -1,0 +1,121 @@
+"""Labelled texts from files and data sets, checked before anything costly starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixup_hf import _checks
+from mixup_hf.config import DataConfig
+from mixup_hf.distributed import counter_rng
+from mixup_hf.inverter.sources import fetch_embedded, is_embedded
+
+_READERS = {".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Texts (N) with their labels (N), as they stand in the source."""
+
+    texts: list[str]
+    labels: list[Any]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Sequence[int]) -> LabelledTexts:
+        """The given rows, in the given order."""
+        return LabelledTexts([self.texts[i] for i in rows], [self.labels[i] for i in rows])
+
+
+def read_table(path: str | Path, text_column: str, label_column: str) -> LabelledTexts:
+    """Read a csv, jsonl or parquet file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Another suffix, content that does not fit the suffix, a missing column, an empty
+            text, a missing label.
+    """
+    from datasets import Dataset, load_dataset
+
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no file {str(file)!r}.")
+    if file.suffix not in _READERS:
+        raise _checks.bad("file", f"end in one of {', '.join(_READERS)}", str(file))
+    try:
+        table = load_dataset(_READERS[file.suffix], data_files=str(file), split="train")
+    except Exception as error:  # the readers raise many kinds, none of which names the cause
+        cause = error.__cause__ or error
+        raise ValueError(
+            f"{file} cannot be read as {file.suffix} ({type(cause).__name__}: {cause}). Is it what "
+            "its name says? Convert it, or rename it."
+        ) from error
+    assert isinstance(table, Dataset)
+    return _columns(str(file), table, text_column, label_column)
+
+
+def read_splits(config: DataConfig) -> tuple[LabelledTexts, LabelledTexts]:
+    """Train and test texts of a data config, all of them."""
+    columns = (config.text_column, config.label_column)
+    if config.dataset is None:
+        assert config.train_file is not None and config.test_file is not None
+        return read_table(config.train_file, *columns), read_table(config.test_file, *columns)
+    if is_embedded(config.dataset):
+        folder = fetch_embedded(config.dataset)
+        return read_table(folder / "train.jsonl", *columns), read_table(
+            folder / "test.jsonl", *columns
+        )
+    from datasets import load_dataset
+
+    splits = load_dataset(config.dataset, revision=config.revision)
+    missing = [name for name in ("train", "test") if name not in splits]
+    if missing:
+        raise _checks.bad(
+            "data.dataset", f"have the splits train and test, {missing} missing", config.dataset
+        )
+    train, test = (_columns(config.dataset, splits[name], *columns) for name in ("train", "test"))
+    return train, test
+
+
+def draw_shots(table: LabelledTexts, shots: int, seed: int) -> LabelledTexts:
+    """`shots` rows of each class, drawn with `seed`, in the order of the source.
+
+    Raises:
+        ValueError: A class has fewer rows.
+    """
+    rows: list[int] = []
+    labels = np.array([str(label) for label in table.labels])
+    for number, name in enumerate(sorted(set(labels.tolist()))):
+        members = np.flatnonzero(labels == name)
+        if len(members) < shots:
+            raise _checks.bad(
+                "data.shots", f"be at most {len(members)}, the rows of class {name!r}", shots
+            )
+        drawn = counter_rng(seed, number).choice(members, size=shots, replace=False)
+        rows += [int(row) for row in drawn]
+    return table.take(sorted(rows))
+
+
+def _columns(source: str, table: Any, text_column: str, label_column: str) -> LabelledTexts:
+    for key, name in (("text_column", text_column), ("label_column", label_column)):
+        if name not in table.column_names:
+            raise _checks.bad(
+                key, f"be a column of {source} ({', '.join(table.column_names)})", name
+            )
+    texts, labels = list(table[text_column]), list(table[label_column])
+    _checks.texts(f"{source}:{text_column}", texts)
+    absent = [row for row, label in enumerate(labels) if label is None]
+    if absent:
+        raise ValueError(
+            f"{source} has no label in {len(absent)} of {len(labels)} rows, the first is row "
+            f"{absent[0]}. Drop those rows."
+        )
+    feature = table.features[label_column]
+    if hasattr(feature, "int2str"):  # a ClassLabel column holds indices; its names say more
+        labels = [feature.int2str(label) for label in labels]
+    return LabelledTexts(texts, labels)

@@ -1,0 +1,42 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny import make_inverter, word_tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from mixup_hf import Inverter
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    return word_tokenizer(classifier=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_inverter() -> Inverter:
+    return make_inverter()
+
+
+@pytest.fixture
+def saved_aligner(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a tiny aligner with its partners to disk and returns the aligner's folder."""
+
+    def save(**config: Any) -> Path:
+        inverter = make_inverter()
+        encoder, llm = tmp_path / "encoder", tmp_path / "llm"
+        inverter.encoder.model.save_pretrained(encoder)
+        inverter.encoder.tokenizer.save_pretrained(encoder)
+        inverter.llm.save_pretrained(llm)
+        inverter.tokenizer.save_pretrained(llm)
+        inverter.aligner.config.update({"encoder": str(encoder), "llm": str(llm), **config})
+        return inverter.save_pretrained(tmp_path / "aligner")
+
+    return save
