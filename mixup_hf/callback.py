@@ -35,7 +35,7 @@ _FOLDER = "mixup_hf"
 _STATE_FILE = "state.json"
 
 
-class MixupCallback(TrainerCallback):  # type: ignore[misc]
+class MixupCallback(TrainerCallback):
     """Makes a `MixupCollator` mix during training.
 
     Everything is undone at the end of training: the same Trainer then evaluates, predicts or trains
@@ -86,7 +86,7 @@ class MixupCallback(TrainerCallback):  # type: ignore[misc]
         _refuse_unsupported(args, loader, kwargs["model"])
         self.used.clear()
         self._epoch = 0
-        self.pool = MixupPool(Path(args.output_dir) / _FOLDER / "pool", self.seed)
+        self.pool = MixupPool(Path(str(args.output_dir)) / _FOLDER / "pool", self.seed)
         self._restore(args, state)
         self.collator.label_smoothing = args.label_smoothing_factor
         self._hooks = SoftLabelHooks(
@@ -115,8 +115,8 @@ class MixupCallback(TrainerCallback):  # type: ignore[misc]
             return
         raise RuntimeError(
             "A training step ended without the soft-label loss: the Trainer was given another "
-            "collator than the callback, or its model was replaced after training began. Pass both: "
-            "Trainer(..., **mixup.trainer_kwargs(tokenizer))."
+            "collator than the callback, or its model was replaced after training began. Pass "
+            "both: Trainer(..., **mixup.trainer_kwargs(tokenizer))."
         )
 
     def on_save(
@@ -236,14 +236,14 @@ def _set_collate(loader: Any, collate: Any) -> None:
 
 
 def _checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / _FOLDER
+    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _FOLDER
 
 
 def _refuse_unsupported(args: TrainingArguments, loader: Any, model: Any) -> None:
     if args.n_gpu > 1:
         raise ValueError(
-            f"One process with {args.n_gpu} GPUs trains through DataParallel, whose replicas cannot "
-            "share the loss. Start one process per GPU: `accelerate launch script.py`."
+            f"One process with {args.n_gpu} GPUs trains through DataParallel, whose replicas "
+            "cannot share the loss. Start one process per GPU: `accelerate launch script.py`."
         )
     if isinstance(loader, DataLoaderDispatcher):
         raise ValueError(

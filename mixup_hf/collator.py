@@ -108,9 +108,9 @@ class MixupCollator:
         unknown = sorted(set(like) - set(known))
         if unknown:
             raise ValueError(
-                f"The training rows carry {unknown}, which a mixed row has no value for. Drop these "
-                "columns (the Trainer does so with `remove_unused_columns=True`), or say what mixed "
-                f"rows get: MixupCollator(..., extra_columns={{{unknown[0]!r}: ...}})."
+                f"The training rows carry {unknown}, which a mixed row has no value for. Drop "
+                "these columns (the Trainer does so with `remove_unused_columns=True`), or say "
+                f"what mixed rows get: MixupCollator(..., extra_columns={{{unknown[0]!r}: ...}})."
             )
         return {key: known[key] for key in like}
 
@@ -194,15 +194,16 @@ def _labels_of(batch: Mapping[str, Any], rows: int) -> Tensor:
     if not isinstance(labels, Tensor) or labels.shape != (rows,) or labels.is_floating_point():
         got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
         raise ValueError(
-            f"The collator must put class indices of shape ({rows},) under 'labels', but got {got}. "
-            "Mixing needs single-label classification; multi-label and regression are not mixed yet."
+            f"The collator must put class indices of shape ({rows},) under 'labels', but got "
+            f"{got}. Mixing needs single-label classification; multi-label and regression are not "
+            "mixed yet."
         )
     return labels
 
 
 def _key(feature: Mapping[str, Any]) -> bytes:
-    """What identifies a real row: its tokens, or its text."""
-    for name in ("input_ids", "text"):
-        if name in feature:
-            return str(list(feature[name])).encode()
-    return repr(sorted(feature.items(), key=lambda item: item[0])).encode()
+    """What identifies a real row: its tokens, else all it has."""
+    tokens = feature.get("input_ids")
+    if tokens is None:
+        return repr(sorted(feature.items())).encode()
+    return repr(torch.as_tensor(tokens).tolist()).encode()

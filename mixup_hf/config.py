@@ -21,8 +21,8 @@ def _help(text: str) -> dict[str, str]:
 class StageConfig:
     """One stage of alignment training: what trains, for how long, how fast.
 
-    A stage ends at `minutes` of training or at `max_steps`, whichever comes first; the learning rate
-    follows the same clock, so a stage that runs out of time has still decayed to zero.
+    A stage ends at `minutes` of training or at `max_steps`, whichever comes first; the learning
+    rate follows the same clock, so a stage that runs out of time has still decayed to zero.
     """
 
     __pydantic_config__ = {"extra": "forbid"}

@@ -18,27 +18,27 @@ T = TypeVar("T")
 
 def rank() -> int:
     """This process's index among all processes; 0 outside a distributed run."""
-    return PartialState().process_index
+    return int(PartialState().process_index)
 
 
 def world_size() -> int:
     """How many processes train together; 1 outside a distributed run."""
-    return PartialState().num_processes
+    return int(PartialState().num_processes)
 
 
 def is_local_main_process() -> bool:
     """Whether this process writes for its machine."""
-    return PartialState().is_local_main_process
+    return bool(PartialState().is_local_main_process)
 
 
 def is_main_process() -> bool:
     """Whether this process logs and writes for all."""
-    return PartialState().is_main_process
+    return bool(PartialState().is_main_process)
 
 
 def local_device() -> torch.device:
     """The device accelerate gives this process."""
-    return PartialState().device
+    return torch.device(PartialState().device)
 
 
 def wait_for_everyone() -> None:

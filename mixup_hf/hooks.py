@@ -42,7 +42,7 @@ class SoftLabelHooks:
         self._stash: tuple[Tensor, Tensor | int | None] | None = None
         self._pending: Tensor | None = None
         self._handles: list[Any] = []
-        self._smoother: Callable[..., Tensor] | None = None
+        self._smoother: Callable[..., Any] | None = None
 
     def install(self, *, label_smoothing: bool) -> None:
         """Put the hooks in place."""
@@ -59,7 +59,7 @@ class SoftLabelHooks:
             handle.remove()
         self._handles = []
         if self._smoother is not None:
-            trainer_pt_utils.LabelSmoother.__call__ = self._smoother
+            _set_smoother(self._smoother)
             self._smoother = None
 
     def _before(
@@ -96,16 +96,21 @@ class SoftLabelHooks:
         return (loss, *outputs)
 
     def _replace_smoother(self) -> None:
-        original = trainer_pt_utils.LabelSmoother.__call__
+        original: Callable[..., Any] = trainer_pt_utils.LabelSmoother.__call__
         self._smoother = original
 
-        def smoothed(smoother: Any, *args: Any, **kwargs: Any) -> Tensor:
+        def smoothed(smoother: Any, *args: Any, **kwargs: Any) -> Any:
             if self._pending is None:
                 return original(smoother, *args, **kwargs)
             loss, self._pending = self._pending, None
             return loss
 
-        trainer_pt_utils.LabelSmoother.__call__ = smoothed
+        _set_smoother(smoothed)
+
+
+def _set_smoother(call: Callable[..., Any]) -> None:
+    # setattr: to a type checker, a method is not there to be assigned.
+    setattr(trainer_pt_utils.LabelSmoother, "__call__", call)  # noqa: B010
 
 
 def _require_no_labels(kwargs: Mapping[str, Any]) -> None:

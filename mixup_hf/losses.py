@@ -14,8 +14,8 @@ def soft_cross_entropy(
 ) -> Tensor:
     """Cross entropy against soft or hard labels; made for `Trainer(compute_loss_func=...)`.
 
-    `L = sum_r (-sum_c y_rc log p_rc) / N`, where N counts the rows of the whole optimiser step, over
-    all accumulation steps and processes. A row whose labels sum to less than 1 weighs less.
+    `L = sum_r (-sum_c y_rc log p_rc) / N`, where N counts the rows of the whole optimiser step,
+    over all accumulation steps and processes. A row whose labels sum to less than 1 weighs less.
 
     Args:
         outputs: A model output with `logits` (B, C), or a tuple that starts with them.

@@ -15,8 +15,9 @@ def linear(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
     """`lam * first + (1 - lam) * second`, row by row (mixup, Zhang et al. 2018).
 
     Args:
-        first, second: (B, D).
-        lams: (B,).
+        first: (B, D).
+        second: (B, D).
+        lams: Weights of `first` (B,).
 
     Returns:
         (B, D).

@@ -95,7 +95,9 @@ class PairPlan:
             counter_rng(self.seed, _PAIRS, epoch, 0, int(turn)).permutation(count)
             for turn in range(index[0] // count, index[-1] // count + 1)
         ]
-        return np.concatenate(shuffled)[index - index[0] // count * count]
+        first_turn = index[0] // count * count
+        parents: np.ndarray = np.concatenate(shuffled)[index - first_turn]
+        return parents
 
     def _partner(self, row: int, rng: np.random.Generator) -> int:
         """Another row; the row itself only when its class has no other (`same_class`)."""

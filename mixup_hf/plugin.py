@@ -30,7 +30,7 @@ class InversedMixup:
     """Inverted mixup for one training set.
 
     Example:
-        mixup = InversedMixup.from_pretrained("embedded", train["text"], train["label"], num_labels=5)
+        mixup = InversedMixup.from_pretrained("embedded", texts, labels, num_labels=5)
         trainer = Trainer(model, args, train_dataset=tokenized, processing_class=tokenizer,
                           **mixup.trainer_kwargs(tokenizer))
 
@@ -39,8 +39,8 @@ class InversedMixup:
         texts: The training texts (N), and only those: parents must never come from evaluation data.
         labels: Their labels: class indices, or class names.
         num_labels: C. Default: as many as occur.
-        label_names: The classes' names in the order of the model's outputs (`model.config.id2label`).
-            With class names as labels, default: sorted.
+        label_names: The classes' names in the order of the model's outputs
+            (`model.config.id2label`). With class names as labels, default: sorted.
         config: How to mix.
 
     Raises:
@@ -104,8 +104,12 @@ class InversedMixup:
 
         Args:
             aligner: `"embedded"`, a folder, or a Hub id.
-            texts, labels, num_labels, label_names: As for the class.
-            device, dtype: As for `Inverter.from_pretrained`.
+            texts: As for the class.
+            labels: As for the class.
+            num_labels: As for the class.
+            label_names: As for the class.
+            device: As for `Inverter.from_pretrained`.
+            dtype: As for `Inverter.from_pretrained`.
             **settings: Fields of `MixupConfig`.
         """
         known = set(MixupConfig.__dataclass_fields__)
@@ -125,7 +129,7 @@ class InversedMixup:
         )
 
     def generate(
-        self, n: int, *, epoch: int = 0, on_chunk: Callable[[int], None] | None = None
+        self, n: int, *, epoch: int = 0, on_chunk: Callable[[int], object] | None = None
     ) -> list[MixedExample]:
         """Make exactly `n` mixed rows.
 

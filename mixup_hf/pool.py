@@ -23,10 +23,10 @@ _NOTHING = -1
 class MixupPool:
     """Mixed rows, frozen for an epoch.
 
-    Rows are published as one file per refill. A data-loader worker learns which file to read from a
-    tensor in shared memory, so forked, spawned and persistent workers all see a refill that happened
-    before they were asked for a batch. What a batch draws is a function of (seed, refill, content of
-    the batch): not of workers, ranks or timing.
+    Rows are published as one file per refill. A data-loader worker learns which file to read from
+    a tensor in shared memory, so forked, spawned and persistent workers all see a refill that
+    happened before they were asked for a batch. What a batch draws is a function of (seed, refill,
+    content of the batch): not of workers, ranks or timing.
 
     Args:
         folder: Where the files go.

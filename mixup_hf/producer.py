@@ -59,7 +59,7 @@ class Producer:
         return self._embeddings
 
     def produce(
-        self, epoch: int, num_rows: int, on_chunk: Callable[[int], None] | None = None
+        self, epoch: int, num_rows: int, on_chunk: Callable[[int], object] | None = None
     ) -> list[MixedExample]:
         """All rows of one epoch's plan, the work shared among the processes.
 

@@ -7,6 +7,7 @@ The same as `mixup-hf align`. Killed and started again, it goes on from its last
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from mixup_hf import AlignConfig, load_config
@@ -15,6 +16,7 @@ from mixup_hf.align import align
 
 def main() -> None:
     """Read the config and train."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     path, *overrides = sys.argv[1:]
     align(load_config(AlignConfig, path, overrides))
 

@@ -9,6 +9,7 @@ The same as `mixup-hf finetune`; every key of the config can be given as an opti
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from mixup_hf import FinetuneConfig, finetune, load_config
@@ -16,6 +17,7 @@ from mixup_hf import FinetuneConfig, finetune, load_config
 
 def main() -> None:
     """Read the config, fine-tune, print the metrics once."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     path, *overrides = sys.argv[1:]
     config = load_config(FinetuneConfig, path, overrides)
     metrics = finetune(config)

@@ -165,9 +165,10 @@ def make_inverter(**config: Any) -> Inverter:
         "projector_width": 24,
         "num_soft_tokens": 3,
         "base_grid": None,
+        "embedding_rms": 0.4,
     }
     torch.manual_seed(1)
-    aligner = Aligner(AlignerConfig(**(settings | config)), embedding_rms=0.4)
+    aligner = Aligner(AlignerConfig(**(settings | config)))
     return Inverter(
         encoder, aligner, llm, word_tokenizer(classifier=False), name="tiny", fingerprint="f00d"
     )

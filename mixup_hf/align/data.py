@@ -31,7 +31,8 @@ def read_sentences(
         source: A text file (one sentence a line), the same with `.gz`, a folder of such files, or a
             Hub data set id (its `train` split).
         text_column: Column to read from a Hub data set.
-        min_words, max_words: Both ends included.
+        min_words: Shortest sentence kept.
+        max_words: Longest sentence kept.
         limit: Reading stops there.
 
     Raises:
@@ -97,8 +98,8 @@ def cached_embeddings(
 class TokenBudgetBatches(Dataset[dict[str, Tensor]]):
     """A map-style data set whose items are whole batches of about `batch_tokens` positions.
 
-    Rows of like length share a batch, so almost nothing is padding. The Trainer shuffles, shards and
-    resumes over items, with batch size 1 and `unwrap` as its collator. An item holds
+    Rows of like length share a batch, so almost nothing is padding. The Trainer shuffles, shards
+    and resumes over items, with batch size 1 and `unwrap` as its collator. An item holds
 
     - `embeddings` (B, D), float32;
     - `input_ids` (B, T), padded on the right with the end token;
@@ -132,6 +133,7 @@ class TokenBudgetBatches(Dataset[dict[str, Tensor]]):
             "input_ids"
         ]
         self.batches = self._cut(prompt_length, batch_tokens, np.random.default_rng(seed))
+        self.num_sentences = len(sentences)
         self.rows_per_batch = len(sentences) / len(self.batches)
         tokens = sum(map(len, self.token_ids)) + len(sentences)
         self.tokens_per_batch = tokens / len(self.batches)

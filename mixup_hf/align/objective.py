@@ -62,11 +62,13 @@ class AlignmentModel(nn.Module):
         states = states[:, prompts.shape[1] - 1 :]
         targets = labels != IGNORED
         head = self.base.get_output_embeddings().weight
-        total: Tensor = _FrozenHeadLoss.apply(states[targets].to(head.dtype), head, labels[targets])
+        total: Tensor = _FrozenHeadLoss.apply(  # type: ignore[no-untyped-call]
+            states[targets].to(head.dtype), head, labels[targets]
+        )
         count = targets.sum() if num_items_in_batch is None else num_items_in_batch
         return {"loss": total / count}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The state of what trains."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         full = super().state_dict(*args, **kwargs)
@@ -74,10 +76,20 @@ class AlignmentModel(nn.Module):
         return {name: value for name, value in full.items() if name.removeprefix(prefix) in trained}
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Load what trains; the frozen rest is not in the file, but nothing unknown may be."""
+        """Load what trains: all of it and nothing else. The frozen rest is in no file.
+
+        Raises:
+            RuntimeError: A trained parameter is missing, or a name is unknown.
+        """
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
-        if strict and result.unexpected_keys:
-            raise RuntimeError(f"Unexpected keys in the checkpoint: {result.unexpected_keys[:5]}")
+        missing = sorted(set(result.missing_keys) & set(self.state_dict()))
+        if missing or result.unexpected_keys:
+            raise RuntimeError(
+                f"The checkpoint does not fit what this stage trains: {missing[:5]} are missing, "
+                f"{result.unexpected_keys[:5]} are unknown. Resume with the same config, or start "
+                "into another output_dir."
+            )
+        result.missing_keys.clear()
         return result
 
 

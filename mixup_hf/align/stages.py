@@ -60,7 +60,7 @@ def run_stage(
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
 
 
-class StageClock(TrainerCallback):  # type: ignore[misc]
+class StageClock(TrainerCallback):
     """A stage's time budget: drives the learning rate, ends the stage, survives a resume.
 
     Args:
@@ -86,9 +86,10 @@ class StageClock(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Start the clock, at the time already spent when this is a resume."""
-        saved = Path(args.output_dir) / f"checkpoint-{state.global_step}" / _CLOCK_FILE
+        saved = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _CLOCK_FILE
         if state.global_step and saved.is_file():
-            self.spent_before = float(json.loads(saved.read_text())["seconds"])
+            content = json.loads(saved.read_text())
+            self.spent_before, self.progress = content["seconds"], content["progress"]
         self.started = time.monotonic()
 
     def on_step_end(
@@ -106,15 +107,16 @@ class StageClock(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Write the time spent into the checkpoint."""
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (folder / _CLOCK_FILE).write_text(json.dumps({"seconds": self._spent()}))
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            content = {"seconds": self._spent(), "progress": self.progress}
+            (folder / _CLOCK_FILE).write_text(json.dumps(content))
 
     def _spent(self) -> float:
         running = 0.0 if self.started is None else time.monotonic() - self.started
         return self.spent_before + running
 
 
-class Throughput(TrainerCallback):  # type: ignore[misc]
+class Throughput(TrainerCallback):
     """Adds sentences/s and tokens/s to the log lines."""
 
     def __init__(self, batches: TokenBudgetBatches) -> None:

@@ -1,13 +1,14 @@
-"""Alignment from a config: load the partners, prepare the data, run the stages, write the aligner."""
+"""Alignment from a config: load the partners, read the data, run the stages, save the aligner."""
 
 from __future__ import annotations
 
 import json
-import logging
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCard
 from transformers import (
     AutoTokenizer,
     TrainerCallback,
@@ -25,6 +26,7 @@ from mixup_hf.config import AlignConfig
 from mixup_hf.encoders import FrozenEncoder
 from mixup_hf.inverter.checkpoint import Aligner, AlignerConfig, fingerprint, save_checkpoint
 from mixup_hf.inverter.generation import DecodeSettings, decode
+from mixup_hf.inverter.model_card import aligner_card
 from mixup_hf.inverter.prompting import SoftPrompt, end_ids
 from mixup_hf.inverter.quantization import load_llm
 from mixup_hf.inverter.sources import resolve
@@ -39,7 +41,6 @@ def align(config: AlignConfig) -> Path:
     Returns:
         The folder of the aligner checkpoint.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     output = Path(config.output_dir)
     device = torch.device("cpu") if config.use_cpu else distributed.local_device()
     session = _Session(config, device)
@@ -57,7 +58,7 @@ def align(config: AlignConfig) -> Path:
         distributed.wait_for_everyone()
     folder = output / "aligner"
     if distributed.is_main_process():
-        save_checkpoint(folder, session.aligner, session.model.llm)
+        save_checkpoint(folder, session.aligner, session.model.llm, session.card(output))
         distributed.log(f"aligner written to {folder}")
     return folder
 
@@ -77,7 +78,8 @@ class _Session:
         )
         llm = load_llm(
             llm_source.path,
-            quantization="none",  # bf16 weights on the 4-bit grid: the same numbers, faster to train
+            # bf16 weights on the 4-bit grid: the same numbers, faster to train.
+            quantization="none",
             dtype=torch.bfloat16 if config.bf16 else torch.float32,
             device=device,
             base_grid=config.base_grid,
@@ -101,10 +103,10 @@ class _Session:
                 base_grid=config.base_grid,
                 num_soft_tokens=config.num_soft_tokens,
                 projector_width=config.projector_width,
+                embedding_rms=float(table.float().square().mean().sqrt()),
                 prompt_prefix=config.prompt_prefix,
                 prompt_suffix=config.prompt_suffix,
-            ),
-            embedding_rms=float(table.float().square().mean().sqrt()),
+            )
         )
         prompt = SoftPrompt.build(
             self.aligner.projector,
@@ -164,10 +166,38 @@ class _Session:
             "samples": list(zip(sources[:5], texts[:5], strict=True)),
         }
 
+    def card(self, output: Path) -> ModelCard:
+        """The model card, from the config and the figures at the end of the last stage."""
+        config = self.config
+        last = json.loads((output / config.stages[-1].name / "finished.json").read_text())
+        samples = last.pop("samples")
+        stages = ", ".join(
+            f"{each.name} {config.stage_minutes(each):.0f} min" for each in config.stages
+        )
+        training = {
+            "data": f"{self.batches.num_sentences} sentences of {config.data}",
+            "stages": stages,
+            "batch": f"{config.batch_tokens} positions per process",
+            "processes": distributed.world_size(),
+            "seed": config.seed,
+            "mixup_hf": version("mixup_hf"),
+        }
+        measured = {
+            f"{name} on {config.eval_sentences} held-out": value for name, value in last.items()
+        }
+        return aligner_card(
+            self.aligner.config,
+            name="path/to/this/folder",
+            training=training,
+            figures=measured,
+            samples=samples,
+            words=f"{config.min_words} to {config.max_words}",
+        )
+
     def save_trained(self, folder: Path) -> None:
         """Write what has been trained so far, for a later run that skips this stage."""
         if distributed.is_main_process():
-            save_checkpoint(folder / "aligner", self.aligner, self.model.llm)
+            save_checkpoint(folder / "aligner", self.aligner, self.model.llm, dtype=torch.float32)
 
     def load_trained(self, folder: Path) -> None:
         """Take the weights of a finished stage."""
@@ -182,7 +212,7 @@ class _Session:
         set_peft_model_state_dict(self.model.llm, lora)
 
 
-class HeldOut(TrainerCallback):  # type: ignore[misc]
+class HeldOut(TrainerCallback):
     """Logs held-out reconstruction, with sentences to read, every `eval_steps`."""
 
     def __init__(self, session: _Session) -> None:
@@ -211,7 +241,7 @@ def _with_lora(llm: Any, config: AlignConfig) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    wrapped = get_peft_model(llm, lora)
+    wrapped: Any = get_peft_model(llm, lora)
     for name, parameter in wrapped.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()  # bf16 is too coarse for small updates

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from mixup_hf.cli.finetune import print_keys
 from mixup_hf.config import AlignConfig
@@ -19,19 +20,51 @@ def command(
         Path | None, typer.Argument(help="YAML file; its values are defaults.")
     ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List all keys and stop.")] = False,
+    evaluate: Annotated[
+        str | None, typer.Option(help="Measure this aligner on --data instead of training.")
+    ] = None,
 ) -> None:
     """Train projector and LoRA on unlabelled sentences; started again, it goes on where it was.
 
     Every key of the config can be given as an option, which wins over the file:
 
         mixup-hf align recipes/configs/align/small.yaml --data sentences.txt --max_minutes 30
+
+    Measure one instead, on sentences of --min_words to --max_words:
+
+        mixup-hf align --evaluate embedded --data heldout.txt.gz --max_sentences 300
     """
     console = Console()
     if keys:
         print_keys(console, AlignConfig)
+        return
+    if evaluate is not None:
+        _evaluate(console, evaluate, context.args)
         return
     settings = load_config(AlignConfig, config, context.args)
     from mixup_hf.align import align
 
     folder = align(settings)
     console.print(f"Use it with: --mixup.aligner {folder}", soft_wrap=True)
+
+
+def _evaluate(console: Console, aligner: str, arguments: list[str]) -> None:
+    settings = load_config(
+        AlignConfig, None, [*arguments, "--holdout", "1", "--output_dir", "unused"]
+    )
+    from mixup_hf.align.data import read_sentences
+    from mixup_hf.align.fidelity import measure_fidelity
+    from mixup_hf.inverter.model import Inverter
+
+    sentences = read_sentences(
+        settings.data,
+        text_column=settings.text_column,
+        min_words=settings.min_words,
+        max_words=settings.max_words,
+        limit=settings.max_sentences,
+    )
+    figures = measure_fidelity(Inverter.from_pretrained(aligner), sentences, seed=settings.seed)
+    table = Table("measure", "value", title=f"{aligner} on {settings.data}")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.4g}")
+    console.print(table)

@@ -24,8 +24,7 @@ def command(
 ) -> None:
     """Show the sentences on the way from one text to another.
 
-    The last columns say how close each sentence is, when it is read again, to the mix it was decoded
-    from, and what ratio it really has.
+    "λ found" is the ratio at which each sentence really lies once it is embedded again.
     """
     _checks.at_least("--steps", steps, 2)
     _checks.texts("--a, --b", [a, b])

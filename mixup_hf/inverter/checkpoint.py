@@ -44,6 +44,7 @@ class AlignerConfig(PreTrainedConfig):
         base_grid: `"nf4"` if the LoRA was trained over nf4 weights, else None.
         num_soft_tokens: K.
         projector_width: Width of the projector's hidden layer.
+        embedding_rms: Root mean square of the LLM's embedding table; soft tokens get it too.
         prompt_prefix, prompt_suffix: Text before and after the soft tokens.
         format_version: Raised when older code can no longer read a checkpoint.
     """
@@ -65,6 +66,7 @@ class AlignerConfig(PreTrainedConfig):
         base_grid: str | None = "nf4",
         num_soft_tokens: int = 4,
         projector_width: int = 1536,
+        embedding_rms: float = 1.0,
         prompt_prefix: str = "",
         prompt_suffix: str = "",
         format_version: int = FORMAT_VERSION,
@@ -87,6 +89,7 @@ class AlignerConfig(PreTrainedConfig):
         self.base_grid = base_grid
         self.num_soft_tokens = num_soft_tokens
         self.projector_width = projector_width
+        self.embedding_rms = embedding_rms
         self.prompt_prefix = prompt_prefix
         self.prompt_suffix = prompt_suffix
         self.format_version = format_version
@@ -106,16 +109,16 @@ class Aligner(PreTrainedModel):
     base_model_prefix = "aligner"
     main_input_name = "embeddings"
 
-    def __init__(self, config: AlignerConfig, embedding_rms: float = 1.0) -> None:
+    def __init__(self, config: AlignerConfig) -> None:
         super().__init__(config)
         self.projector = Projector(
             config.embedding_dim,
             config.llm_dim,
             config.num_soft_tokens,
             config.projector_width,
-            embedding_rms,
+            config.embedding_rms,
         )
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Keep torch's own initialisation: the projector has no transformer layers to rescale."""
@@ -127,34 +130,37 @@ class Aligner(PreTrainedModel):
 
 
 def save_checkpoint(
-    folder: str | Path, aligner: Aligner, llm: Any, card: ModelCard | None = None
+    folder: str | Path,
+    aligner: Aligner,
+    llm: Any,
+    card: ModelCard | None = None,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> Path:
     """Write an aligner checkpoint.
 
     Args:
         folder: Where to.
-        aligner: The projector and its config; stored in bf16, half the size at no cost in quality.
+        aligner: The projector and its config.
         llm: The LLM; its LoRA is written if it carries one (a peft model), its weights never are.
         card: The model card; none is written without it.
+        dtype: Storage type of projector and LoRA.
     """
     target = Path(folder)
-    dtype = aligner.dtype
-    aligner.to(torch.bfloat16)  # type: ignore[arg-type]
-    aligner.save_pretrained(target)
-    aligner.to(dtype)  # type: ignore[arg-type]
+    state = {name: value.to(dtype) for name, value in aligner.state_dict().items()}
+    aligner.save_pretrained(target, state_dict=state)
     if hasattr(llm, "peft_config"):
-        _save_lora(target / LORA_FOLDER, llm)
+        _save_lora(target / LORA_FOLDER, llm, dtype)
     if card is not None:
         card.save(target / "README.md")
     return target
 
 
-def _save_lora(folder: Path, llm: Any) -> None:
+def _save_lora(folder: Path, llm: Any, dtype: torch.dtype) -> None:
     from peft import get_peft_model_state_dict
 
     state = get_peft_model_state_dict(llm)
-    half = {name: value.to(torch.bfloat16) for name, value in state.items()}
-    llm.save_pretrained(folder, state_dict=half)
+    stored = {name: value.to(dtype) for name, value in state.items()}
+    llm.save_pretrained(folder, state_dict=stored)
     (folder / "README.md").unlink(missing_ok=True)  # peft's template; the aligner has its own card
 
 
@@ -229,6 +235,6 @@ def check_partner(kind: str, expected: str | None, source: ResolvedSource) -> No
     if expected is not None and found != expected:
         raise AlignerMismatchError(
             f"This aligner was trained for another {kind}: {source.name} ({source.path}) has "
-            f"fingerprint {found}, the aligner expects {expected}. Use the {kind} and revision that "
-            f"its model card names, or train an aligner for this one with `mixup-hf align`."
+            f"fingerprint {found}, the aligner expects {expected}. Use the {kind} and revision "
+            "that its model card names, or train an aligner for this one with `mixup-hf align`."
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
 from mixup_hf import _checks
 
@@ -52,7 +53,7 @@ class DecodeSettings:
 
 @torch.inference_mode()
 def decode(
-    llm: PreTrainedModel,
+    llm: Any,
     prompts: Tensor,
     *,
     end_ids: Sequence[int],

@@ -9,6 +9,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
@@ -66,7 +67,8 @@ class Inverter:
         fingerprint: str = "",
     ) -> None:
         self.encoder = encoder
-        self.aligner = aligner.eval().requires_grad_(False)
+        aligner.train(False)
+        self.aligner = aligner.requires_grad_(False)
         self.llm = llm
         self.tokenizer = tokenizer
         self.name = name
@@ -129,7 +131,7 @@ class Inverter:
         _check_dimensions(config, encoder, llm)
         return cls(
             encoder,
-            loaded.to(where),
+            loaded.to(where),  # type: ignore[arg-type]
             _load_lora(llm, folder),
             AutoTokenizer.from_pretrained(llm_source.path),
             name=str(aligner),
@@ -139,7 +141,7 @@ class Inverter:
     @property
     def device(self) -> torch.device:
         """Where the projector and the LLM are."""
-        return self.aligner.projector.gain.device
+        return torch.device(self.aligner.projector.gain.device)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embed texts with the frozen encoder: (N, D), float32, on the CPU."""
@@ -204,7 +206,8 @@ class Inverter:
         """Sentences along the line from `second` (lam = 0) to `first` (lam = 1).
 
         Args:
-            first, second: The two texts.
+            first: The text at lam = 1.
+            second: The text at lam = 0.
             lams: Weights of `first`, each in [0, 1].
             **settings: As for `invert`; greedy by default.
 
@@ -249,11 +252,9 @@ class Inverter:
     ) -> list[str]:
         uniforms = None
         if settings.temperature > 0:
-            draws = [
-                counter_rng(keys[0], *keys[1:], turn, start + row).random(settings.max_new_tokens)
-                for row in range(len(embeddings))
-            ]
-            uniforms = torch.tensor(draws).numpy()
+            length = settings.max_new_tokens
+            rows = range(start, start + len(embeddings))
+            uniforms = np.stack([counter_rng(*keys, turn, row).random(length) for row in rows])
         with torch.inference_mode():
             prompts = self._prompt.to(self.device)(embeddings.to(self.device).float())
         tokens = decode(

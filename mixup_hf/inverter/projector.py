@@ -22,8 +22,6 @@ class Projector(nn.Module):
         embedding_rms: Root mean square of the entries of the LLM's embedding table.
     """
 
-    embedding_rms: Tensor
-
     def __init__(
         self,
         embedding_dim: int,
@@ -38,7 +36,7 @@ class Projector(nn.Module):
         self.up = nn.Linear(embedding_dim, width)
         self.down = nn.Linear(width, num_soft_tokens * llm_dim)
         self.gain = nn.Parameter(torch.ones(num_soft_tokens, 1))
-        self.register_buffer("embedding_rms", torch.tensor(float(embedding_rms)))
+        self.embedding_rms = embedding_rms
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Map embeddings (B, D) to soft tokens (B, K, H), in float32."""

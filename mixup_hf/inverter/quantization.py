@@ -8,11 +8,11 @@ kernel then decodes the same sentences, only faster.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM
 
 from mixup_hf import _checks
 
@@ -27,7 +27,7 @@ def load_llm(
     dtype: torch.dtype,
     device: torch.device,
     base_grid: str | None,
-) -> PreTrainedModel:
+) -> Any:
     """Load a frozen causal LM for inversion or alignment.
 
     Args:
@@ -45,7 +45,7 @@ def load_llm(
     if quantization == "none":
         if base_grid == "nf4":
             round_to_nf4(llm)
-        llm.to(device)  # type: ignore[arg-type]
+        llm.to(device)
     return llm.eval().requires_grad_(False)
 
 
@@ -75,24 +75,24 @@ def round_to_nf4(llm: nn.Module) -> None:
             module.weight.data = bnb.dequantize_4bit(packed, state).to(weight.dtype)
 
 
-def _load_plain(path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+def _load_plain(path: str | Path, dtype: torch.dtype) -> Any:
     # Rounding happens in bf16 whatever the compute type, so that every machine gets one grid.
-    llm: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
-    return llm.to(dtype)  # type: ignore[arg-type]
+    llm: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
+    return llm.to(dtype)
 
 
-def _load_4bit(path: str | Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    import bitsandbytes
+def _load_4bit(path: str | Path, dtype: torch.dtype, device: torch.device) -> Any:
+    from bitsandbytes.nn import Linear4bit  # type: ignore[attr-defined]  # exported without __all__
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
     )
-    llm: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    llm: Any = AutoModelForCausalLM.from_pretrained(
         path, quantization_config=config, dtype=torch.bfloat16, device_map={"": device}
     )
     for module in llm.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
+        if isinstance(module, Linear4bit):
             # On AVX512_BF16 CPUs bitsandbytes repacks weights in place at the first forward; after
             # that gradients, merging and saving are silently wrong (bitsandbytes 0.50).
             module.support_avx512bf16_for_cpu = False

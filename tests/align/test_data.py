@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import FakeEncoder, make_rows, word_tokenizer
+
+from mixup_hf.align.data import (
+    IGNORED,
+    TokenBudgetBatches,
+    cached_embeddings,
+    read_sentences,
+    unwrap,
+)
+
+
+def read(source: Path, **settings: int) -> list[str]:
+    limits = {"min_words": 2, "max_words": 4, "limit": 100} | settings
+    return read_sentences(str(source), text_column="text", **limits)
+
+
+def make_batches(batch_tokens: int = 64, seed: int = 0) -> TokenBudgetBatches:
+    sentences, _ = make_rows(60)
+    return TokenBudgetBatches(
+        sentences,
+        np.arange(60 * 4, dtype=np.float16).reshape(60, 4),
+        word_tokenizer(classifier=False),
+        prompt_length=3,
+        batch_tokens=batch_tokens,
+        end_id=5,
+        seed=seed,
+    )
+
+
+def test_sentences_are_filtered_by_length_and_limited(tmp_path: Path) -> None:
+    file = tmp_path / "s.txt"
+    file.write_text(
+        "one\ntwo words\n\n three short words \nfive words are too many\nfour words it is\n"
+    )
+    assert read(file) == ["two words", "three short words", "four words it is"]
+    assert read(file, limit=1) == ["two words"]
+
+
+def test_gz_and_folders_are_read(tmp_path: Path) -> None:
+    for number, text in enumerate(["first file", "second file"]):
+        with gzip.open(tmp_path / f"sentences-{number}.txt.gz", "wt") as stream:
+            stream.write(text + "\n")
+    assert read(tmp_path / "sentences-1.txt.gz") == ["second file"]
+    assert read(tmp_path) == ["first file", "second file"]
+
+
+def test_a_source_without_fitting_sentences_says_what_to_change(tmp_path: Path) -> None:
+    file = tmp_path / "s.txt"
+    file.write_text("one\n")
+    with pytest.raises(ValueError, match="min_words"):
+        read(file)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read(tmp_path / "nowhere.txt")
+
+
+def test_every_sentence_is_in_one_batch_within_the_budget() -> None:
+    batches = make_batches()
+    rows = np.concatenate(batches.batches)
+    assert sorted(rows.tolist()) == list(range(60))
+    for index in range(len(batches)):
+        batch = batches[index]
+        count, width = batch["labels"].shape
+        assert count * (width - 1 + 3) <= 64
+        assert len(batch["embeddings"]) == count
+
+
+def test_an_item_pairs_each_embedding_with_its_own_sentence() -> None:
+    batches = make_batches()
+    batch = unwrap([batches[2]])
+    for line, row in enumerate(batches.batches[2]):
+        tokens = [*batches.token_ids[row], 5]
+        assert batch["embeddings"][line, 0].item() == row * 4
+        labels = batch["labels"][line]
+        assert labels[: len(tokens)].tolist() == tokens
+        assert (labels[len(tokens) :] == IGNORED).all()
+
+
+def test_the_seed_decides_who_shares_a_batch() -> None:
+    first, again, other = make_batches(), make_batches(), make_batches(seed=1)
+    as_lists = [[batch.tolist() for batch in each.batches] for each in (first, again, other)]
+    assert as_lists[0] == as_lists[1] != as_lists[2]
+
+
+class CountingEncoder(FakeEncoder):
+    pooling, normalize, calls = "mean", True, 0
+
+    def encode(self, texts: list[str], progress: bool = False) -> torch.Tensor:
+        self.calls += 1
+        return super().encode(texts)
+
+
+def test_embeddings_are_made_once_and_again_when_the_input_changes(tmp_path: Path) -> None:
+    encoder = CountingEncoder()
+    first = cached_embeddings(["one text", "another"], encoder, "f", tmp_path)  # type: ignore[arg-type]
+    cached_embeddings(["one text", "another"], encoder, "f", tmp_path)  # type: ignore[arg-type]
+    assert encoder.calls == 1
+    assert first.shape == (2, 8)
+    cached_embeddings(["one text", "changed"], encoder, "f", tmp_path)  # type: ignore[arg-type]
+    cached_embeddings(["one text", "another"], encoder, "g", tmp_path)  # type: ignore[arg-type]
+    assert encoder.calls == 3
+    assert not list(tmp_path.glob("*partial*"))

@@ -1,0 +1,127 @@
+"""Alignment end to end on tiny models: it learns, and a killed run goes on where it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import make_encoder, make_llm, make_rows, word_tokenizer
+
+from mixup_hf import Inverter
+from mixup_hf.align import stages
+from mixup_hf.align.train import align
+from mixup_hf.config import AlignConfig, StageConfig
+
+STEPS = 8
+
+
+@pytest.fixture
+def partners(tmp_path: Path) -> dict[str, str]:
+    encoder, llm = make_encoder(), make_llm()
+    encoder.model.save_pretrained(tmp_path / "encoder")
+    encoder.tokenizer.save_pretrained(tmp_path / "encoder")
+    llm.save_pretrained(tmp_path / "llm")
+    word_tokenizer(classifier=False).save_pretrained(tmp_path / "llm")
+    sentences, _ = make_rows(80)
+    data = tmp_path / "sentences.txt"
+    data.write_text("\n".join(sentences))
+    return {"encoder": str(tmp_path / "encoder"), "llm": str(tmp_path / "llm"), "data": str(data)}
+
+
+def make_config(partners: dict[str, str], output: Path, **settings: Any) -> AlignConfig:
+    defaults: dict[str, Any] = {
+        "output_dir": str(output),
+        "min_words": 2,
+        "max_words": 8,
+        "holdout": 8,
+        "eval_sentences": 4,
+        "eval_steps": 4,
+        "save_steps": 3,
+        "log_steps": 1,
+        "batch_tokens": 128,
+        "projector_width": 24,
+        "num_soft_tokens": 2,
+        "lora_r": 2,
+        "bf16": False,
+        "use_cpu": True,
+        "stages": (
+            StageConfig(name="a", max_steps=STEPS, warmup_steps=1, projector_lr=0.01),
+            StageConfig(name="b", max_steps=STEPS, warmup_steps=1, train_lora=True, lora_lr=0.01),
+        ),
+    }
+    return AlignConfig(**(partners | defaults | settings))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    lora = load_file(folder / "lora" / "adapter_model.safetensors")
+    return load_file(folder / "model.safetensors") | lora
+
+
+def test_training_makes_an_aligner_that_loads_and_decodes(
+    partners: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="mixup_hf")
+    folder = align(make_config(partners, tmp_path / "run"))
+    losses = [
+        float(line.split("loss ")[1].split()[0]) for line in caplog.messages if "loss " in line
+    ]
+    assert losses[-1] < losses[0]
+    inverter = Inverter.from_pretrained(folder, device="cpu", quantization="none")
+    assert len(inverter.invert(inverter.encode(["the red market"]))) == 1
+    card = (folder / "README.md").read_text()
+    assert "cosine on 4 held-out" in card
+    assert str(partners["llm"]) in card
+    trained = weights(folder)
+    assert any(value.abs().sum() > 0 for name, value in trained.items() if "lora_B" in name)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(
+    partners: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = weights(align(make_config(partners, tmp_path / "whole")))
+    config = make_config(partners, tmp_path / "killed")
+
+    class Killed(Exception):
+        pass
+
+    real = stages.StageClock.on_step_end
+
+    def kill(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        real(self, args, state, control, **kwargs)
+        if self.stage.name == "b" and state.global_step == 5:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stages.StageClock, "on_step_end", kill)
+        with pytest.raises(Killed):
+            align(config)
+    resumed = weights(align(config))  # stage a is finished, stage b goes on from step 3
+    assert resumed.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(resumed[name], value, msg=name)
+
+
+def test_a_stage_ends_when_its_time_is_up(partners: dict[str, str], tmp_path: Path) -> None:
+    stage = StageConfig(name="a", max_steps=100_000, minutes=0.02, warmup_steps=0)
+    folder = align(make_config(partners, tmp_path / "run", stages=(stage,)))
+    assert folder.is_dir()
+
+
+def test_the_rate_warms_up_and_falls_to_zero() -> None:
+    clock = stages.StageClock(1.0, StageConfig(name="a", warmup_steps=4, decay_share=0.5))
+    assert clock.rate_factor(0) == pytest.approx(0.2)
+    assert clock.rate_factor(10) == 1.0
+    clock.progress = 0.75
+    assert clock.rate_factor(10) == pytest.approx(0.5)
+    clock.progress = 1.0
+    assert clock.rate_factor(10) == 0.0
+
+
+def test_base_weights_stay_as_they_were(partners: dict[str, str], tmp_path: Path) -> None:
+    before = load_file(Path(partners["llm"]) / "model.safetensors")
+    align(make_config(partners, tmp_path / "run"))
+    after = load_file(Path(partners["llm"]) / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
