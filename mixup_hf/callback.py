@@ -80,6 +80,7 @@ class MixupCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Install mixing on the train loader and the loss on the model."""
+        self._uninstall()  # an interrupted run has had no on_train_end
         if self.collator.mix_ratio == 0:
             return  # the plain Trainer, bit for bit
         loader = kwargs["train_dataloader"]
@@ -143,6 +144,9 @@ class MixupCallback(TrainerCallback):
         """Leave loader and model as they were."""
         if self.pool is not None:
             self.used = distributed.total(self.used)
+        self._uninstall()
+
+    def _uninstall(self) -> None:
         if self._hooks is not None:
             self._hooks.remove()
             self._hooks = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,9 @@ class SoftLabelHooks:
         on_rows: Called with the pool rows (M,) of every training batch.
     """
 
+    # A run that was interrupted left its hooks behind; the next one on the same model takes over.
+    _installed: ClassVar[WeakKeyDictionary[nn.Module, SoftLabelHooks]] = WeakKeyDictionary()
+
     def __init__(
         self, model: nn.Module, label_format: str, on_rows: Callable[[Tensor], None]
     ) -> None:
@@ -45,7 +49,11 @@ class SoftLabelHooks:
         self._smoother: Callable[..., Any] | None = None
 
     def install(self, *, label_smoothing: bool) -> None:
-        """Put the hooks in place."""
+        """Put the hooks in place, instead of any that an interrupted run left on the model."""
+        left_behind = self._installed.pop(self.model, None)
+        if left_behind is not None:
+            left_behind.remove()
+        self._installed[self.model] = self
         self._handles = [
             self.model.register_forward_pre_hook(self._before, with_kwargs=True),
             self.model.register_forward_hook(self._after, with_kwargs=True),
@@ -58,6 +66,8 @@ class SoftLabelHooks:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        if self._installed.get(self.model) is self:
+            del self._installed[self.model]
         if self._smoother is not None:
             _set_smoother(self._smoother)
             self._smoother = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -54,6 +55,7 @@ class Inverter:
         tokenizer: The LLM's tokenizer.
         name: What users call the aligner; goes into the rows it makes.
         fingerprint: Digest of the aligner's weights.
+        folder: The checkpoint it was loaded from; holds the LoRA when `llm` has it merged in.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Inverter:
         *,
         name: str = "",
         fingerprint: str = "",
+        folder: Path | None = None,
     ) -> None:
         self.encoder = encoder
         aligner.train(False)
@@ -73,6 +76,7 @@ class Inverter:
         self.tokenizer = tokenizer
         self.name = name
         self.fingerprint = fingerprint
+        self._folder = folder
         config = aligner.config
         base = llm.get_base_model() if hasattr(llm, "peft_config") else llm
         self._base = base
@@ -121,9 +125,10 @@ class Inverter:
             pooling=config.pooling,
             normalize=config.normalize,
         )
+        quantization = quantization or default_quantization(where)
         llm = load_llm(
             llm_source.path,
-            quantization=quantization or default_quantization(where),
+            quantization=quantization,
             dtype=dtype or default_dtype(where),
             device=where,
             base_grid=config.base_grid,
@@ -132,10 +137,11 @@ class Inverter:
         return cls(
             encoder,
             loaded.to(where),  # type: ignore[arg-type]
-            _load_lora(llm, folder),
+            _load_lora(llm, folder, merge=quantization == "none"),
             AutoTokenizer.from_pretrained(llm_source.path),
             name=str(aligner),
             fingerprint=_aligner_fingerprint(folder),
+            folder=folder,
         )
 
     @property
@@ -224,7 +230,11 @@ class Inverter:
 
     def save_pretrained(self, folder: str | Path, card: ModelCard | None = None) -> Path:
         """Write the aligner (projector, LoRA, config; never the base models) to a folder."""
-        return save_checkpoint(folder, self.aligner, self.llm, card)
+        target = save_checkpoint(folder, self.aligner, self.llm, card)
+        lora = self._folder / LORA_FOLDER if self._folder is not None else None
+        if lora is not None and lora.is_dir():
+            shutil.copytree(lora, target / LORA_FOLDER, dirs_exist_ok=True)
+        return target
 
     def _best(
         self, embeddings: Tensor, settings: DecodeSettings, keys: tuple[int, ...], start: int
@@ -291,18 +301,23 @@ def _hub_revision(revision: str | None) -> str | None:
     return revision if revision is not None and len(revision) == 40 else None
 
 
-def _load_lora(llm: Any, folder: Path) -> Any:
+def _load_lora(llm: Any, folder: Path, *, merge: bool) -> Any:
+    """The LLM with the checkpoint's LoRA; merged, it costs nothing at each step.
+
+    Into 4-bit weights it is not merged: that would round it away.
+    """
     if not (folder / LORA_FOLDER / "adapter_config.json").is_file():
         return llm
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(llm, str(folder / LORA_FOLDER)).eval()
+        model: Any = PeftModel.from_pretrained(llm, str(folder / LORA_FOLDER)).eval()
     except Exception as error:  # a cut safetensors file, or a LoRA for other layers
         raise AlignerMismatchError(
             f"The LoRA in {folder / LORA_FOLDER} cannot be loaded ({error}). It is damaged or "
             "belongs to another LLM: fetch the aligner again."
         ) from error
+    return model.merge_and_unload() if merge else model
 
 
 def _check_dimensions(config: Any, encoder: FrozenEncoder, llm: Any) -> None:

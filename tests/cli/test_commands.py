@@ -1,0 +1,191 @@
+"""The commands, end to end, on tiny models and files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import make_rows, word_tokenizer
+from typer.testing import CliRunner
+
+from mixup_hf.cli import main as cli
+
+NAMES = ("news", "film", "sport")
+
+
+@pytest.fixture
+def run() -> Callable[..., str]:
+    """Run a command that must succeed; returns what it printed."""
+
+    def call(*arguments: object) -> str:
+        result = CliRunner().invoke(cli.app, [str(word) for word in arguments])
+        if result.exception is not None:
+            raise result.exception
+        return result.output
+
+    return call
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    texts, labels = make_rows(24)
+    return write_jsonl(tmp_path / "train.jsonl", texts, [NAMES[label] for label in labels])
+
+
+def write_jsonl(path: Path, texts: Sequence[str], labels: Sequence[Any]) -> Path:
+    rows = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def finetune_config(tmp_path: Path, data: Path, aligner: Path) -> Path:
+    model = tmp_path / "encoder"  # written by saved_aligner, with its tokenizer
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"""
+data: {{train_file: {data}, test_file: {data}, shots: 4, max_length: 32}}
+model: {model}
+output_dir: {tmp_path / "out"}
+training: {{max_steps: 4, per_device_train_batch_size: 4, use_cpu: true, disable_tqdm: true}}
+mixup: {{aligner: {aligner}, max_new_tokens: 6}}
+"""
+    )
+    return config
+
+
+def test_augment_writes_exactly_the_rows_asked_for(
+    run: Callable[..., str], data: Path, tmp_path: Path, saved_aligner: Callable[..., Path]
+) -> None:
+    output, aligner = tmp_path / "mixed.jsonl", saved_aligner()
+    options = ("--data", data, "--num-samples", 7, "--aligner", aligner, "--pairing", "random")
+    run("augment", *options, "--seed", 3, "--output", output)
+    rows = read_jsonl(output)
+    assert len(rows) == 7
+    for row in rows:
+        assert {"text", "label", "lam", "parents", "seed", "aligner"} <= set(row)
+        assert row["text"].strip()
+        assert set(row["label"]) == set(NAMES)
+        assert sum(row["label"].values()) == pytest.approx(1, abs=1e-5)
+        assert 0 <= row["lam"] <= 1
+        assert row["seed"] == 3
+        assert row["aligner"] == str(aligner)
+        assert all(0 <= parent < 24 for parent in row["parents"])
+    first = output.read_text()
+    run("augment", *options, "--seed", 3, "--output", output)
+    assert output.read_text() == first
+    run("augment", *options, "--seed", 4, "--output", output)
+    assert output.read_text() != first
+
+
+def test_preview_shows_both_ends_and_the_steps_between(
+    run: Callable[..., str], saved_aligner: Callable[..., Path]
+) -> None:
+    output = run(
+        *("preview", "--a", "red market", "--b", "film star"),
+        *("--steps", 3, "--aligner", saved_aligner()),
+    )
+    for shown in ("red market", "film star", "1.00", "0.50", "0.00"):
+        assert shown in output
+
+
+def test_finetune_writes_metrics_and_every_sentence_used(
+    run: Callable[..., str], data: Path, tmp_path: Path, saved_aligner: Callable[..., Path]
+) -> None:
+    config = finetune_config(tmp_path, data, saved_aligner())
+    printed = run("finetune", config, "--seed", 1)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert {"test_accuracy", "test_macro_f1", "train_rows", "mixed_rows", "seconds"} <= set(metrics)
+    assert metrics["train_rows"] == 12
+    assert metrics["seed"] == 1
+    assert metrics["steps"] == 4
+    rows = read_jsonl(tmp_path / "out" / "mixed.jsonl")
+    assert len(rows) == metrics["mixed_rows"] > 0
+    assert sum(row["times_used"] for row in rows) == metrics["mixed_draws"] == 4 * 4
+    texts = {row["text"] for row in read_jsonl(data)}
+    assert all(set(row["parent_texts"]) <= texts for row in rows)
+    assert "test_accuracy" in printed
+    assert rows[0]["parent_texts"][0].split()[0] in printed
+
+
+def test_finetune_without_mixup_uses_no_aligner(
+    run: Callable[..., str], data: Path, tmp_path: Path, saved_aligner: Callable[..., Path]
+) -> None:
+    config = finetune_config(tmp_path, data, saved_aligner())
+    run("finetune", config, "--mixup.enabled", "false", "--mixup.aligner", "nowhere")
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["mixed_rows"] == 0
+    assert not (tmp_path / "out" / "mixed.jsonl").exists()
+
+
+def test_finetune_twice_gives_the_same_metrics(
+    run: Callable[..., str], data: Path, tmp_path: Path, saved_aligner: Callable[..., Path]
+) -> None:
+    config = finetune_config(tmp_path, data, saved_aligner())
+    results = []
+    for _ in range(2):
+        run("finetune", config)
+        metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+        results.append((metrics["test_loss"], (tmp_path / "out" / "mixed.jsonl").read_text()))
+    assert results[0] == results[1]
+
+
+def test_keys_lists_every_key_with_its_help(run: Callable[..., str]) -> None:
+    output = run("finetune", "--keys")
+    assert "mixup.mix_ratio" in output
+    assert "data.shots" in output
+
+
+def test_env_names_versions_and_the_aligner(run: Callable[..., str]) -> None:
+    output = run("env")
+    for shown in ("transformers", "bitsandbytes", "cache", "all-minilm-l6-v2"):
+        assert shown in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("finetune", "{config}", "--mixup.mix_ration", "0.3"), "mixup.mix_ration"),
+        (("finetune", "{config}", "--mixup.mix_ratio", "1.5"), "mix_ratio"),
+        (("finetune", "{config}", "--mixup.weights", "gamma:1"), "gamma:1"),
+        (("finetune", "{config}", "--data.text_column", "body"), "body"),
+        (("finetune", "{config}", "--data.shots", "999"), "data.shots"),
+        (("finetune", "{config}", "--training.seed", "1"), "seed"),
+        (("finetune", "missing.yaml"), "missing.yaml"),
+        (("augment", "--data", "{data}", "--num-samples", "0", "--output", "x"), "num-samples"),
+        (("augment", "--data", "no.csv", "--num-samples", "2", "--output", "x"), "no.csv"),
+        (("preview", "--a", " ", "--b", "film"), "--a"),
+        (("preview", "--a", "red", "--b", "film", "--steps", "1"), "--steps"),
+    ],
+)
+def test_bad_input_is_one_clear_message(
+    arguments: tuple[str, ...],
+    named: str,
+    data: Path,
+    tmp_path: Path,
+    saved_aligner: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    config = finetune_config(tmp_path, data, saved_aligner())
+    words = [word.format(config=config, data=data) for word in arguments]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["mixup-hf", *words])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    said = capfd.readouterr().err
+    assert named in said
+    assert "Traceback" not in said
+
+
+def test_the_tiny_tokenizer_reads_the_test_words() -> None:
+    texts, _ = make_rows(24)
+    ids = word_tokenizer(classifier=True)(texts)["input_ids"]
+    assert all(1 not in row for row in ids)  # no unknown token: the data above carries meaning

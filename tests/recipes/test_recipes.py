@@ -1,0 +1,72 @@
+"""Recipes: every config loads, and the scripts run under accelerate."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import make_rows
+
+from mixup_hf import AlignConfig, FinetuneConfig, load_config
+
+ROOT = Path(__file__).parents[2]
+RECIPES = ROOT / "recipes"
+
+
+def launch(hardware: str, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    config = RECIPES / "accelerate_configs" / f"{hardware}.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    command += ["--main_process_port", "0", str(RECIPES / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_run_config_loads(path: Path) -> None:
+    kind = AlignConfig if "align" in path.parts else FinetuneConfig
+    load_config(kind, path)
+
+
+def test_baseline_and_mixup_differ_only_in_mixup_keys_and_the_folder() -> None:
+    baseline, mixup = (
+        yaml.safe_load((RECIPES / "configs" / "bbc" / f"{name}.yaml").read_text())
+        for name in ("baseline", "mixup")
+    )
+    different = {key for key in {*baseline, *mixup} if baseline.get(key) != mixup.get(key)}
+    assert different == {"mixup", "output_dir"}
+
+
+@pytest.mark.parametrize(("hardware", "processes"), [("cpu", 1), ("cpu_two_processes", 2)])
+def test_finetune_runs_on_as_many_processes_as_the_config_says(
+    hardware: str, processes: int, tmp_path: Path, saved_aligner: Callable[..., Path]
+) -> None:
+    aligner = saved_aligner()
+    texts, labels = make_rows(24)
+    data = tmp_path / "data.jsonl"
+    rows = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = tmp_path / "run.yaml"
+    content = {
+        "data": {"train_file": str(data), "test_file": str(data)},
+        "model": str(tmp_path / "encoder"),
+        "output_dir": str(tmp_path / "out"),
+        "training": {"num_train_epochs": 1, "per_device_train_batch_size": 4, "use_cpu": True},
+        "mixup": {"aligner": str(aligner), "max_new_tokens": 5, "chunk_size": 8},
+    }
+    config.write_text(yaml.safe_dump(content))
+    result = launch(hardware, "finetune.py", str(config))
+    assert result.returncode == 0, result.stderr[-3000:]
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["processes"] == processes
+    assert metrics["mixed_draws"] == 24  # one mixed row for each real row, over all processes
+    lines = (tmp_path / "out" / "mixed.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["times_used"] for line in lines) == 24
+
+
+def test_scripts_stay_thin() -> None:
+    for script in RECIPES.glob("*.py"):
+        assert len(script.read_text().splitlines()) <= 120

