@@ -19,7 +19,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from accelerate.data_loader import DataLoaderDispatcher
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -249,7 +248,7 @@ def _refuse_unsupported(args: TrainingArguments, loader: Any, model: Any) -> Non
             f"One process with {args.n_gpu} GPUs trains through DataParallel, whose replicas "
             "cannot share the loss. Start one process per GPU: `accelerate launch script.py`."
         )
-    if isinstance(loader, DataLoaderDispatcher):
+    if distributed.is_dispatched(loader):
         raise ValueError(
             "The batches of this data set are made on one process and cut apart for the others "
             "(dispatch_batches), which would tear mixed rows from their labels. Set "

@@ -84,7 +84,7 @@ class AlignConfig:
     prompt_suffix: str = field(default="", metadata=_help("Text after the soft tokens."))
     lora_r: int = field(default=16, metadata=_help("Rank of the LoRA."))
     lora_alpha: int = field(default=32, metadata=_help("Scale of the LoRA."))
-    batch_tokens: int = field(default=1024, metadata=_help("Positions per batch and process."))
+    batch_tokens: int = field(default=640, metadata=_help("Positions per batch and process."))
     max_grad_norm: float = field(default=1.0, metadata=_help("Gradient clipping."))
     bf16: bool = field(default=True, metadata=_help("Train under bf16 autocast."))
     log_steps: int = field(default=50, metadata=_help("Steps between log lines."))
@@ -98,8 +98,8 @@ class AlignConfig:
     use_cpu: bool = field(default=False, metadata=_help("Stay on the CPU even if there is a GPU."))
     stages: tuple[StageConfig, ...] = field(
         default=(
-            StageConfig(name="1a-projector", minutes=8.0),
-            StageConfig(name="1b-lora", train_lora=True, minutes=80.0),
+            StageConfig(name="1a-projector", minutes=2.0, warmup_steps=20, decay_share=0.0),
+            StageConfig(name="1b-lora", train_lora=True, minutes=86.0),
         ),
         metadata=_help("The stages, in order."),
     )

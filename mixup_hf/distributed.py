@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.data_loader import DataLoaderDispatcher
 from accelerate.utils import broadcast_object_list, gather_object
 
 _LOGGER = logging.getLogger("mixup_hf")
@@ -39,6 +40,11 @@ def is_main_process() -> bool:
 def local_device() -> torch.device:
     """The device accelerate gives this process."""
     return torch.device(PartialState().device)
+
+
+def is_dispatched(loader: object) -> bool:
+    """Whether one process makes the batches and cuts them apart for the others."""
+    return isinstance(loader, DataLoaderDispatcher)
 
 
 def wait_for_everyone() -> None:

@@ -59,14 +59,14 @@ class FrozenEncoder:
         return int(self.model.config.hidden_size)
 
     def encode(
-        self, texts: Sequence[str], *, batch_size: int = 128, progress: bool = False
+        self, texts: Sequence[str], *, batch_size: int = 128, progress: bool = True
     ) -> Tensor:
         """Embed texts.
 
         Args:
             texts: N non-empty strings.
             batch_size: Rows per forward pass.
-            progress: Show a progress bar.
+            progress: Show a progress bar once it has taken two seconds.
 
         Returns:
             Embeddings (N, D), float32, on the CPU, in the order of `texts`.
@@ -76,7 +76,7 @@ class FrozenEncoder:
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         result = torch.empty(len(texts), self.embedding_dim)
         starts = range(0, len(order), batch_size)
-        for start in tqdm(starts, desc="embedding", disable=not progress):
+        for start in tqdm(starts, desc="embedding", delay=2, disable=not progress):
             rows = order[start : start + batch_size]
             result[rows] = self._embed([texts[row] for row in rows])
         return result

@@ -104,12 +104,11 @@ class PairPlan:
         if self.pairing == "cross_class":
             own = self._members[int(self.labels[row])]
             return _draw_outside(rng, len(self.labels), own)
-        pool = np.arange(len(self.labels))
-        if self.pairing == "same_class":
-            pool = self._members[int(self.labels[row])]
-            if len(pool) == 1:
-                return int(row)
-        return _draw_other(rng, pool, row)
+        if self.pairing == "random":
+            at = int(rng.integers(len(self.labels) - 1))
+            return at + (at >= row)
+        members = self._members[int(self.labels[row])]
+        return int(row) if len(members) == 1 else _draw_other(rng, members, row)
 
 
 def _draw_other(rng: np.random.Generator, pool: np.ndarray, row: int) -> int:

@@ -204,4 +204,6 @@ def _invert_chunk(
     inverter: Inverter, settings: DecodeSettings, mixes: Tensor, seed: Sequence[int]
 ) -> list[str]:
     """Decode a chunk as one batch: its composition is part of what fixes the sentences."""
-    return inverter.invert(mixes, seed=seed, batch_size=len(mixes), **asdict(settings))
+    return inverter.invert(
+        mixes, seed=seed, batch_size=len(mixes), progress=False, **asdict(settings)
+    )

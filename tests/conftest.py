@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny import make_inverter, word_tokenizer
+from hypothesis import settings
+from tiny import make_inverter, with_random_lora, word_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from mixup_hf import Inverter
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The same examples on every run, however slow the machine; nothing is written to disk.
+settings.register_profile("steady", deadline=None, derandomize=True, database=None)
+settings.load_profile("steady")
 
 
 @pytest.fixture
@@ -29,13 +34,15 @@ def tiny_inverter() -> Inverter:
 def saved_aligner(tmp_path: Path) -> Callable[..., Path]:
     """Writes a tiny aligner with its partners to disk and returns the aligner's folder."""
 
-    def save(**config: Any) -> Path:
+    def save(*, lora: bool = False, **config: Any) -> Path:
         inverter = make_inverter()
         encoder, llm = tmp_path / "encoder", tmp_path / "llm"
         inverter.encoder.model.save_pretrained(encoder)
         inverter.encoder.tokenizer.save_pretrained(encoder)
         inverter.llm.save_pretrained(llm)
         inverter.tokenizer.save_pretrained(llm)
+        if lora:
+            inverter.llm = with_random_lora(inverter.llm)
         inverter.aligner.config.update({"encoder": str(encoder), "llm": str(llm), **config})
         return inverter.save_pretrained(tmp_path / "aligner")
 

@@ -174,6 +174,18 @@ def make_inverter(**config: Any) -> Inverter:
     )
 
 
+def with_random_lora(llm: Any, seed: int = 2) -> Any:
+    """The LLM with a LoRA that really changes what it says."""
+    from peft import LoraConfig, get_peft_model
+
+    wrapped = get_peft_model(llm, LoraConfig(r=2, target_modules="all-linear"))
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
+    return wrapped
+
+
 class FakeEncoder:
     """Embeds a text as a vector that only depends on it."""
 

@@ -89,7 +89,7 @@ def cached_embeddings(
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".partial-{os.getpid()}.npy")
-        np.save(partial, encoder.encode(sentences, progress=True).numpy().astype(np.float16))
+        np.save(partial, encoder.encode(sentences).numpy().astype(np.float16))
         os.replace(partial, path)
     mapped: np.ndarray = np.load(path, mmap_mode="r")
     return mapped

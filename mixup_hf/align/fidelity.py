@@ -25,7 +25,7 @@ class RoundTrip(Protocol):
         """Embed texts."""
         ...
 
-    def invert(self, embeddings: Tensor, *, temperature: float, progress: bool) -> list[str]:
+    def invert(self, embeddings: Tensor, *, temperature: float) -> list[str]:
         """Decode embeddings."""
         ...
 
@@ -49,7 +49,7 @@ def measure_fidelity(
     _checks.texts("sentences", sentences)
     _checks.at_least("sentences", len(sentences), 2)
     embeddings = inverter.encode(sentences)
-    decoded = inverter.invert(embeddings, temperature=0.0, progress=True)
+    decoded = inverter.invert(embeddings, temperature=0.0)
     result = {
         "sentences": float(len(sentences)),
         "cosine": mean_cosine(inverter.encode(decoded), embeddings),
@@ -62,7 +62,7 @@ def measure_fidelity(
     rows = torch.from_numpy(pairs).repeat_interleave(len(_LAMS), dim=0)
     first, second = embeddings[rows[:, 0]], embeddings[rows[:, 1]]
     targets = linear(first, second, lams)
-    mixed = inverter.encode(inverter.invert(targets, temperature=0.0, progress=True))
+    mixed = inverter.encode(inverter.invert(targets, temperature=0.0))
     middle = (lams > 0) & (lams < 1)
     result["mix_cosine"] = mean_cosine(mixed[middle], targets[middle])
     return result | lam_recovery(lams, recovered_lam(mixed, first, second))

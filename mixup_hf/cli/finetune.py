@@ -68,10 +68,10 @@ def show_result(console: Console, metrics: dict[str, Any], output: Path, samples
 
 def print_mixes(console: Console, rows: list[dict[str, Any]]) -> None:
     """Print mixed rows for a person to read."""
-    table = Table("λ", "first parent", "second parent", "mixed sentence", "label", show_lines=True)
+    table = Table("λ", "parents", "mixed sentence", "label", show_lines=True)
     for row in rows:
         shares = sorted(row["label"].items(), key=lambda item: -item[1])
         label = ", ".join(f"{name} {share:.2f}" for name, share in shares if share > 0)
-        texts = (*row["parent_texts"], row["text"], label)
+        texts = ("\n".join(row["parent_texts"]), row["text"], label)
         table.add_row(f"{row['lam']:.2f}", *(escape(text) for text in texts))
     console.print(table)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from mixup_hf import _checks
@@ -25,6 +25,13 @@ from mixup_hf.inverter.sources import ResolvedSource, file_sha256
 
 FORMAT_VERSION = 1
 LORA_FOLDER = "lora"
+CHECKPOINT_FILES = (
+    "config.json",
+    "model.safetensors",
+    "README.md",
+    f"{LORA_FOLDER}/adapter_config.json",
+    f"{LORA_FOLDER}/adapter_model.safetensors",
+)
 
 
 class AlignerMismatchError(ValueError):
@@ -153,6 +160,35 @@ def save_checkpoint(
     if card is not None:
         card.save(target / "README.md")
     return target
+
+
+def push_folder(
+    folder: str | Path, repo_id: str, *, private: bool = False, token: str | None = None
+) -> str:
+    """Upload an aligner checkpoint to the Hub; only the files that belong to one.
+
+    Args:
+        folder: The checkpoint; read and checked first.
+        repo_id: `user/name`; made if it does not exist.
+        private: Whether a new repository is private.
+        token: Hub token; default: the one you are logged in with.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        AlignerMismatchError: The folder is no readable aligner checkpoint.
+    """
+    load_aligner(Path(folder))
+    api = HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        folder_path=folder,
+        allow_patterns=list(CHECKPOINT_FILES),
+        commit_message="Upload aligner",
+    )
+    return str(commit.commit_url)
 
 
 def _save_lora(folder: Path, llm: Any, dtype: torch.dtype) -> None:

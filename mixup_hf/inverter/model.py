@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from mixup_hf.inverter.checkpoint import (
     AlignerMismatchError,
     check_partner,
     load_aligner,
+    push_folder,
     save_checkpoint,
 )
 from mixup_hf.inverter.generation import DecodeSettings, decode
@@ -164,7 +166,7 @@ class Inverter:
         top_k: int = 50,
         num_candidates: int = 1,
         batch_size: int = 256,
-        progress: bool = False,
+        progress: bool = True,
     ) -> list[str]:
         """Decode embeddings to sentences.
 
@@ -183,7 +185,7 @@ class Inverter:
             num_candidates: Sentences decoded per embedding, of which the one closest to the
                 embedding when encoded again is returned.
             batch_size: Rows per forward pass; bounds memory.
-            progress: Show a progress bar.
+            progress: Show a progress bar once it has taken two seconds.
 
         Returns:
             N sentences, none of them empty.
@@ -201,7 +203,7 @@ class Inverter:
         keys = (seed,) if isinstance(seed, int) else tuple(seed)
         sentences: list[str] = []
         starts = range(0, len(embeddings), batch_size)
-        for start in tqdm(starts, desc="decoding", disable=not progress):
+        for start in tqdm(starts, desc="decoding", delay=2, disable=not progress):
             rows = embeddings[start : start + batch_size]
             sentences += self._best(rows, settings, keys, start)
         return sentences
@@ -235,6 +237,32 @@ class Inverter:
         if lora is not None and lora.is_dir():
             shutil.copytree(lora, target / LORA_FOLDER, dirs_exist_ok=True)
         return target
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: ModelCard | None = None,
+        private: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Upload the aligner (projector, LoRA, config, card) to the Hub.
+
+        Args:
+            repo_id: `user/name`; made if it does not exist.
+            card: The model card. Default: the one of the checkpoint this was loaded from.
+            private: Whether a new repository is private.
+            token: Hub token; default: the one you are logged in with.
+
+        Returns:
+            The address of the commit.
+        """
+        with TemporaryDirectory() as scratch:
+            folder = self.save_pretrained(scratch, card)
+            kept = self._folder / "README.md" if self._folder is not None else None
+            if card is None and kept is not None and kept.is_file():
+                shutil.copyfile(kept, folder / "README.md")
+            return push_folder(folder, repo_id, private=private, token=token)
 
     def _best(
         self, embeddings: Tensor, settings: DecodeSettings, keys: tuple[int, ...], start: int
