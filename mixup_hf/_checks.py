@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from math import isfinite
+from numbers import Real
 from typing import Any
 
 
@@ -76,4 +78,6 @@ def texts(name: str, values: Sequence[Any], *, allow_empty_list: bool = False) -
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether `value` is a finite real number; numpy's count, booleans do not."""
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    return is_real and isfinite(value)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from mixup_hf import _checks
+from mixup_hf.config import check_mix_ratio
 from mixup_hf.losses import smooth
 from mixup_hf.pool import MixupPool
 from mixup_hf.records import MixedExample
@@ -153,6 +154,13 @@ class MixingCollator:
         batch = plain.base_collator(real + mixed)
         hard = _labels_of(batch, len(real) + len(mixed))
         positions = [REAL_ROW] * len(real) + [at for at, _ in drawn]
+        if hard.min() < 0 or hard.max() >= plain.num_labels:
+            raise _checks.bad(
+                "labels",
+                f"lie in 0..{plain.num_labels - 1} (num_labels = {plain.num_labels})",
+                sorted(set(hard.tolist())),
+                "Set `num_labels` to the number of classes.",
+            )
         soft = self._soft(hard, [row for _, row in drawn])
         batch[POOL_ROWS] = torch.tensor(positions)
         if plain.label_format == "labels":
@@ -180,13 +188,6 @@ class _PaddingCollator:
     def __call__(self, features: Features) -> Any:
         kept = [{key: row[key] for key in row if key in self.kept} for row in features]
         return self.pad(kept)
-
-
-def check_mix_ratio(mix_ratio: float) -> None:
-    """Raise `ValueError` unless 0 <= `mix_ratio` < 1."""
-    _checks.in_range("mix_ratio", mix_ratio, 0.0, 1.0)
-    if mix_ratio == 1.0:
-        raise _checks.bad("mix_ratio", "be below 1", mix_ratio, "A batch needs real rows too.")
 
 
 def _labels_of(batch: Mapping[str, Any], rows: int) -> Tensor:

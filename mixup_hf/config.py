@@ -13,6 +13,13 @@ from mixup_hf.pairing import PAIRINGS
 from mixup_hf.weights import parse_weights
 
 
+def check_mix_ratio(mix_ratio: float) -> None:
+    """Raise `ValueError` unless 0 <= `mix_ratio` < 1."""
+    _checks.in_range("mix_ratio", mix_ratio, 0.0, 1.0)
+    if mix_ratio == 1.0:
+        raise _checks.bad("mix_ratio", "be below 1", mix_ratio, "A batch needs real rows too.")
+
+
 def _help(text: str) -> dict[str, str]:
     return {"help": text}
 
@@ -119,6 +126,13 @@ class AlignConfig:
             )
         if not self.stages:
             raise _checks.bad("stages", "name at least one stage", self.stages)
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise _checks.bad("stages", "have a name of its own for each stage", names)
+        _checks.one_of("pooling", self.pooling, ("mean", "cls", "last"))
+        _checks.one_of("base_grid", self.base_grid, ("nf4", None))
+        for name in ("num_soft_tokens", "projector_width"):
+            _checks.at_least(name, getattr(self, name), 1)
 
     def stage_minutes(self, stage: StageConfig) -> float:
         """The stage's time budget, scaled so that all stages fit `max_minutes`."""
@@ -169,10 +183,18 @@ class MixupConfig:
     )
 
     def __post_init__(self) -> None:
-        _checks.in_range("mix_ratio", self.mix_ratio, 0.0, 1.0)
+        check_mix_ratio(self.mix_ratio)
+        _checks.positive("mixed_weight", self.mixed_weight)
+        _checks.at_least("temperature", self.temperature, 0.0)
+        _checks.positive("top_p", self.top_p)
+        _checks.in_range("top_p", self.top_p, 0.0, 1.0)
+        for name in ("top_k", "num_candidates", "max_new_tokens"):
+            _checks.at_least(name, getattr(self, name), 1)
+        if self.rows_per_refill is not None:
+            _checks.at_least("rows_per_refill", self.rows_per_refill, 1)
         _checks.one_of("quantization", self.quantization, (None, "4bit", "none"))
         if self.seed is not None:
-            _checks.at_least("mixup.seed", self.seed, 0)
+            _checks.at_least("seed", self.seed, 0)
         parse_weights(self.weights)
         _checks.one_of("pairing", self.pairing, PAIRINGS)
         _checks.at_least("chunk_size", self.chunk_size, 1)
@@ -224,6 +246,7 @@ class FinetuneConfig:
     mixup: MixupConfig = field(default_factory=MixupConfig, metadata=_help("What is mixed, how."))
 
     def __post_init__(self) -> None:
+        _checks.at_least("seed", self.seed, 0)
         for name in ("output_dir", "seed"):
             if name in self.training:
                 raise ValueError(f"Set `{name}` at the top of the config, not in `training`.")

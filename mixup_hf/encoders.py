@@ -50,7 +50,7 @@ class FrozenEncoder:
         cls, path: str | Path, *, device: torch.device | str = "cpu", **settings: Any
     ) -> FrozenEncoder:
         """Load from a folder. `settings` are the keyword arguments of the class."""
-        model = AutoModel.from_pretrained(path, dtype=torch.float32)
+        model = AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
         return cls(model.to(device), AutoTokenizer.from_pretrained(path), **settings)
 
     @property

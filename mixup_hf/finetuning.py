@@ -25,7 +25,7 @@ from mixup_hf import distributed
 from mixup_hf.callback import MixupCallback
 from mixup_hf.config import FinetuneConfig
 from mixup_hf.inverter.sources import resolve
-from mixup_hf.mixing import class_indices
+from mixup_hf.mixing import class_indices, label_indices
 from mixup_hf.plugin import InversedMixup
 from mixup_hf.records import MixedExample
 from mixup_hf.tables import LabelledTexts, draw_shots, read_splits
@@ -117,7 +117,7 @@ def _prepare_mixup(
 def _tokenized(
     table: LabelledTexts, names: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Dataset:
-    labels, _ = class_indices(table.labels, len(names), names)
+    labels = label_indices(table.labels, names)
     encoded = tokenizer(table.texts, truncation=True, max_length=max_length)
     return Dataset.from_dict({**encoded, "label": labels})
 

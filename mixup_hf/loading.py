@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -62,7 +63,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no config file {str(path)!r}.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _parse(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML file: {error}") from error
     if not isinstance(content, dict):
@@ -70,6 +71,22 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} must hold `key: value` lines, but holds {type(content).__name__}."
         )
     return content
+
+
+def _with_plain_exponents(resolvers: Mapping[str, Any]) -> dict[str, Any]:
+    float_tag = "tag:yaml.org,2002:float"
+    rule = (float_tag, re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"))
+    return dict(resolvers) | {first: [rule, *resolvers.get(first, [])] for first in "-+.0123456789"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: `1e-3` is a number, though YAML 1.1 wants a point and a sign."""
+
+    yaml_implicit_resolvers = _with_plain_exponents(yaml.SafeLoader.yaml_implicit_resolvers)
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader: it builds plain values only
 
 
 def _parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
@@ -84,7 +101,10 @@ def _parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
             if not rest or rest[0].startswith("--"):
                 raise ValueError(f"`--{key}` needs a value: `--{key} VALUE`.")
             value = rest.pop(0)
-        pairs.append((key.replace("-", "_"), yaml.safe_load(value)))
+        try:
+            pairs.append((key.replace("-", "_"), _parse(value)))
+        except yaml.YAMLError as error:
+            raise ValueError(f"`--{key}` {value!r} cannot be read as YAML: {error}") from error
     return pairs
 
 
@@ -103,8 +123,9 @@ def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
 def _describe(kind: type[Any], fault: Any) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "unexpected_keyword_argument":
-        group = where.rpartition(".")[0]
-        siblings = [key for key in known_keys(kind) if key.rpartition(".")[0] == group]
+        prefix = where.rpartition(".")[0]
+        group = _class_at(kind, fault["loc"][:-1])
+        siblings = (f"{prefix}.{item.name}".lstrip(".") for item in fields(group))
         return f"`{where}` is no known key. Known here: {', '.join(sorted(siblings))}."
     if fault["type"] == "missing":
         return f"`{where}` is missing. {known_keys(kind).get(where, '')}".rstrip()
@@ -112,6 +133,13 @@ def _describe(kind: type[Any], fault: Any) -> str:
         message = str(fault["ctx"]["error"])
         return f"in `{where}`: {message}" if where else message
     return f"`{where}`: {fault['msg']}, but got {fault['input']!r}."
+
+
+def _class_at(kind: type[Any], steps: Sequence[str | int]) -> type[Any]:
+    """The config class of a group of keys; positions in lists are passed over."""
+    for name in (step for step in steps if isinstance(step, str)):
+        kind = _dataclass_in(get_type_hints(kind)[name]) or kind
+    return kind
 
 
 def _dataclass_in(hint: Any) -> type[Any] | None:

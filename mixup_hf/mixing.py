@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def soft_labels(first: Tensor, second: Tensor, lams: Tensor, num_labels: int) ->
 def class_indices(
     labels: Sequence[Any], num_labels: int | None, label_names: Sequence[str] | None
 ) -> tuple[list[int], list[str]]:
-    """Read labels as class indices.
+    """Read the labels of a training set as class indices.
 
     Args:
         labels: Class indices, or class names.
@@ -46,14 +47,43 @@ def class_indices(
         Indices (N,), and the C names.
 
     Raises:
-        ValueError: Fewer than two classes, or a label outside the range or the names.
+        ValueError: Fewer than two classes, fewer rows than classes, or a label outside the range
+            or the names.
+        TypeError: A label is neither an integer nor a string.
+    """
+    names = _class_names(labels, num_labels, label_names)
+    indices = label_indices(labels, names)
+    _require_two_classes(indices, names)
+    return indices, names
+
+
+def label_indices(labels: Sequence[Any], names: Sequence[str]) -> list[int]:
+    """Indices (N,) of labels, given as indices or as names, among the classes `names`.
+
+    Raises:
+        ValueError: A label outside the range or the names.
         TypeError: A label is neither an integer nor a string.
     """
     if all(isinstance(label, str) for label in labels):
-        names = list(label_names) if label_names is not None else sorted(set(labels))
-        indices = _named_indices(labels, names)
-        count = num_labels if num_labels is not None else len(names)
-        if len(names) != count:
+        return _named_indices(labels, list(names))
+    indices = [_checked_index(row, label) for row, label in enumerate(labels)]
+    outside = sorted({index for index in indices if not 0 <= index < len(names)})
+    if outside:
+        raise _checks.bad(
+            "labels",
+            f"lie in 0..{len(names) - 1} (num_labels = {len(names)})",
+            outside,
+            "Set `num_labels` to the number of classes, or map the labels first.",
+        )
+    return indices
+
+
+def _class_names(
+    labels: Sequence[Any], num_labels: int | None, label_names: Sequence[str] | None
+) -> list[str]:
+    if all(isinstance(label, str) for label in labels):
+        names = sorted(set(labels)) if label_names is None else list(label_names)
+        if num_labels is not None and len(names) != num_labels:
             raise _checks.bad(
                 "num_labels",
                 f"equal the number of classes ({len(names)}: {', '.join(names)})",
@@ -61,21 +91,14 @@ def class_indices(
                 "Name all classes with `label_names` if some have no row.",
             )
     else:
-        indices = [_checked_index(row, label) for row, label in enumerate(labels)]
-        count = num_labels if num_labels is not None else max(indices) + 1
-        names = list(label_names) if label_names is not None else [str(i) for i in range(count)]
+        highest = max(_checked_index(row, label) for row, label in enumerate(labels))
+        count = highest + 1 if num_labels is None else num_labels
+        names = [str(index) for index in range(count)] if label_names is None else list(label_names)
         if len(names) != count:
             raise _checks.bad("label_names", f"hold {count} names", label_names)
-        outside = sorted({index for index in indices if not 0 <= index < count})
-        if outside:
-            raise _checks.bad(
-                "labels",
-                f"lie in 0..{count - 1} (num_labels = {count})",
-                outside,
-                "Set `num_labels` to the number of classes, or map the labels first.",
-            )
-    _require_two_classes(indices, names)
-    return indices, names
+    if len(set(names)) < len(names):
+        raise _checks.bad("label_names", "name every class once", names)
+    return names
 
 
 def _named_indices(labels: Sequence[str], names: list[str]) -> list[int]:
@@ -87,12 +110,15 @@ def _named_indices(labels: Sequence[str], names: list[str]) -> list[int]:
 
 
 def _checked_index(row: int, label: Any) -> int:
-    if isinstance(label, bool) or not hasattr(label, "__index__"):
+    try:
+        if isinstance(label, bool):
+            raise TypeError
+        return operator.index(label)
+    except TypeError:
         raise TypeError(
             f"`labels[{row}]` must be a class index or, like all others, a class name, but got "
             f"{type(label).__name__}: {label!r}."
-        )
-    return int(label)
+        ) from None
 
 
 def _require_two_classes(indices: Sequence[int], names: Sequence[str]) -> None:

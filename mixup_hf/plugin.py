@@ -57,19 +57,12 @@ class InversedMixup:
         label_names: Sequence[str] | None = None,
         config: MixupConfig | None = None,
     ) -> None:
-        texts, labels = list(texts), list(labels)
-        _checks.texts("texts", texts)
-        if len(texts) != len(labels):
-            raise ValueError(
-                f"`texts` and `labels` must be of one length, but got {len(texts)} and "
-                f"{len(labels)}."
-            )
+        indices, self.label_names = _check_rows(texts, labels, num_labels, label_names)
         self.inverter = inverter
         self.config = config or MixupConfig()
         self.seed = self.config.seed or 0
-        indices, self.label_names = class_indices(labels, num_labels, label_names)
         self.num_labels = len(self.label_names)
-        decode_settings = self._decode_settings()
+        decode_settings = _decode_settings(self.config)
         plan = PairPlan(
             np.asarray(indices),
             pairing=self.config.pairing,
@@ -116,7 +109,8 @@ class InversedMixup:
         for name in settings:
             _checks.one_of("settings", name, sorted(known))
         config = replace(MixupConfig(**settings), aligner=aligner)
-        _checks.texts("texts", list(texts))  # before minutes of loading
+        _check_rows(texts, labels, num_labels, label_names)  # before minutes of loading
+        _decode_settings(config)
         inverter = Inverter.from_pretrained(
             aligner,
             revision=config.revision,
@@ -189,15 +183,35 @@ class InversedMixup:
             kwargs["compute_loss_func"] = soft_cross_entropy
         return kwargs
 
-    def _decode_settings(self) -> DecodeSettings:
-        config = self.config
-        return DecodeSettings(
-            config.max_new_tokens,
-            config.temperature,
-            config.top_p,
-            config.top_k,
-            config.num_candidates,
+
+def _check_rows(
+    texts: Sequence[str],
+    labels: Sequence[Any],
+    num_labels: int | None,
+    label_names: Sequence[str] | None,
+) -> tuple[list[int], list[str]]:
+    """Class indices and class names of good rows; an error for others."""
+    if isinstance(labels, str):
+        raise TypeError(f"`labels` must be a list of labels, but got one string: {labels!r}.")
+    if not isinstance(texts, str):
+        texts = list(texts)
+    _checks.texts("texts", texts)
+    labels = list(labels)
+    if len(texts) != len(labels):
+        raise ValueError(
+            f"`texts` and `labels` must be of one length, but got {len(texts)} and {len(labels)}."
         )
+    return class_indices(labels, num_labels, label_names)
+
+
+def _decode_settings(config: MixupConfig) -> DecodeSettings:
+    return DecodeSettings(
+        config.max_new_tokens,
+        config.temperature,
+        config.top_p,
+        config.top_k,
+        config.num_candidates,
+    )
 
 
 def _invert_chunk(

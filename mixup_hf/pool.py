@@ -121,7 +121,9 @@ def read_rows(path: Path) -> list[MixedExample]:
         ValueError: A line is damaged.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines(): a sentence may hold characters that it takes for line ends.
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    for number, line in enumerate(lines, start=1):
         try:
             rows.append(MixedExample.from_json(json.loads(line)))
         except (json.JSONDecodeError, KeyError, TypeError) as error:

@@ -35,7 +35,7 @@ class MixedExample:
 
     @property
     def hard_label(self) -> int:
-        """The class with the largest share; the first parent's when both have half."""
+        """The class with the largest share; the first of them when several have it."""
         return max(range(len(self.label)), key=self.label.__getitem__)
 
     def to_json(self) -> dict[str, Any]:

@@ -48,7 +48,10 @@ def read_table(path: str | Path, text_column: str, label_column: str) -> Labelle
     if file.suffix not in _READERS:
         raise _checks.bad("file", f"end in one of {', '.join(_READERS)}", str(file))
     try:
-        table = load_dataset(_READERS[file.suffix], data_files=str(file), split="train")
+        # "NA" or "None" in a csv file is a word like any other.
+        options = {"keep_default_na": False} if file.suffix == ".csv" else {}
+        kind = _READERS[file.suffix]
+        table = load_dataset(kind, data_files=str(file), split="train", **options)
     except Exception as error:  # the readers raise many kinds, none of which names the cause
         cause = error.__cause__ or error
         raise ValueError(
@@ -109,7 +112,7 @@ def _columns(source: str, table: Any, text_column: str, label_column: str) -> La
             )
     texts, labels = list(table[text_column]), list(table[label_column])
     _checks.texts(f"{source}:{text_column}", texts)
-    absent = [row for row, label in enumerate(labels) if label is None]
+    absent = [row for row, label in enumerate(labels) if label is None or label == ""]
     if absent:
         raise ValueError(
             f"{source} has no label in {len(absent)} of {len(labels)} rows, the first is row "

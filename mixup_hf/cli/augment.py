@@ -51,7 +51,9 @@ def command(
         rows = mixup.generate(num_samples, on_chunk=bar.update)
     lines = [_line(row, mixup.label_names, table, aligner) for row in rows]
     partial = output.with_name(f".{output.name}.partial")
-    partial.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    partial.write_text(
+        "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8"
+    )
     os.replace(partial, output)
     Console().print(f"{len(lines)} rows written to {output}", soft_wrap=True)
 

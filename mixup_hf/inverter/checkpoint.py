@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, ModelCard
+from safetensors.torch import load_file
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from mixup_hf import _checks
 from mixup_hf.encoders import POOLINGS
 from mixup_hf.inverter.projector import Projector
-from mixup_hf.inverter.sources import ResolvedSource, file_sha256
+from mixup_hf.inverter.sources import EMBEDDED, ResolvedSource, file_sha256
 
 FORMAT_VERSION = 1
 LORA_FOLDER = "lora"
@@ -198,6 +199,10 @@ def _save_lora(folder: Path, llm: Any, dtype: torch.dtype) -> None:
     stored = {name: value.to(dtype) for name, value in state.items()}
     llm.save_pretrained(folder, state_dict=stored)
     (folder / "README.md").unlink(missing_ok=True)  # peft's template; the aligner has its own card
+    config = folder / "adapter_config.json"
+    content = json.loads(config.read_text())
+    # peft writes a path of this machine; the aligner's own config names the LLM.
+    config.write_text(json.dumps(content | {"base_model_name_or_path": None}, indent=2) + "\n")
 
 
 def load_aligner(folder: Path) -> Aligner:
@@ -218,7 +223,8 @@ def load_aligner(folder: Path) -> Aligner:
             f"{folder} has no model.safetensors. The checkpoint is incomplete: fetch it again."
         )
     try:
-        aligner = Aligner.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        aligner = Aligner(AlignerConfig.from_pretrained(folder))
+        aligner.load_state_dict(load_file(weights))  # strict: nothing is made up, nothing ignored
     except Exception as error:  # safetensors raises its own kind for a cut file
         raise AlignerMismatchError(
             f"{weights} cannot be read ({error}). It is damaged or cut short: fetch it again, or "
@@ -230,18 +236,20 @@ def load_aligner(folder: Path) -> Aligner:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: no JSON, or no text
         raise AlignerMismatchError(
             f"{folder} is no aligner checkpoint: its config.json cannot be read ({error})."
         ) from error
-    if config.get("model_type") != AlignerConfig.model_type:
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != AlignerConfig.model_type:
         raise AlignerMismatchError(
             f"{folder} is no aligner checkpoint: its config.json is of type "
-            f"{config.get('model_type')!r}, expected {AlignerConfig.model_type!r}. Train one with "
+            f"{kind!r}, expected {AlignerConfig.model_type!r}. Train one with "
             "`mixup-hf align`."
         )
-    return config
+    content: dict[str, Any] = config
+    return content
 
 
 def fingerprint(source: ResolvedSource) -> str:
@@ -250,10 +258,9 @@ def fingerprint(source: ResolvedSource) -> str:
     An embedded model is fetched against a pinned digest of the whole wheel, so that digest serves;
     any other folder is read through.
     """
-    from mixup_hf.inverter.sources import EMBEDDED
-
-    if source.name in EMBEDDED:
-        return EMBEDDED[source.name].sha256[:16]
+    embedded = EMBEDDED.get(source.name)
+    if embedded is not None and source.revision == embedded.sha256:
+        return embedded.sha256[:16]
     digest = hashlib.sha256()
     for path in sorted(source.path.glob("*.safetensors")) + [source.path / "tokenizer.json"]:
         if path.is_file():

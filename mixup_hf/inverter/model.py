@@ -200,7 +200,9 @@ class Inverter:
                 "embeddings", f"be of shape (N, {dimension})", tuple(embeddings.shape)
             )
         _checks.at_least("batch_size", batch_size, 1)
-        keys = (seed,) if isinstance(seed, int) else tuple(seed)
+        keys = tuple(seed) if isinstance(seed, Sequence) else (int(seed),)
+        for key in keys:
+            _checks.at_least("seed", key, 0)
         sentences: list[str] = []
         starts = range(0, len(embeddings), batch_size)
         for start in tqdm(starts, desc="decoding", delay=2, disable=not progress):
@@ -234,7 +236,11 @@ class Inverter:
         """Write the aligner (projector, LoRA, config; never the base models) to a folder."""
         target = save_checkpoint(folder, self.aligner, self.llm, card)
         lora = self._folder / LORA_FOLDER if self._folder is not None else None
-        if lora is not None and lora.is_dir():
+        if (
+            lora is not None
+            and lora.is_dir()
+            and lora.resolve() != (target / LORA_FOLDER).resolve()
+        ):
             shutil.copytree(lora, target / LORA_FOLDER, dirs_exist_ok=True)
         return target
 
@@ -336,6 +342,11 @@ def _load_lora(llm: Any, folder: Path, *, merge: bool) -> Any:
     """
     if not (folder / LORA_FOLDER / "adapter_config.json").is_file():
         return llm
+    if not (folder / LORA_FOLDER / "adapter_model.safetensors").is_file():
+        raise AlignerMismatchError(
+            f"The LoRA in {folder / LORA_FOLDER} has no adapter_model.safetensors (other formats "
+            "are not read). Fetch the aligner again."
+        )
     from peft import PeftModel
 
     try:

@@ -77,7 +77,9 @@ def round_to_nf4(llm: nn.Module) -> None:
 
 def _load_plain(path: str | Path, dtype: torch.dtype) -> Any:
     # Rounding happens in bf16 whatever the compute type, so that every machine gets one grid.
-    llm: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
+    llm: Any = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.bfloat16, use_safetensors=True
+    )
     return llm.to(dtype)
 
 
@@ -89,7 +91,11 @@ def _load_4bit(path: str | Path, dtype: torch.dtype, device: torch.device) -> An
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
     )
     llm: Any = AutoModelForCausalLM.from_pretrained(
-        path, quantization_config=config, dtype=torch.bfloat16, device_map={"": device}
+        path,
+        quantization_config=config,
+        dtype=torch.bfloat16,
+        device_map={"": device},
+        use_safetensors=True,
     )
     for module in llm.modules():
         if isinstance(module, Linear4bit):

@@ -104,7 +104,7 @@ def resolve(
         SourceError: Nothing by that name could be had.
     """
     local = Path(name).expanduser()
-    if local.is_dir():
+    if name and local.is_dir():
         return ResolvedSource(name, local.resolve(), None)
     if name in EMBEDDED:
         source = EMBEDDED[name]
@@ -134,7 +134,7 @@ def fetch_embedded(name: str, cache_dir: str | Path | None = None) -> Path:
     with FileLock(folder.with_suffix(".lock")):
         if not folder.is_dir():
             _require_space(folder.parent, source)
-            with _scratch(folder.parent) as scratch:
+            with _scratch(folder.parent, source.name) as scratch:
                 _build(source, scratch, folder)
     return folder
 
@@ -184,9 +184,15 @@ def _require_space(root: Path, source: EmbeddedSource) -> None:
 
 
 @contextmanager
-def _scratch(root: Path) -> Iterator[Path]:
-    """A folder beside the final one, so that the last step is a rename on one file system."""
-    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
+def _scratch(root: Path, name: str) -> Iterator[Path]:
+    """A folder beside the final one, so that the last step is a rename on one file system.
+
+    What a killed process left behind goes first; the caller holds the lock.
+    """
+    prefix = f".partial-{name}-"
+    for leftover in root.glob(f"{prefix}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
     try:
         yield folder
     finally:

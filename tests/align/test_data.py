@@ -92,7 +92,7 @@ def test_the_seed_decides_who_shares_a_batch() -> None:
 class CountingEncoder(FakeEncoder):
     pooling, normalize, calls = "mean", True, 0
 
-    def encode(self, texts: list[str], progress: bool = False) -> torch.Tensor:
+    def encode(self, texts: list[str]) -> torch.Tensor:
         self.calls += 1
         return super().encode(texts)
 

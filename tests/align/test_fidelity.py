@@ -27,7 +27,7 @@ class NearestText:
     def encode(self, texts: Sequence[str]) -> Tensor:
         return self.encoder.encode(texts)
 
-    def invert(self, embeddings: Tensor, *, temperature: float, progress: bool) -> list[str]:
+    def invert(self, embeddings: Tensor, *, temperature: float) -> list[str]:
         if not self.honest:
             return [self.texts[0]] * len(embeddings)
         return [self.texts[int(row)] for row in torch.cdist(embeddings, self.table).argmin(1)]

@@ -25,7 +25,9 @@ def launch(hardware: str, script: str, *arguments: str) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
 
 
-@pytest.mark.parametrize("path", sorted((RECIPES / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((RECIPES / "configs").rglob("*.yaml")), ids=lambda p: p.stem
+)
 def test_every_run_config_loads(path: Path) -> None:
     kind = AlignConfig if "align" in path.parts else FinetuneConfig
     load_config(kind, path)

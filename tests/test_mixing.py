@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixup_hf.mixing import class_indices, linear, soft_labels
+
+
+def test_lam_is_the_weight_of_the_first_parent() -> None:
+    first, second = torch.tensor([[1.0, 0.0]] * 3), torch.tensor([[0.0, 10.0]] * 3)
+    mixes = linear(first, second, torch.tensor([1.0, 0.25, 0.0]))
+    assert torch.equal(mixes, torch.tensor([[1.0, 0.0], [0.25, 7.5], [0.0, 10.0]]))
+
+
+def test_mixes_keep_the_type_of_the_embeddings() -> None:
+    rows = torch.ones(2, 3)
+    assert linear(rows, rows, torch.tensor([0.3, 0.7], dtype=torch.float64)).dtype == torch.float32
+
+
+def test_labels_are_mixed_like_embeddings() -> None:
+    first, second = torch.tensor([0, 2, 1]), torch.tensor([1, 2, 0])
+    labels = soft_labels(first, second, torch.tensor([0.75, 0.5, 0.0]), 3)
+    expected = torch.tensor([[0.75, 0.25, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    assert torch.equal(labels, expected)
+    assert labels.dtype == torch.float32
+
+
+@given(st.data(), st.integers(2, 6))
+def test_soft_labels_are_distributions_over_the_parents_classes(
+    data: st.DataObject, num_labels: int
+) -> None:
+    classes = st.integers(0, num_labels - 1)
+    rows = data.draw(st.lists(st.tuples(classes, classes, st.floats(0, 1)), min_size=1, max_size=8))
+    first, second, lams = (torch.tensor(column) for column in zip(*rows, strict=True))
+    labels = soft_labels(first, second, lams.double(), num_labels)
+    assert labels.shape == (len(rows), num_labels)
+    assert torch.allclose(labels.sum(-1), torch.ones(len(rows)), atol=1e-6)
+    assert (labels >= 0).all()
+    for row, (one, other, lam) in enumerate(rows):
+        assert labels[row, one] == pytest.approx(1.0 if one == other else lam, abs=1e-6)
+        assert set(labels[row].nonzero()[:, 0].tolist()) <= {one, other}
+
+
+def test_class_names_are_numbered_in_sorted_order() -> None:
+    assert class_indices(["b", "a", "b"], None, None) == ([1, 0, 1], ["a", "b"])
+
+
+def test_given_names_decide_the_order_and_may_name_classes_without_rows() -> None:
+    indices, names = class_indices(["b", "a", "b"], None, ["c", "b", "a"])
+    assert (indices, names) == ([1, 2, 1], ["c", "b", "a"])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, 2, 1],
+        np.array([0, 2, 1]).tolist(),
+        list(np.array([0, 2, 1], dtype=np.int32)),
+        list(torch.tensor([0, 2, 1])),
+    ],
+)
+def test_integers_of_any_kind_are_class_indices(labels: list[Any]) -> None:
+    indices, names = class_indices(labels, None, None)
+    assert (indices, names) == ([0, 2, 1], ["0", "1", "2"])
+    assert all(type(index) is int for index in indices)
+
+
+def test_num_labels_may_exceed_the_classes_that_occur() -> None:
+    assert class_indices([0, 1, 0], 3, None) == ([0, 1, 0], ["0", "1", "2"])
+
+
+def test_indices_take_the_names_that_are_given() -> None:
+    assert class_indices([0, 1, 0], None, ["x", "y"]) == ([0, 1, 0], ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_labels", "names", "message"),
+    [
+        ([0, 3, 1], 3, None, r"`labels` must lie in 0\.\.2 .*got \[3\]"),
+        ([0, -1, 1], None, None, r"`labels` must lie in 0\.\..*\[-1\]"),
+        (["a", "b", "c"], None, ["a", "b"], r"be among label_names.*\['c'\]"),
+        (["a", "b", "a"], 3, None, "`num_labels` must equal the number of classes"),
+        ([0, 1, 1], 2, ["only"], "`label_names` must hold 2 names"),
+        ([1, 1, 1], 2, None, "at least two classes, but only '1' occurs in 3 rows"),
+        (["a", "a"], None, None, "at least two classes, but only 'a' occurs"),
+        ([0, 2], None, None, r"fewer rows \(2\) than classes \(3\)"),
+        (["a", "b"], None, ["a", "b", "c"], r"fewer rows \(2\) than classes \(3\)"),
+    ],
+)
+def test_labels_that_cannot_be_trained_on_are_refused(
+    labels: list[Any], num_labels: int | None, names: list[str] | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        class_indices(labels, num_labels, names)
+
+
+@pytest.mark.parametrize("odd", [1.0, True, None, [0, 1], "b", {"a": 1}])
+def test_a_label_of_another_kind_is_named_by_its_row(odd: Any) -> None:
+    with pytest.raises(TypeError, match=r"`labels\[2\]` must be a class index.*, but got"):
+        class_indices([0, 1, odd, 1], None, None)
+
+
+@pytest.mark.parametrize("odd", [torch.tensor(0.5), np.array([0, 1]), torch.tensor([0, 1])])
+def test_tensors_that_are_no_integers_are_no_class_indices(odd: Any) -> None:
+    with pytest.raises(TypeError, match=r"`labels\[1\]` must be a class index"):
+        class_indices([0, odd, 1], None, None)
+
+
+def test_a_class_name_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="label_names"):
+        class_indices(["a", "b", "a"], None, ["a", "b", "a"])

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixup_hf.pairing import PAIRINGS, PairPlan, Pairs
+from mixup_hf.weights import Beta, Uniform
+
+LABELS = st.lists(st.integers(0, 3), min_size=2, max_size=20).map(np.array)
+
+
+def make_plan(
+    labels: np.ndarray, pairing: str = "random", seed: int = 0, chunk_size: int = 4
+) -> PairPlan:
+    return PairPlan(labels, pairing=pairing, weights=Uniform(), seed=seed, chunk_size=chunk_size)
+
+
+def whole(plan: PairPlan, num_pairs: int, epoch: int = 0) -> Pairs:
+    chunks = [plan.chunk(epoch, each, num_pairs) for each in range(plan.num_chunks(num_pairs))]
+    columns = ("index", "first", "second", "lams")
+    return Pairs(*(np.concatenate([getattr(part, name) for part in chunks]) for name in columns))
+
+
+def same(left: Pairs, right: Pairs) -> bool:
+    columns = ("index", "first", "second", "lams")
+    return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in columns)
+
+
+@given(LABELS, st.integers(0, 2**40), st.integers(1, 7), st.integers(1, 60))
+def test_a_plan_holds_exactly_the_pairs_that_were_asked_for(
+    labels: np.ndarray, seed: int, chunk_size: int, num_pairs: int
+) -> None:
+    pairs = whole(make_plan(labels, seed=seed, chunk_size=chunk_size), num_pairs)
+    assert pairs.index.tolist() == list(range(num_pairs))
+    assert len(pairs) == len(pairs.first) == len(pairs.second) == len(pairs.lams) == num_pairs
+    assert ((pairs.lams >= 0) & (pairs.lams <= 1)).all()
+
+
+@given(LABELS, st.integers(0, 2**40), st.integers(1, 7), st.integers(1, 60))
+def test_every_row_is_a_first_parent_before_any_is_one_twice(
+    labels: np.ndarray, seed: int, chunk_size: int, num_pairs: int
+) -> None:
+    first = whole(make_plan(labels, seed=seed, chunk_size=chunk_size), num_pairs).first
+    for start in range(0, num_pairs, len(labels)):
+        turn = first[start : start + len(labels)].tolist()
+        assert len(set(turn)) == len(turn)
+        assert set(turn) <= set(range(len(labels)))
+
+
+@given(LABELS, st.integers(0, 2**40), st.sampled_from(PAIRINGS))
+def test_partners_obey_the_rule_of_the_pairing(labels: np.ndarray, seed: int, pairing: str) -> None:
+    if pairing == "cross_class" and len(set(labels.tolist())) < 2:
+        return
+    pairs = whole(make_plan(labels, pairing, seed), 2 * len(labels))
+    counts = Counter(labels.tolist())
+    for row, partner in zip(pairs.first, pairs.second, strict=True):
+        assert 0 <= partner < len(labels)
+        if pairing == "cross_class":
+            assert labels[partner] != labels[row]
+        elif pairing == "random":
+            assert partner != row
+        else:
+            assert labels[partner] == labels[row]
+            assert (partner == row) == (counts[int(labels[row])] == 1)
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_every_allowed_partner_is_equally_likely(pairing: str) -> None:
+    labels = np.array([0, 1, 0, 2, 1, 0])
+    pairs = whole(make_plan(labels, pairing, chunk_size=600), 6 * 1200)
+    partners = Counter(pairs.second[pairs.first == 2].tolist())
+    allowed = {"random": [0, 1, 3, 4, 5], "same_class": [0, 5], "cross_class": [1, 3, 4]}[pairing]
+    assert sorted(partners) == allowed
+    expected = 1200 / len(allowed)
+    assert max(abs(count - expected) for count in partners.values()) < 5 * expected**0.5
+
+
+@given(LABELS, st.integers(0, 2**40), st.integers(0, 5), st.integers(0, 4))
+def test_a_chunk_can_be_made_without_the_others(
+    labels: np.ndarray, seed: int, epoch: int, chunk: int
+) -> None:
+    used = make_plan(labels, seed=seed)
+    for other in (4, 0, 3):
+        used.chunk(epoch, other, 20)
+    assert same(used.chunk(epoch, chunk, 20), make_plan(labels, seed=seed).chunk(epoch, chunk, 20))
+
+
+def test_a_full_chunk_does_not_depend_on_how_many_follow() -> None:
+    plan = make_plan(np.arange(6) % 2)
+    assert same(plan.chunk(0, 1, 8), plan.chunk(0, 1, 100))
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"epoch": 1}])
+def test_another_seed_or_epoch_gives_other_pairs_and_ratios(other: dict[str, int]) -> None:
+    labels = np.arange(30) % 3
+    one = whole(make_plan(labels), 30)
+    two = whole(make_plan(labels, seed=other.get("seed", 0)), 30, other.get("epoch", 0))
+    assert not np.array_equal(one.first, two.first)
+    assert not np.array_equal(one.second, two.second)
+    assert not set(one.lams) & set(two.lams)
+
+
+def test_no_two_chunks_share_their_ratios() -> None:
+    lams = whole(make_plan(np.arange(30) % 3), 60).lams
+    assert len(set(lams)) == len(lams)
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    before = np.random.get_state()[1].copy()
+    whole(make_plan(np.arange(30) % 3), 60)
+    assert np.array_equal(np.random.get_state()[1], before)
+
+
+@pytest.mark.parametrize(("pairs", "chunks"), [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
+def test_the_last_chunk_may_be_shorter(pairs: int, chunks: int) -> None:
+    plan = make_plan(np.arange(6) % 2)
+    assert plan.num_chunks(pairs) == chunks
+    assert len(plan.chunk(0, chunks - 1, pairs)) == (pairs - 1) % 4 + 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes", "message"),
+    [
+        ([0, 1], {"pairing": "smote"}, "`pairing` must be one of 'random', 'same_class'"),
+        ([0, 1], {"chunk_size": 0}, "`chunk_size` must be at least 1"),
+        ([0], {}, "at least two rows"),
+        ([0, 0], {"pairing": "cross_class"}, "needs at least two classes"),
+    ],
+)
+def test_a_plan_that_cannot_be_made_is_refused(
+    labels: list[int], changes: dict[str, object], message: str
+) -> None:
+    settings = {"pairing": "random", "weights": Beta(), "seed": 0} | changes
+    with pytest.raises(ValueError, match=message):
+        PairPlan(np.array(labels), **settings)
