@@ -80,12 +80,15 @@ class MixupCallback(TrainerCallback):
     ) -> None:
         """Install mixing on the train loader and the loss on the model."""
         self._uninstall()  # an interrupted run has had no on_train_end
+        self.pool = None
+        self.used.clear()
         if self.collator.mix_ratio == 0:
             return  # the plain Trainer, bit for bit
         loader = kwargs["train_dataloader"]
         _refuse_unsupported(args, loader, kwargs["model"])
-        self.used.clear()
-        self._epoch = 0
+        self._require_own_collator(loader)
+        # Counted here: over a stream without length the Trainer's own epoch never gets to 1.
+        self._epoch = int(state.epoch or 0) - 1
         self.pool = MixupPool(Path(str(args.output_dir)) / _FOLDER / "pool", self.seed)
         self._restore(args, state)
         self.collator.label_smoothing = args.label_smoothing_factor
@@ -101,7 +104,7 @@ class MixupCallback(TrainerCallback):
         """Refill the pool when it is time; the loader's workers start after this."""
         if self.pool is None:
             return
-        self._epoch = int(state.epoch or 0)
+        self._epoch += 1
         refill = self._epoch // self.refill_every if self.refill_every else 0
         if refill != self.pool.refill:
             self._refill(refill)
@@ -221,6 +224,15 @@ class MixupCallback(TrainerCallback):
             for source in folder.glob("refill-*.jsonl"):
                 shutil.copyfile(source, self.pool.folder / source.name)
         distributed.wait_for_everyone()
+
+    def _require_own_collator(self, loader: Any) -> None:
+        collate = loader.base_dataloader.collate_fn
+        if getattr(collate, "data_collator", collate) is not self.collator:
+            raise RuntimeError(
+                f"The Trainer was given another collator ({type(collate).__name__}) than this "
+                "callback. Pass both: Trainer(..., **mixup.trainer_kwargs(tokenizer)); a collator "
+                "of your own goes into trainer_kwargs(tokenizer, my_collator)."
+            )
 
     def _install_collate(self, loader: Any) -> None:
         assert self.pool is not None

@@ -148,10 +148,11 @@ class MixingCollator:
         """Collate real rows and the mixed rows drawn for them."""
         plain = self.plain
         count = plain.num_mixed(len(features))
+        _refuse_vector_labels(features[0])
         real = plain._with_indices(features)
         drawn = self.pool.draw([_key(row) for row in real], count) if count else []
         mixed = [plain.mixed_feature(row, like=real[0]) for _, row in drawn]
-        batch = plain.base_collator(real + mixed)
+        batch = self._collate(real, mixed)
         hard = _labels_of(batch, len(real) + len(mixed))
         positions = [REAL_ROW] * len(real) + [at for at, _ in drawn]
         if hard.min() < 0 or hard.max() >= plain.num_labels:
@@ -168,6 +169,18 @@ class MixingCollator:
         else:
             batch[SOFT_LABELS] = soft
         return batch
+
+    def _collate(self, real: Features, mixed: Features) -> Any:
+        try:
+            return self.plain.base_collator(real + mixed)
+        except ValueError as error:
+            lengths = {len(row.get("input_ids", ())) for row in real + mixed}
+            if len(lengths) < 2:
+                raise
+            raise ValueError(
+                f"The collator could not put real and mixed rows into one batch ({error}). Mixed "
+                "rows are of any length: it must pad, as DataCollatorWithPadding does."
+            ) from error
 
     def _soft(self, hard: Tensor, mixed: Sequence[MixedExample]) -> Tensor:
         soft = F.one_hot(hard, self.plain.num_labels).float()
@@ -188,6 +201,18 @@ class _PaddingCollator:
     def __call__(self, features: Features) -> Any:
         kept = [{key: row[key] for key in row if key in self.kept} for row in features]
         return self.pad(kept)
+
+
+def _refuse_vector_labels(feature: Mapping[str, Any]) -> None:
+    for key in LABEL_KEYS:
+        label = feature.get(key)
+        if label is not None and not isinstance(label, str) and torch.as_tensor(label).ndim > 0:
+            raise _checks.bad(
+                key,
+                "be one class index a row",
+                label,
+                "Mixing needs single-label classification; multi-label is not mixed yet.",
+            )
 
 
 def _labels_of(batch: Mapping[str, Any], rows: int) -> Tensor:

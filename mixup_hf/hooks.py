@@ -95,6 +95,11 @@ class SoftLabelHooks:
         soft, count = self._stash
         self._stash = None
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        if logits.shape[-1] != soft.shape[-1]:
+            raise ValueError(
+                f"`num_labels` must equal the model's {logits.shape[-1]} classes, but the mixed "
+                f"labels have {soft.shape[-1]}. Give InversedMixup the model's `num_labels`."
+            )
         rows = row_losses(logits, soft)
         loss = rows.mean() if count is None else rows.sum() / torch.as_tensor(count).to(rows.device)
         self.losses_made += 1
