@@ -44,7 +44,8 @@ class MixupCallback(TrainerCallback):
         collator: The collator given to the same Trainer.
         producer: Makes the mixed rows.
         seed: Seed of the draws from the pool.
-        rows_per_refill: Mixed rows made at each refill. Default: what one epoch uses.
+        rows_per_refill: Mixed rows made at each refill. Default: what the epochs until the next
+            one use.
         refill_every: Epochs between refills; 0 fills once and keeps the rows.
         settings: What the run depends on; stored with checkpoints and compared on resume.
     """
@@ -175,7 +176,8 @@ class MixupCallback(TrainerCallback):
     def _refill(self, refill: int) -> None:
         assert self.pool is not None
         if not self.pool.path(refill).is_file():
-            count = self.rows_per_refill or self.rows_per_epoch()
+            # Many epochs' rows decoded together cost far less than a small batch for each.
+            count = self.rows_per_refill or self.rows_per_epoch() * max(1, self.refill_every)
             silent = not distributed.is_main_process()
             with tqdm(total=count, desc="generating mixed sentences", disable=silent) as bar:
                 rows = self.producer.produce(refill, count, on_chunk=bar.update)

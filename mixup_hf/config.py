@@ -165,7 +165,7 @@ class MixupConfig:
         default=1, metadata=_help("Epochs between fresh sentences; 0 makes them once.")
     )
     rows_per_refill: int | None = field(
-        default=None, metadata=_help("Sentences per refill; default: what an epoch uses.")
+        default=None, metadata=_help("Sentences per refill; default: what is used until the next.")
     )
     max_new_tokens: int = field(default=40, metadata=_help("Longest sentence, in tokens."))
     temperature: float = field(default=0.7, metadata=_help("0 decodes greedily."))

@@ -106,7 +106,7 @@ class Inverter:
                 elsewhere, where 4-bit weights save little and decode slower. Both decode from the
                 same rounded weights when the aligner was trained on them.
             device: Where the models go. Default: CUDA if there is one.
-            dtype: Compute type. Default: bf16 where the device has it, else float32.
+            dtype: Compute type. Default: bf16 where the device is fast in it, else float32.
 
         Raises:
             AlignerMismatchError: The checkpoint is damaged, or its encoder or LLM is not the one it

@@ -296,9 +296,17 @@ def test_an_unknown_class_name_is_an_error_that_names_it(tmp_path: Path) -> None
         run.train()
 
 
-def test_columns_the_model_does_not_take_are_not_given_to_mixed_rows(tmp_path: Path) -> None:
+def test_mixed_rows_have_the_columns_of_real_rows_and_no_others(tmp_path: Path) -> None:
     """A data set without token types stays one without, although the tokenizer makes them."""
-    run = make_run(tmp_path, rows=4, dataset=rows_with().remove_columns("token_type_ids")).train()
+    own = OwnCollator()
+    run = make_run(
+        tmp_path,
+        rows=4,
+        dataset=rows_with().remove_columns("token_type_ids"),
+        collator={"base_collator": own},
+    ).train()
+    assert len(own.seen[0]) > 4
+    assert {frozenset(row) for row in own.seen[0]} == {frozenset(own.seen[0][0])}
     assert "token_type_ids" not in run.batches.training[0]
 
 

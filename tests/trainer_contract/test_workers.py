@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 from training import Run, assert_identical, make_run, tokens, weights
 
+from mixup_hf.pool import read_rows
+
 SETTINGS: dict[str, Any] = {"rows": 12, "num_train_epochs": 2, "collator": {"mix_ratio": 0.5}}
 
 
 def texts_of_refill(run: Run, refill: int) -> set[tuple[int, ...]]:
-    made = run.producer.produce(refill, run.callback.rows_per_epoch())
+    assert run.callback.pool is not None
+    made = read_rows(run.callback.pool.path(refill))
+    assert {row.epoch for row in made} == {refill}
     return {tuple(tokens(row.text)) for row in made}
 
 
