@@ -17,7 +17,7 @@ _BODY = """---
 
 It lets {llm} say what is in an embedding of {encoder}: a projector turns the embedding into
 {soft} soft tokens, and a LoRA on the LLM reads them. Made for inverted mixup with
-[mixup_hf](https://pypi.org/project/mixup_hf): mix two texts' embeddings, decode the mix to a
+`mixup_hf`: mix two texts' embeddings, decode the mix to a
 sentence, train on it.
 
 ```python
