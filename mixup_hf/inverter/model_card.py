@@ -23,7 +23,7 @@ sentence, train on it.
 ```python
 from mixup_hf import Inverter
 
-inverter = Inverter.from_pretrained({name!r})
+inverter = Inverter.from_pretrained("{name}")
 inverter.interpolate("Dollar slides against the euro", "Henman out of Davis Cup", [0.0, 0.5, 1.0])
 ```
 
