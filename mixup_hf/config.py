@@ -35,11 +35,16 @@ class StageConfig:
     __pydantic_config__ = {"extra": "forbid"}
 
     name: str = field(metadata=_help("Folder name of the stage, below output_dir."))
+    train_lexicon: bool = field(
+        default=False, metadata=_help("Stage 0: the lexicon learns, and nothing else.")
+    )
     train_projector: bool = field(default=True, metadata=_help("Whether the projector learns."))
     train_lora: bool = field(default=False, metadata=_help("Whether the LoRA learns."))
     minutes: float = field(default=60.0, metadata=_help("Time budget in minutes."))
     max_steps: int = field(default=1_000_000, metadata=_help("Bound on optimiser steps."))
-    projector_lr: float = field(default=1e-3, metadata=_help("Peak rate of the projector."))
+    projector_lr: float = field(
+        default=1e-3, metadata=_help("Peak learning rate of the projector, or of the lexicon.")
+    )
     lora_lr: float = field(default=5e-4, metadata=_help("Peak learning rate of the LoRA."))
     warmup_steps: int = field(default=50, metadata=_help("Steps of linear warm-up."))
     decay_share: float = field(
@@ -49,9 +54,14 @@ class StageConfig:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
             raise _checks.bad("stages.name", "be a plain folder name", self.name)
-        if not (self.train_projector or self.train_lora):
+        if not (self.train_lexicon or self.train_projector or self.train_lora):
             raise ValueError(
                 f"Stage {self.name!r} trains nothing: set `train_projector` or `train_lora`."
+            )
+        if self.train_lexicon and (self.train_projector or self.train_lora):
+            raise ValueError(
+                f"Stage {self.name!r} trains the lexicon together with the projector or the LoRA. "
+                "Give the lexicon a stage of its own, with `train_projector: false`."
             )
         _checks.positive("stages.minutes", self.minutes)
         _checks.at_least("stages.max_steps", self.max_steps, 1)
@@ -87,6 +97,19 @@ class AlignConfig:
     )
     num_soft_tokens: int = field(default=4, metadata=_help("K, soft tokens per embedding."))
     projector_width: int = field(default=1536, metadata=_help("Hidden width of the projector."))
+    num_hints: int = field(
+        default=12, metadata=_help("M, words offered before the soft tokens; 0 for none.")
+    )
+    lexicon_sentences: int = field(
+        default=300_000, metadata=_help("Further sentences, for the lexicon only.")
+    )
+    lexicon_epochs: int = field(default=2, metadata=_help("Passes over them, time permitting."))
+    lexicon_words: int = field(default=20_000, metadata=_help("Most words the lexicon knows."))
+    lexicon_common: int = field(
+        default=60, metadata=_help("The most frequent words, which are never hints.")
+    )
+    lexicon_width: int = field(default=1024, metadata=_help("Hidden width of the lexicon."))
+    lexicon_rank: int = field(default=256, metadata=_help("Rank of its output layer."))
     prompt_prefix: str = field(default="", metadata=_help("Text before the soft tokens."))
     prompt_suffix: str = field(default="", metadata=_help("Text after the soft tokens."))
     lora_r: int = field(default=16, metadata=_help("Rank of the LoRA."))
@@ -105,6 +128,14 @@ class AlignConfig:
     use_cpu: bool = field(default=False, metadata=_help("Stay on the CPU even if there is a GPU."))
     stages: tuple[StageConfig, ...] = field(
         default=(
+            StageConfig(
+                name="0-lexicon",
+                train_lexicon=True,
+                train_projector=False,
+                minutes=8.0,
+                projector_lr=2e-3,
+                decay_share=1.0,
+            ),
             StageConfig(name="1a-projector", minutes=2.0, warmup_steps=20, decay_share=0.0),
             StageConfig(name="1b-lora", train_lora=True, minutes=86.0),
         ),
@@ -133,6 +164,29 @@ class AlignConfig:
         _checks.one_of("base_grid", self.base_grid, ("nf4", None))
         for name in ("num_soft_tokens", "projector_width"):
             _checks.at_least(name, getattr(self, name), 1)
+        self._check_lexicon()
+
+    def _check_lexicon(self) -> None:
+        _checks.at_least("num_hints", self.num_hints, 0)
+        _checks.at_least("lexicon_common", self.lexicon_common, 0)
+        for name in ("lexicon_epochs", "lexicon_width", "lexicon_rank"):
+            _checks.at_least(name, getattr(self, name), 1)
+        trained = [stage.name for stage in self.stages if stage.train_lexicon]
+        if self.num_hints and not trained:
+            raise ValueError(
+                f"`num_hints` = {self.num_hints} needs a lexicon, but no stage trains one. Add a "
+                "first stage with `train_lexicon: true`, or set `num_hints: 0`."
+            )
+        if trained and not self.num_hints:
+            raise ValueError(
+                f"Stage {trained[0]!r} trains a lexicon, but `num_hints` = 0 never asks it. "
+                "Leave the stage out, or set `num_hints` (12 is a good number)."
+            )
+        if self.num_hints:
+            _checks.at_least("lexicon_sentences", self.lexicon_sentences, 1)
+            _checks.at_least(
+                "lexicon_words", self.lexicon_words, self.num_hints + self.lexicon_common
+            )
 
     def stage_minutes(self, stage: StageConfig) -> float:
         """The stage's time budget, scaled so that all stages fit `max_minutes`."""

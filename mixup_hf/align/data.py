@@ -20,6 +20,7 @@ from mixup_hf import _checks
 from mixup_hf.encoders import FrozenEncoder
 
 IGNORED = -100
+_FEWEST_SENTENCES = 3  # a rarer token is no word a lexicon could learn
 
 
 def read_sentences(
@@ -168,6 +169,77 @@ class TokenBudgetBatches(Dataset[dict[str, Tensor]]):
         vectors = np.asarray(self.embeddings[np.sort(rows)], dtype=np.float32)
         back = np.argsort(np.argsort(rows))  # memory maps read fastest in ascending order
         return {"embeddings": torch.from_numpy(vectors[back]), "input_ids": ids, "labels": labels}
+
+
+class WordBatches(Dataset[dict[str, Tensor]]):
+    """Whole batches of embeddings with the words of their sentences, to train a lexicon.
+
+    An item holds
+
+    - `embeddings` (B, D), float32;
+    - `rows` and `words`, both (W,): sentence `rows[i]` of the batch has word `words[i]`, each word
+      of a sentence once.
+
+    Args:
+        sentences: N texts.
+        embeddings: (N, D).
+        tokenizer: The LLM's.
+        num_words: How many of the most frequent tokens become words; those of fewer than three
+            sentences never do.
+        batch_size: Sentences per batch.
+        seed: Which sentences share a batch.
+
+    Attributes:
+        token_ids: The token ids of the words (V',), ascending.
+        sentence_counts: In how many sentences each occurs (V',).
+    """
+
+    def __init__(
+        self,
+        sentences: list[str],
+        embeddings: np.ndarray,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        num_words: int,
+        batch_size: int = 512,
+        seed: int,
+    ) -> None:
+        _checks.at_least("num_words", num_words, 1)
+        token_ids = tokenizer(sentences, add_special_tokens=False)["input_ids"]
+        present = [np.unique(np.asarray(ids, dtype=np.int64)) for ids in token_ids]
+        counts = np.bincount(np.concatenate(present), minlength=len(tokenizer))
+        frequent = np.argsort(-counts, kind="stable")[:num_words]
+        chosen = np.sort(frequent[counts[frequent] >= _FEWEST_SENTENCES])
+        if not len(chosen):
+            raise _checks.bad(
+                "sentences",
+                f"share some word between {_FEWEST_SENTENCES} of them",
+                f"{len(sentences)} sentences",
+            )
+        self.token_ids = torch.from_numpy(chosen)
+        self.sentence_counts = torch.from_numpy(counts[chosen])
+        position = np.full(len(counts), -1)
+        position[chosen] = np.arange(len(chosen))
+        self.words = [(found := position[ids])[found >= 0] for ids in present]
+        self.embeddings = embeddings
+        order = np.random.default_rng(seed).permutation(len(sentences))
+        self.batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+        self.rows_per_batch = len(sentences) / len(self.batches)
+        self.tokens_per_batch = sum(map(len, self.words)) / len(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        lines = np.sort(self.batches[index])  # memory maps read fastest in ascending order
+        words = [self.words[line] for line in lines]
+        rows = np.repeat(np.arange(len(lines)), [len(each) for each in words])
+        vectors = np.asarray(self.embeddings[lines], dtype=np.float32)
+        return {
+            "embeddings": torch.from_numpy(vectors),
+            "rows": torch.from_numpy(rows),
+            "words": torch.from_numpy(np.concatenate(words)),
+        }
 
 
 def unwrap(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The alignment objective L_GEN: how well the LLM says the sentence its soft tokens came from."""
+"""What alignment minimises: L_GEN for projector and LoRA, a bag-of-words loss for the lexicon."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mixup_hf.align.data import IGNORED
+from mixup_hf.inverter.lexicon import Lexicon
 from mixup_hf.inverter.prompting import SoftPrompt
 
 _CHUNK = 512  # target positions whose logits exist at one time
@@ -91,6 +92,33 @@ class AlignmentModel(nn.Module):
             )
         result.missing_keys.clear()
         return result
+
+
+class LexiconModel(nn.Module):
+    """A lexicon with its loss: the softmax over words against the words of the sentence.
+
+    `-mean_{w in x} log P(w | h)`, averaged over sentences: every sentence counts the same, however
+    many words it has.
+    """
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        super().__init__()
+        self.lexicon = lexicon
+
+    def forward(self, embeddings: Tensor, rows: Tensor, words: Tensor) -> dict[str, Tensor]:
+        """Compute the loss.
+
+        Args:
+            embeddings: (B, D).
+            rows: Sentence of each word (W,).
+            words: Words (W,), indices into the lexicon.
+
+        Returns:
+            `loss`, a scalar in nats per word.
+        """
+        found = self.lexicon(embeddings)[rows, words]
+        counts = torch.bincount(rows, minlength=len(embeddings)).clamp_min(1)
+        return {"loss": -(found / counts[rows]).sum() / len(embeddings)}
 
 
 class _FrozenHeadLoss(torch.autograd.Function):

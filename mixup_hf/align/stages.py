@@ -1,5 +1,8 @@
 """The stages of alignment, one function each: what is frozen, which loss, which data.
 
+Stage 0 (ours): a bag-of-words loss teaches the lexicon which words an embedding speaks of, from
+unlabelled text. Only the lexicon learns; the LLM is not run at all.
+
 Stage 1 (arXiv 2601.21543): `L_GEN` on unlabelled text. The encoder and the LLM are frozen. First
 the projector alone (1a), then the projector with a LoRA on the LLM (1b): a small LLM cannot read a
 foreign embedding well while it is fully frozen.
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +29,62 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from mixup_hf import distributed
-from mixup_hf.align.data import TokenBudgetBatches, unwrap
-from mixup_hf.align.objective import AlignmentModel
+from mixup_hf.align.data import TokenBudgetBatches, WordBatches, unwrap
+from mixup_hf.align.objective import AlignmentModel, LexiconModel
 from mixup_hf.config import AlignConfig, StageConfig
+from mixup_hf.inverter.lexicon import Lexicon
 
 _CLOCK_FILE = "stage_clock.json"
 
 
-def run_stage(
+def train_lexicon(
+    lexicon: Lexicon,
+    batches: WordBatches,
+    config: AlignConfig,
+    stage: StageConfig,
+    callbacks: list[TrainerCallback],
+) -> None:
+    """Stage 0: the lexicon learns the words of sentences from their embeddings.
+
+    Frozen: everything else; the LLM is not run. Loss: softmax over words. Data: sentences that no
+    other stage sees, so that the hints are as good on the LLM's training sentences as on new ones.
+    """
+    model = LexiconModel(lexicon.requires_grad_(True))
+    groups = [{"params": list(lexicon.parameters()), "lr": stage.projector_lr}]
+    steps = min(stage.max_steps, config.lexicon_epochs * len(batches))
+    _train(model, batches, config, replace(stage, max_steps=steps), groups, callbacks)
+    lexicon.requires_grad_(False)
+
+
+def train_generation(
     model: AlignmentModel,
     batches: TokenBudgetBatches,
     config: AlignConfig,
     stage: StageConfig,
     callbacks: list[TrainerCallback],
 ) -> None:
-    """Train one stage, or go on from its last checkpoint.
+    """Stages 1a and 1b: projector and LoRA learn to say the sentence an embedding came from.
 
-    Frozen: the encoder (its embeddings come in ready-made), the LLM's own weights, and whichever of
-    projector and LoRA the stage does not name. Loss: `L_GEN`. Data: `batches`.
+    Frozen: the encoder (its embeddings come in ready-made), the LLM's own weights, the lexicon, and
+    whichever of projector and LoRA the stage does not name. Loss: `L_GEN`. Data: `batches`.
     """
+    _set_trainable(model, stage)
+    _train(model, batches, config, stage, _parameter_groups(model, stage), callbacks)
+
+
+def _train(
+    model: torch.nn.Module,
+    batches: TokenBudgetBatches | WordBatches,
+    config: AlignConfig,
+    stage: StageConfig,
+    groups: list[dict[str, Any]],
+    callbacks: list[TrainerCallback],
+) -> None:
+    """Train one stage by its clock, or go on from its last checkpoint."""
     folder = Path(config.output_dir) / stage.name
     folder.mkdir(parents=True, exist_ok=True)
-    _set_trainable(model, stage)
     clock = StageClock(config.stage_minutes(stage), stage)
-    optimizer = AdamW(_parameter_groups(model, stage), weight_decay=0.0, fused=True)
+    optimizer = AdamW(groups, weight_decay=0.0, fused=True)
     trainer = Trainer(
         model=model,
         args=_arguments(config, stage, folder),
@@ -119,7 +155,7 @@ class StageClock(TrainerCallback):
 class Throughput(TrainerCallback):
     """Adds sentences/s and tokens/s to the log lines."""
 
-    def __init__(self, batches: TokenBudgetBatches) -> None:
+    def __init__(self, batches: TokenBudgetBatches | WordBatches) -> None:
         self.batches = batches
         self.last: tuple[float, int] | None = None
 
@@ -149,7 +185,8 @@ class Throughput(TrainerCallback):
 def _set_trainable(model: AlignmentModel, stage: StageConfig) -> None:
     for name, parameter in model.named_parameters():
         is_lora = "lora_" in name
-        is_projector = name.startswith("prompt.projector")
+        # What makes the prompt, but for the lexicon: that has a stage of its own.
+        is_projector = name.startswith("prompt.") and ".lexicon." not in name
         wanted = (is_lora and stage.train_lora) or (is_projector and stage.train_projector)
         parameter.requires_grad_(wanted)
 

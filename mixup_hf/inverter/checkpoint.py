@@ -21,10 +21,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from mixup_hf import _checks
 from mixup_hf.encoders import POOLINGS
+from mixup_hf.inverter.lexicon import HintTokens, Lexicon
 from mixup_hf.inverter.projector import Projector
 from mixup_hf.inverter.sources import EMBEDDED, ResolvedSource, file_sha256
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LORA_FOLDER = "lora"
 CHECKPOINT_FILES = (
     "config.json",
@@ -51,6 +52,8 @@ class AlignerConfig(PreTrainedConfig):
         llm_dim: H.
         base_grid: `"nf4"` if the LoRA was trained over nf4 weights, else None.
         num_soft_tokens: K.
+        num_hints: M, words offered before the soft tokens; 0 for none.
+        lexicon_words, lexicon_width, lexicon_rank: Sizes of the network that finds them.
         projector_width: Width of the projector's hidden layer.
         embedding_rms: Root mean square of the LLM's embedding table; soft tokens get it too.
         prompt_prefix, prompt_suffix: Text before and after the soft tokens.
@@ -74,6 +77,10 @@ class AlignerConfig(PreTrainedConfig):
         base_grid: str | None = "nf4",
         num_soft_tokens: int = 4,
         projector_width: int = 1536,
+        num_hints: int = 0,
+        lexicon_words: int = 0,
+        lexicon_width: int = 1024,
+        lexicon_rank: int = 256,
         embedding_rms: float = 1.0,
         prompt_prefix: str = "",
         prompt_suffix: str = "",
@@ -84,6 +91,9 @@ class AlignerConfig(PreTrainedConfig):
         _checks.one_of("base_grid", base_grid, ("nf4", None))
         _checks.at_least("num_soft_tokens", num_soft_tokens, 1)
         _checks.at_least("projector_width", projector_width, 1)
+        _checks.at_least("num_hints", num_hints, 0)
+        if num_hints:
+            _checks.at_least("lexicon_words", lexicon_words, num_hints)
         self.encoder = encoder
         self.encoder_revision = encoder_revision
         self.encoder_fingerprint = encoder_fingerprint
@@ -97,6 +107,10 @@ class AlignerConfig(PreTrainedConfig):
         self.base_grid = base_grid
         self.num_soft_tokens = num_soft_tokens
         self.projector_width = projector_width
+        self.num_hints = num_hints
+        self.lexicon_words = lexicon_words
+        self.lexicon_width = lexicon_width
+        self.lexicon_rank = lexicon_rank
         self.embedding_rms = embedding_rms
         self.prompt_prefix = prompt_prefix
         self.prompt_suffix = prompt_suffix
@@ -126,6 +140,7 @@ class Aligner(PreTrainedModel):
             config.projector_width,
             config.embedding_rms,
         )
+        self.hints = _hint_tokens(config) if config.num_hints else None
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: torch.nn.Module) -> None:
@@ -135,6 +150,13 @@ class Aligner(PreTrainedModel):
         """Map embeddings (B, D) to soft tokens (B, K, H)."""
         tokens: torch.Tensor = self.projector(embeddings)
         return tokens
+
+
+def _hint_tokens(config: AlignerConfig) -> HintTokens:
+    lexicon = Lexicon(
+        config.embedding_dim, config.lexicon_words, config.lexicon_width, config.lexicon_rank
+    )
+    return HintTokens(lexicon, config.llm_dim, config.num_hints, config.embedding_rms)
 
 
 def save_checkpoint(
@@ -154,7 +176,10 @@ def save_checkpoint(
         dtype: Storage type of projector and LoRA.
     """
     target = Path(folder)
-    state = {name: value.to(dtype) for name, value in aligner.state_dict().items()}
+    state = {
+        name: value.to(dtype) if value.is_floating_point() else value
+        for name, value in aligner.state_dict().items()
+    }
     aligner.save_pretrained(target, state_dict=state)
     if hasattr(llm, "peft_config"):
         _save_lora(target / LORA_FOLDER, llm, dtype)

@@ -79,13 +79,10 @@ class Inverter:
         self.name = name
         self.fingerprint = fingerprint
         self._folder = folder
-        config = aligner.config
         base = llm.get_base_model() if hasattr(llm, "peft_config") else llm
         self._base = base
         self._end_ids = end_ids(tokenizer, base)
-        self._prompt = SoftPrompt.build(
-            aligner.projector, base, tokenizer, config.prompt_prefix, config.prompt_suffix
-        )
+        self._prompt = SoftPrompt.build(aligner, base, tokenizer)
 
     @classmethod
     def from_pretrained(

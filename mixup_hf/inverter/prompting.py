@@ -1,4 +1,4 @@
-"""The prompt T(.): text before, K soft tokens, text after; one length for every row."""
+"""The prompt T(.): text, hints, K soft tokens, text; one length for every row."""
 
 from __future__ import annotations
 
@@ -9,47 +9,48 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from mixup_hf.inverter.projector import Projector
+from mixup_hf.inverter.checkpoint import Aligner
 
 
 class SoftPrompt(nn.Module):
-    """Prompt embeddings from sentence embeddings.
+    """Prompt embeddings from sentence embeddings: text, hints, soft tokens, text.
 
-    The text parts come from the LLM's own table, looked up once.
+    The text parts and the hints come from the LLM's own table, looked up once.
 
     Args:
-        projector: Embedding (B, D) to soft tokens (B, K, H).
-        before: Embeddings (P1, H) of the text before the soft tokens; may be empty.
+        aligner: Its projector makes the soft tokens, its lexicon (if it has one) finds the hints.
+        before: Embeddings (P1, H) of the text before them; may be empty.
         after: Embeddings (P2, H) of the text after them; may be empty.
+        words: The LLM's embeddings (V', H) of the lexicon's words; empty without one.
     """
 
     before: Tensor
     after: Tensor
+    words: Tensor
 
-    def __init__(self, projector: Projector, before: Tensor, after: Tensor) -> None:
+    def __init__(self, aligner: Aligner, before: Tensor, after: Tensor, words: Tensor) -> None:
         super().__init__()
-        self.projector = projector
-        self.register_buffer("before", before, persistent=False)
-        self.register_buffer("after", after, persistent=False)
+        self.projector = aligner.projector
+        self.hints = aligner.hints
+        for name, value in (("before", before), ("after", after), ("words", words)):
+            self.register_buffer(name, value, persistent=False)
 
     @classmethod
-    def build(
-        cls,
-        projector: Projector,
-        llm: Any,
-        tokenizer: PreTrainedTokenizerBase,
-        prefix: str,
-        suffix: str,
-    ) -> SoftPrompt:
-        """Build from prompt texts and the LLM whose table they are looked up in."""
-        table = llm.get_input_embeddings()
-        parts = [_embed(text, table, tokenizer) for text in (prefix, suffix)]
-        return cls(projector, *parts)
+    def build(cls, aligner: Aligner, llm: Any, tokenizer: PreTrainedTokenizerBase) -> SoftPrompt:
+        """Build from an aligner and the LLM whose table is read."""
+        table, config = llm.get_input_embeddings(), aligner.config
+        before, after = (
+            _embed(tokenizer(text, add_special_tokens=False)["input_ids"] if text else [], table)
+            for text in (config.prompt_prefix, config.prompt_suffix)
+        )
+        ids = [] if aligner.hints is None else aligner.hints.lexicon.token_ids.tolist()
+        return cls(aligner, before, after, _embed(ids, table))
 
     @property
     def length(self) -> int:
         """Positions of a prompt."""
-        return len(self.before) + self.projector.num_soft_tokens + len(self.after)
+        hints = 0 if self.hints is None else self.hints.num_hints
+        return len(self.before) + hints + self.projector.num_soft_tokens + len(self.after)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Prompt embeddings (B, P, H), float32, for embeddings (B, D)."""
@@ -57,7 +58,8 @@ class SoftPrompt(nn.Module):
         before, after = (
             part.to(soft.dtype).expand(len(soft), -1, -1) for part in (self.before, self.after)
         )
-        return torch.cat([before, soft, after], dim=1)
+        hints = [] if self.hints is None else [self.hints(embeddings, self.words)]
+        return torch.cat([before, *hints, soft, after], dim=1)
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase, llm: Any) -> Sequence[int]:
@@ -67,8 +69,7 @@ def end_ids(tokenizer: PreTrainedTokenizerBase, llm: Any) -> Sequence[int]:
     return sorted({int(tokenizer.eos_token_id), *listed})
 
 
-def _embed(text: str, table: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+def _embed(ids: list[int], table: nn.Module) -> Tensor:
     weight = next(table.parameters())
     with torch.no_grad():
         embedded: Tensor = table(torch.tensor(ids, dtype=torch.long, device=weight.device))

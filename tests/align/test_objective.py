@@ -11,7 +11,7 @@ from mixup_hf.inverter.prompting import SoftPrompt
 
 def make_model() -> AlignmentModel:
     inverter = make_inverter()
-    prompt = SoftPrompt.build(inverter.aligner.projector, inverter.llm, inverter.tokenizer, "", "")
+    prompt = SoftPrompt.build(inverter.aligner, inverter.llm, inverter.tokenizer)
     inverter.llm.requires_grad_(False)
     prompt.projector.requires_grad_(True)
     return AlignmentModel(prompt, inverter.llm)
