@@ -196,6 +196,42 @@ class AlignConfig:
 
 
 @dataclass(frozen=True)
+class FidelityConfig:
+    """Measuring an aligner: on which sentences, how."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    data: str = field(metadata=_help("Text file (.txt, .gz), a folder of them, or a Hub id."))
+    origins: str | None = field(
+        default=None, metadata=_help("File with the origin of each line of data, to report by.")
+    )
+    text_column: str = field(default="text", metadata=_help("Column of a Hub data set."))
+    max_sentences: int = field(default=300, metadata=_help("How many sentences to read."))
+    min_words: int = field(default=4, metadata=_help("Shortest sentence, in words."))
+    max_words: int = field(default=20, metadata=_help("Longest sentence, in words."))
+    num_pairs: int = field(default=60, metadata=_help("Pairs for the lambda-recovery."))
+    best_of: int = field(
+        default=1, metadata=_help("1 decodes greedily; more keeps the closest of so many samples.")
+    )
+    quantization: str | None = field(
+        default=None, metadata=_help("4bit or none; default: 4bit on CUDA, none elsewhere.")
+    )
+    output_dir: str | None = field(
+        default=None, metadata=_help("Where fidelity.json and fidelity.png go; none: only print.")
+    )
+    seed: int = field(default=0, metadata=_help("Seed of pairs and sampling."))
+
+    def __post_init__(self) -> None:
+        _checks.at_least("max_sentences", self.max_sentences, 2)
+        _checks.at_least("min_words", self.min_words, 1)
+        _checks.at_least("max_words", self.max_words, self.min_words)
+        _checks.at_least("num_pairs", self.num_pairs, 2)
+        _checks.at_least("best_of", self.best_of, 1)
+        _checks.one_of("quantization", self.quantization, (None, "4bit", "none"))
+        _checks.at_least("seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
 class MixupConfig:
     """How sentences are mixed, decoded and fed to training."""
 

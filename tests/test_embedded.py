@@ -51,8 +51,8 @@ def test_decoded_headlines_are_about_the_same_thing(
 
 def test_the_ratio_is_controllable(inverter: Inverter, headlines: list[str]) -> None:
     figures = measure_fidelity(inverter, headlines[:40], num_pairs=20)
-    assert figures["lam_spearman"] > 0.75
-    assert 0.25 < figures["lam_slope"] < 1.3
+    assert figures.control["spearman"].value > 0.75
+    assert 0.25 < figures.control["slope"].value < 1.3
 
 
 def test_fp32_batches_decode_like_single_rows(headlines: list[str]) -> None:

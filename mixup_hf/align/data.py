@@ -45,11 +45,59 @@ def read_sentences(
     fitting = (line for line in stripped if min_words <= len(line.split()) <= max_words)
     sentences = list(islice(fitting, limit))
     if not sentences:
-        raise ValueError(
-            f"`data` = {source!r} holds no sentence of {min_words} to {max_words} words. Change "
-            "`min_words` and `max_words`, or give one sentence a line."
-        )
+        raise ValueError(_nothing_left(source, min_words, max_words))
     return sentences
+
+
+def read_with_origins(
+    source: str,
+    origins: str | None,
+    *,
+    text_column: str,
+    min_words: int,
+    max_words: int,
+    limit: int,
+) -> tuple[list[str], list[str] | None]:
+    """As `read_sentences`, with the origin of each sentence from a file beside it.
+
+    Args:
+        source: As for `read_sentences`; a file when `origins` is given.
+        origins: A text file (or `.gz`) whose line i names the origin of line i of `source`; None
+            returns no origins.
+        text_column: As for `read_sentences`.
+        min_words: As for `read_sentences`.
+        max_words: As for `read_sentences`.
+        limit: As for `read_sentences`.
+
+    Raises:
+        ValueError: The two files have not the same number of lines.
+    """
+    bounds = {"min_words": min_words, "max_words": max_words, "limit": limit}
+    if origins is None:
+        return read_sentences(source, text_column=text_column, **bounds), None
+    names = (line.strip() for line in _file_lines(Path(origins)))
+    rows: list[tuple[str, str]] = []
+    try:
+        for line, name in zip(_file_lines(Path(source)), names, strict=True):
+            if min_words <= len(line.split()) <= max_words:
+                rows.append((line.strip(), name))
+            if len(rows) == limit:
+                break
+    except ValueError as error:
+        raise ValueError(
+            f"`origins` = {origins!r} must have one line for each of `data` = {source!r}, but one "
+            "ends before the other. Give the file that belongs to it."
+        ) from error
+    if not rows:
+        raise ValueError(_nothing_left(source, min_words, max_words))
+    return [text for text, _ in rows], [name for _, name in rows]
+
+
+def _nothing_left(source: str, min_words: int, max_words: int) -> str:
+    return (
+        f"`data` = {source!r} holds no sentence of {min_words} to {max_words} words. Change "
+        "`min_words` and `max_words`, or give one sentence a line."
+    )
 
 
 def _is_hub_id(source: str) -> bool:

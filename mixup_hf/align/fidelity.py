@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,10 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixup_hf import _checks
+from mixup_hf.align import text_scores
 from mixup_hf.distributed import counter_rng
 from mixup_hf.mixing import linear
 
 _LAMS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_MIDDLE = (0.25, 0.5, 0.75)
+_CROSS_TOPIC = 0.3  # pairs with a cosine below it have little to do with each other
+_LENGTHS = ((1, 7), (8, 12), (13, 20), (21, 1_000))  # buckets, in words
+_RESAMPLES = 500
 
 
 class RoundTrip(Protocol):
@@ -25,79 +30,107 @@ class RoundTrip(Protocol):
         """Embed texts."""
         ...
 
-    def invert(self, embeddings: Tensor, *, temperature: float) -> list[str]:
+    def invert(
+        self,
+        embeddings: Tensor,
+        *,
+        temperature: float,
+        num_candidates: int = 1,
+        seed: int | Sequence[int] = 0,
+    ) -> list[str]:
         """Decode embeddings."""
         ...
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What `measure_fidelity` found.
+
+    Attributes:
+        sentences: How many sentences made the round trip.
+        num_candidates: Best of how many decodes; 1 is greedy.
+        overall: `cosine`, `token_f1`, `word_f1`, `rouge_l` (0 to 1) and `bleu` (0 to 100) of the
+            round trip.
+        by_length: The same for sentences of so many words, with their `count`.
+        by_origin: The same by origin; empty when none was given.
+        control: lambda-recovery over cross-topic pairs: `slope`, `r2`, `spearman`, the `slope` by
+            the literal distance to linear mixes (`slope_linear`), and `mix_cosine`, the cosine of
+            a decoded mix to its target at lambda 0.25 to 0.75.
+        distinct: Share of distinct sentences among 200 mixes sampled at temperature 0.7.
+        recovered: Pairs of asked and recovered lambda, for plots.
+        samples: Pairs of a sentence and what came back.
+        sweeps: For a few pairs: both parents, and the sentences from lambda 0 to 1.
+    """
+
+    sentences: int
+    num_candidates: int
+    overall: dict[str, Interval]
+    by_length: dict[str, dict[str, float]]
+    by_origin: dict[str, dict[str, float]]
+    control: dict[str, Interval]
+    distinct: float
+    recovered: list[tuple[float, float]]
+    samples: list[tuple[str, str]]
+    sweeps: list[dict[str, Any]]
+
+
 def measure_fidelity(
-    inverter: RoundTrip, sentences: Sequence[str], *, num_pairs: int = 60, seed: int = 0
-) -> dict[str, float]:
-    """Invert sentences and mixes of them, greedily, once each.
+    inverter: RoundTrip,
+    sentences: Sequence[str],
+    *,
+    origins: Sequence[str] | None = None,
+    num_pairs: int = 60,
+    num_candidates: int = 1,
+    seed: int = 0,
+) -> Fidelity:
+    """Invert sentences, and mixes of them.
 
     Args:
         inverter: An `Inverter`.
         sentences: Texts it was not trained on (N).
-        num_pairs: Random pairs for the lambda-recovery, each decoded at five ratios.
-        seed: Which pairs.
+        origins: Where each comes from (N,), to report by.
+        num_pairs: Cross-topic pairs for the lambda-recovery, each decoded at five ratios.
+        num_candidates: 1 decodes greedily; more samples that many and keeps the closest.
+        seed: Of the pairs and the sampling.
 
-    Returns:
-        `cosine`, `token_f1`, `bleu` (0 to 100) of the round trip; `mix_cosine`, the mean cosine of
-        a decoded mix to its target at lambda 0.25 to 0.75; and of the recovered against the asked
-        lambda `lam_slope`, `lam_r2`, `lam_spearman`.
+    Raises:
+        ValueError: Fewer than two sentences, or `origins` of another length.
     """
     _checks.texts("sentences", sentences)
     _checks.at_least("sentences", len(sentences), 2)
+    _checks.at_least("num_pairs", num_pairs, 2)
+    if origins is not None and len(origins) != len(sentences):
+        raise _checks.bad("origins", f"name one of each of {len(sentences)}", len(origins))
+    decoding = _decoding(num_candidates, seed)
     embeddings = inverter.encode(sentences)
-    decoded = inverter.invert(embeddings, temperature=0.0)
-    result = {
-        "sentences": float(len(sentences)),
-        "cosine": mean_cosine(inverter.encode(decoded), embeddings),
-        "token_f1": mean_token_f1(decoded, sentences),
-        "bleu": bleu(decoded, sentences),
-    }
-    rng = counter_rng(seed)
-    pairs = np.stack([rng.choice(len(sentences), size=2, replace=False) for _ in range(num_pairs)])
-    lams = torch.tensor(_LAMS).repeat(num_pairs)
-    rows = torch.from_numpy(pairs).repeat_interleave(len(_LAMS), dim=0)
-    first, second = embeddings[rows[:, 0]], embeddings[rows[:, 1]]
-    targets = linear(first, second, lams)
-    mixed = inverter.encode(inverter.invert(targets, temperature=0.0))
-    middle = (lams > 0) & (lams < 1)
-    result["mix_cosine"] = mean_cosine(mixed[middle], targets[middle])
-    return result | lam_recovery(lams, recovered_lam(mixed, first, second))
-
-
-def bleu(candidates: Sequence[str], references: Sequence[str]) -> float:
-    """Corpus BLEU (sacrebleu), 0 to 100."""
-    import sacrebleu
-
-    return float(sacrebleu.corpus_bleu(list(candidates), [list(references)]).score)
-
-
-def lam_recovery(asked: Tensor, found: Tensor) -> dict[str, float]:
-    """How well the recovered ratio (N,) follows the asked one (N,): slope, R^2, Spearman's rho."""
-    from scipy.stats import linregress, spearmanr
-
-    line = linregress(asked.numpy(), found.numpy())
-    rank = spearmanr(asked.numpy(), found.numpy())
-    return {
-        "lam_slope": float(line.slope),
-        "lam_r2": float(line.rvalue**2),
-        "lam_spearman": float(rank.statistic),
-    }
-
-
-def token_f1(candidate: str, reference: str) -> float:
-    """F1 of the two sentences' words as bags, lower-cased: 1 for the same words in any order."""
-    left, right = candidate.lower().split(), reference.lower().split()
-    shared = sum((Counter(left) & Counter(right)).values())
-    return 2 * shared / (len(left) + len(right)) if left and right else 0.0
-
-
-def mean_token_f1(candidates: Sequence[str], references: Sequence[str]) -> float:
-    """Mean `token_f1` over pairs."""
-    return float(np.mean([token_f1(*pair) for pair in zip(candidates, references, strict=True)]))
+    decoded = inverter.invert(embeddings, **decoding)
+    scores = _Scores(inverter.encode(decoded), embeddings, decoded, sentences)
+    pairs = _cross_topic_pairs(embeddings, num_pairs, counter_rng(seed))
+    control = _Control(inverter, embeddings, pairs, decoding)
+    return Fidelity(
+        sentences=len(sentences),
+        num_candidates=num_candidates,
+        overall=scores.with_intervals(seed),
+        by_length=scores.grouped(_length_names(sentences)),
+        by_origin=scores.grouped(origins) if origins is not None else {},
+        control=control.with_intervals(seed),
+        distinct=_distinct(inverter, embeddings, seed),
+        recovered=control.points(),
+        samples=list(zip(sentences[:12], decoded[:12], strict=True)),
+        sweeps=control.sweeps(sentences, 4),
+    )
 
 
 def mean_cosine(first: Tensor, second: Tensor) -> float:
@@ -106,9 +139,12 @@ def mean_cosine(first: Tensor, second: Tensor) -> float:
 
 
 def recovered_lam(decoded: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """The ratio that best explains where a decoded sentence landed.
+    """The ratio of the mix that a decoded sentence is closest to in direction.
 
-    The closed form of `argmin_lam ||decoded - (lam * first + (1 - lam) * second)||`, not clipped.
+    `argmin_lam || decoded - mix(lam) ||` over mixes in [0, 1] brought to the decoded embedding's
+    own length: encoders return unit vectors, and where between its parents a sentence stands must
+    not depend on how much of both it has lost. In closed form, `a / (a + b)` for the least-squares
+    fit `a * first + b * second`.
 
     Args:
         decoded: Embeddings (N, D) of decoded sentences.
@@ -118,5 +154,188 @@ def recovered_lam(decoded: Tensor, first: Tensor, second: Tensor) -> Tensor:
     Returns:
         (N,), 1 at the first parent and 0 at the second.
     """
+    # The normal equations of the two-column fit, up to the determinant that a ratio does not need.
+    aa, bb, ab = ((x * y).sum(-1) for x, y in ((first, first), (second, second), (first, second)))
+    da, db = (decoded * first).sum(-1), (decoded * second).sum(-1)
+    of_first = (da * bb - db * ab).clamp_min(0)
+    of_second = (db * aa - da * ab).clamp_min(0)
+    total = of_first + of_second
+    return torch.where(total > 0, of_first / total.clamp_min(1e-12), torch.full_like(total, 0.5))
+
+
+def recovered_lam_linear(decoded: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """The literal `argmin_lam || decoded - (lam * first + (1 - lam) * second) ||`, not clipped.
+
+    It shrinks towards 1/2 with every bit of meaning the round trip loses, even if that is lost of
+    both parents alike.
+    """
     direction = first - second
     return ((decoded - second) * direction).sum(-1) / direction.square().sum(-1)
+
+
+def lam_recovery(asked: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    """How well the recovered ratio (N,) follows the asked one (N,): slope, R^2, Spearman's rho."""
+    from scipy.stats import linregress, spearmanr
+
+    if np.ptp(found) == 0:  # a decoder that always says the same: no relation, not an error
+        return {"slope": 0.0, "r2": 0.0, "spearman": 0.0}
+    line = linregress(asked, found)
+    rank = spearmanr(asked, found)
+    return {
+        "slope": float(line.slope),
+        "r2": float(line.rvalue**2),
+        "spearman": float(rank.statistic),
+    }
+
+
+class _Scores:
+    """Round-trip scores, row by row."""
+
+    def __init__(
+        self,
+        returned: Tensor,
+        embeddings: Tensor,
+        decoded: Sequence[str],
+        sentences: Sequence[str],
+    ) -> None:
+        self.decoded, self.sentences = np.array(decoded), np.array(sentences)
+        pairs = list(zip(decoded, sentences, strict=True))
+        self.rows = {
+            "cosine": F.cosine_similarity(returned, embeddings, dim=-1).numpy(),
+            "token_f1": np.array([text_scores.token_f1(*pair) for pair in pairs]),
+            "word_f1": np.array([text_scores.word_f1(*pair) for pair in pairs]),
+            "rouge_l": np.array([text_scores.rouge_l(*pair) for pair in pairs]),
+        }
+
+    def bleu(self, rows: np.ndarray) -> float:
+        return text_scores.bleu(self.decoded[rows].tolist(), self.sentences[rows].tolist())
+
+    def with_intervals(self, seed: int) -> dict[str, Interval]:
+        count = len(self.sentences)
+        figures = {name: _mean_over(values) for name, values in self.rows.items()}
+        figures["bleu"] = self.bleu
+        return {name: _interval(figure, count, seed) for name, figure in figures.items()}
+
+    def grouped(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
+        found = np.array(names)
+        return {str(name): self._group(np.flatnonzero(found == name)) for name in np.unique(found)}
+
+    def _group(self, rows: np.ndarray) -> dict[str, float]:
+        means = {name: float(values[rows].mean()) for name, values in self.rows.items()}
+        return {"count": float(len(rows)), **means, "bleu": self.bleu(rows)}
+
+
+class _Control:
+    """Every pair decoded at five ratios, and where the sentences landed."""
+
+    def __init__(
+        self, inverter: RoundTrip, embeddings: Tensor, pairs: np.ndarray, decoding: dict[str, Any]
+    ) -> None:
+        self.pairs = pairs
+        self.asked = np.tile(np.array(_LAMS), (len(pairs), 1))
+        rows = torch.from_numpy(pairs).repeat_interleave(len(_LAMS), dim=0)
+        first, second = embeddings[rows[:, 0]], embeddings[rows[:, 1]]
+        lams = torch.from_numpy(self.asked.ravel()).float()
+        targets = linear(first, second, lams)
+        self.decoded = inverter.invert(targets, **decoding)
+        landed = inverter.encode(self.decoded)
+        shape = self.asked.shape
+        self.cosine = F.cosine_similarity(landed, targets, dim=-1).numpy().reshape(shape)
+        self.found = recovered_lam(landed, first, second).numpy().reshape(shape)
+        self.linear = recovered_lam_linear(landed, first, second).numpy().reshape(shape)
+
+    def with_intervals(self, seed: int) -> dict[str, Interval]:
+        """Intervals over pairs: the five decodes of a pair are not independent."""
+        count = len(self.pairs)
+        middle = np.isin(_LAMS, _MIDDLE)
+
+        def recovery(name: str, found: np.ndarray) -> Callable[[np.ndarray], float]:
+            return lambda rows: lam_recovery(self.asked[rows].ravel(), found[rows].ravel())[name]
+
+        figures = {name: recovery(name, self.found) for name in ("slope", "r2", "spearman")}
+        figures["slope_linear"] = recovery("slope", self.linear)
+        figures["mix_cosine"] = lambda rows: float(self.cosine[rows][:, middle].mean())
+        return {name: _interval(figure, count, seed) for name, figure in figures.items()}
+
+    def points(self) -> list[tuple[float, float]]:
+        return list(zip(self.asked.ravel().tolist(), self.found.ravel().tolist(), strict=True))
+
+    def sweeps(self, sentences: Sequence[str], count: int) -> list[dict[str, Any]]:
+        width = len(_LAMS)
+        return [
+            {
+                "first": sentences[first],
+                "second": sentences[second],
+                "lams": list(_LAMS),
+                "sentences": self.decoded[row * width : (row + 1) * width],
+            }
+            for row, (first, second) in enumerate(self.pairs[:count].tolist())
+        ]
+
+
+def _decoding(num_candidates: int, seed: int) -> dict[str, Any]:
+    _checks.at_least("num_candidates", num_candidates, 1)
+    if num_candidates == 1:
+        return {"temperature": 0.0}
+    return {"temperature": 0.7, "num_candidates": num_candidates, "seed": seed}
+
+
+def _cross_topic_pairs(embeddings: Tensor, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Random pairs (count, 2) with a cosine below `_CROSS_TOPIC`, as far as a bounded search goes.
+
+    Raises:
+        ValueError: The sentences are too much alike for that many pairs.
+    """
+    vectors = F.normalize(embeddings, dim=-1)
+    pairs: list[tuple[int, int]] = []
+    for _ in range(200 * count):
+        first, second = rng.choice(len(vectors), size=2, replace=False)
+        if float(vectors[first] @ vectors[second]) < _CROSS_TOPIC:
+            pairs.append((int(first), int(second)))
+        if len(pairs) == count:
+            return np.array(pairs)
+    raise ValueError(
+        f"`sentences` must hold pairs with a cosine below {_CROSS_TOPIC} for the lambda-recovery, "
+        f"but {200 * count} draws found {len(pairs)} of {count}. Give sentences on more topics."
+    )
+
+
+def _distinct(inverter: RoundTrip, embeddings: Tensor, seed: int, count: int = 200) -> float:
+    rng = counter_rng(seed, 1)
+    pairs = torch.from_numpy(
+        np.stack([rng.choice(len(embeddings), size=2, replace=False) for _ in range(count)])
+    )
+    lams = torch.from_numpy(rng.random(count)).float()
+    mixes = linear(embeddings[pairs[:, 0]], embeddings[pairs[:, 1]], lams)
+    sentences = inverter.invert(mixes, temperature=0.7, seed=seed)
+    return len({sentence.casefold() for sentence in sentences}) / count
+
+
+def _length_names(sentences: Sequence[str]) -> list[str]:
+    names = []
+    for sentence in sentences:
+        words = len(sentence.split())
+        low, high = next((low, high) for low, high in _LENGTHS if words <= high)
+        names.append(f"{low:02d}-{high:02d} words" if high < 1_000 else f"{low}+ words")
+    return names
+
+
+def _mean_over(values: np.ndarray) -> Callable[[np.ndarray], float]:
+    return lambda rows: float(values[rows].mean())
+
+
+def _interval(figure: Callable[[np.ndarray], float], count: int, seed: int) -> Interval:
+    """The figure over all rows, and its percentile interval over resampled rows."""
+    from scipy.stats import bootstrap
+
+    rows = np.arange(count)
+    result = bootstrap(
+        (rows,),
+        lambda sample: figure(np.asarray(sample)),
+        vectorized=False,
+        n_resamples=_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return Interval(figure(rows), float(low), float(high))

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from mixup_hf import distributed
-from mixup_hf.align import fidelity
+from mixup_hf.align import fidelity, text_scores
 from mixup_hf.align.data import (
     TokenBudgetBatches,
     WordBatches,
@@ -202,7 +202,7 @@ class _Session:
         texts = [text.strip() or "." for text in self.tokenizer.batch_decode(tokens)]
         return {
             "cosine": fidelity.mean_cosine(self.encoder.encode(texts), embeddings),
-            "token_f1": fidelity.mean_token_f1(texts, sources),
+            "token_f1": text_scores.mean_token_f1(texts, sources),
             "samples": list(zip(sources[:5], texts[:5], strict=True)),
         }
 

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from mixup_hf.cli.finetune import print_keys
-from mixup_hf.config import AlignConfig
+from mixup_hf.config import AlignConfig, FidelityConfig
 from mixup_hf.loading import load_config
 
 
@@ -30,13 +29,14 @@ def command(
 
         mixup-hf align recipes/configs/align/small.yaml --data sentences.txt --max_minutes 30
 
-    Measure one instead, on sentences of --min_words to --max_words:
+    Measure one instead, on sentences of --min_words to --max_words; `--keys --evaluate NAME` lists
+    what can be set:
 
         mixup-hf align --evaluate embedded --data heldout.txt.gz --max_sentences 300
     """
     console = Console()
     if keys:
-        print_keys(console, AlignConfig)
+        print_keys(console, AlignConfig if evaluate is None else FidelityConfig)
         return
     if evaluate is not None:
         _evaluate(console, evaluate, context.args)
@@ -49,22 +49,34 @@ def command(
 
 
 def _evaluate(console: Console, aligner: str, arguments: list[str]) -> None:
-    settings = load_config(
-        AlignConfig, None, [*arguments, "--holdout", "1", "--output_dir", "unused"]
-    )
-    from mixup_hf.align.data import read_sentences
+    settings = load_config(FidelityConfig, None, arguments)
+    from mixup_hf.align.data import read_with_origins
     from mixup_hf.align.fidelity import measure_fidelity
+    from mixup_hf.cli import fidelity_report
     from mixup_hf.inverter.model import Inverter
 
-    sentences = read_sentences(
+    sentences, origins = read_with_origins(
         settings.data,
+        settings.origins,
         text_column=settings.text_column,
         min_words=settings.min_words,
         max_words=settings.max_words,
         limit=settings.max_sentences,
     )
-    figures = measure_fidelity(Inverter.from_pretrained(aligner), sentences, seed=settings.seed)
-    table = Table("measure", "value", title=f"{aligner} on {settings.data}")
-    for name, value in figures.items():
-        table.add_row(name, f"{value:.4g}")
-    console.print(table)
+    inverter = Inverter.from_pretrained(
+        aligner,
+        quantization=settings.quantization,  # type: ignore[arg-type]  # checked by the config
+    )
+    found = measure_fidelity(
+        inverter,
+        sentences,
+        origins=origins,
+        num_pairs=settings.num_pairs,
+        num_candidates=settings.best_of,
+        seed=settings.seed,
+    )
+    title = f"{aligner} on {Path(settings.data).name}"
+    fidelity_report.show(console, found, title)
+    if settings.output_dir is not None:
+        for path in fidelity_report.write(Path(settings.output_dir), found, title):
+            console.print(f"written: {path}", soft_wrap=True)

@@ -17,7 +17,12 @@ from mixup_hf.config import AlignConfig, StageConfig
 
 STEPS = 8
 LEXICON_STAGE = StageConfig(
-    name="0-lexicon", train_lexicon=True, train_projector=False, max_steps=2, warmup_steps=0, projector_lr=0.01
+    name="0-lexicon",
+    train_lexicon=True,
+    train_projector=False,
+    max_steps=2,
+    warmup_steps=0,
+    projector_lr=0.01,
 )
 
 

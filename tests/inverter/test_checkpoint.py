@@ -92,7 +92,10 @@ def test_the_base_models_are_not_saved(saved_aligner: Callable[..., Path]) -> No
 
 def test_a_newer_format_is_refused_with_the_way_out(folder: Path) -> None:
     edit_config(folder, format_version=FORMAT_VERSION + 1)
-    with pytest.raises(AlignerMismatchError, match=rf"format {FORMAT_VERSION + 1}; .*up to {FORMAT_VERSION}\. Upgrade with `pip"):
+    with pytest.raises(
+        AlignerMismatchError,
+        match=rf"format {FORMAT_VERSION + 1}; .*up to {FORMAT_VERSION}\. Upgrade with `pip",
+    ):
         load_aligner(folder)
 
 
