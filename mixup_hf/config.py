@@ -90,10 +90,20 @@ class AlignConfig:
     encoder_revision: str | None = field(default=None, metadata=_help("Hub revision to pin."))
     pooling: str = field(default="mean", metadata=_help("mean, cls or last."))
     normalize: bool = field(default=True, metadata=_help("Scale embeddings to unit length."))
+    encoder_prefix: str = field(
+        default="", metadata=_help('Text the encoder wants before every input, such as "query: ".')
+    )
     llm: str = field(default="smollm2-135m-instruct", metadata=_help("Causal LM to align."))
     llm_revision: str | None = field(default=None, metadata=_help("Hub revision to pin."))
     base_grid: str | None = field(
         default="nf4", metadata=_help("Weights to align to: nf4 or null.")
+    )
+    quantization: str = field(
+        default="none",
+        metadata=_help("4bit (QLoRA) trains a large LLM in a quarter of the memory, slower."),
+    )
+    start_from: str | None = field(
+        default=None, metadata=_help("Aligner to go on from: embedded, a folder, or a Hub id.")
     )
     num_soft_tokens: int = field(default=4, metadata=_help("K, soft tokens per embedding."))
     projector_width: int = field(default=1536, metadata=_help("Hidden width of the projector."))
@@ -112,8 +122,20 @@ class AlignConfig:
     lexicon_rank: int = field(default=256, metadata=_help("Rank of its output layer."))
     prompt_prefix: str = field(default="", metadata=_help("Text before the soft tokens."))
     prompt_suffix: str = field(default="", metadata=_help("Text after the soft tokens."))
+    prompt_chat: bool = field(
+        default=False, metadata=_help("Put the prompt into the LLM's chat template.")
+    )
+    noise: float = field(
+        default=0.0, metadata=_help("Noise on embeddings in training, relative to their length.")
+    )
+    mix_share: float = field(
+        default=0.0, metadata=_help("Share of embeddings mixed with a neighbour's in training.")
+    )
     lora_r: int = field(default=16, metadata=_help("Rank of the LoRA."))
     lora_alpha: int = field(default=32, metadata=_help("Scale of the LoRA."))
+    lora_layers: float = field(
+        default=1.0, metadata=_help("Share of the LLM's layers with a LoRA, from the top.")
+    )
     batch_tokens: int = field(default=640, metadata=_help("Positions per batch and process."))
     max_grad_norm: float = field(default=1.0, metadata=_help("Gradient clipping."))
     bf16: bool = field(default=True, metadata=_help("Train under bf16 autocast."))
@@ -164,6 +186,11 @@ class AlignConfig:
         _checks.one_of("base_grid", self.base_grid, ("nf4", None))
         for name in ("num_soft_tokens", "projector_width"):
             _checks.at_least(name, getattr(self, name), 1)
+        _checks.one_of("quantization", self.quantization, ("4bit", "none"))
+        _checks.at_least("noise", self.noise, 0.0)
+        _checks.in_range("mix_share", self.mix_share, 0.0, 1.0)
+        _checks.positive("lora_layers", self.lora_layers)
+        _checks.in_range("lora_layers", self.lora_layers, 0.0, 1.0)
         self._check_lexicon()
 
     def _check_lexicon(self) -> None:
@@ -172,10 +199,10 @@ class AlignConfig:
         for name in ("lexicon_epochs", "lexicon_width", "lexicon_rank"):
             _checks.at_least(name, getattr(self, name), 1)
         trained = [stage.name for stage in self.stages if stage.train_lexicon]
-        if self.num_hints and not trained:
+        if self.num_hints and not trained and self.start_from is None:
             raise ValueError(
                 f"`num_hints` = {self.num_hints} needs a lexicon, but no stage trains one. Add a "
-                "first stage with `train_lexicon: true`, or set `num_hints: 0`."
+                "first stage with `train_lexicon: true`, set `start_from`, or set `num_hints: 0`."
             )
         if trained and not self.num_hints:
             raise ValueError(
@@ -187,6 +214,11 @@ class AlignConfig:
             _checks.at_least(
                 "lexicon_words", self.lexicon_words, self.num_hints + self.lexicon_common
             )
+
+    @property
+    def trains_lexicon(self) -> bool:
+        """Whether a stage does."""
+        return any(stage.train_lexicon for stage in self.stages)
 
     def stage_minutes(self, stage: StageConfig) -> float:
         """The stage's time budget, scaled so that all stages fit `max_minutes`."""

@@ -26,6 +26,7 @@ class FrozenEncoder:
         tokenizer: Its tokenizer.
         pooling: How token states become one vector: mean over tokens, first token, or last token.
         normalize: Whether embeddings are scaled to unit length.
+        prefix: Text put before every input, such as the `query: ` that E5 models expect.
         max_length: Longest input in tokens; longer texts are cut.
     """
 
@@ -36,6 +37,7 @@ class FrozenEncoder:
         *,
         pooling: Pooling = "mean",
         normalize: bool = True,
+        prefix: str = "",
         max_length: int = 128,
     ) -> None:
         _checks.one_of("pooling", pooling, POOLINGS)
@@ -43,6 +45,7 @@ class FrozenEncoder:
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.normalize = normalize
+        self.prefix = prefix
         self.max_length = max_length
 
     @classmethod
@@ -78,7 +81,7 @@ class FrozenEncoder:
         starts = range(0, len(order), batch_size)
         for start in tqdm(starts, desc="embedding", delay=2, disable=not progress):
             rows = order[start : start + batch_size]
-            result[rows] = self._embed([texts[row] for row in rows])
+            result[rows] = self._embed([self.prefix + texts[row] for row in rows])
         return result
 
     @torch.inference_mode()

@@ -32,8 +32,13 @@ LAYERS: dict[int, tuple[str, ...]] = {
 BESIDE: dict[str, tuple[str, ...]] = {
     "config": ("pairing", "weights"),
     "pairing": ("distributed", "weights"),
-    "inverter.prompting": ("inverter.projector",),
-    "inverter.checkpoint": ("encoders", "inverter.projector", "inverter.sources"),
+    "inverter.prompting": ("inverter.checkpoint",),
+    "inverter.checkpoint": (
+        "encoders",
+        "inverter.lexicon",
+        "inverter.projector",
+        "inverter.sources",
+    ),
     "inverter.model_card": ("inverter.checkpoint",),
     "inverter.model": (
         "encoders",
@@ -48,8 +53,11 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "plugin": ("callback", "collator"),
     "align": ("align.train",),
     "align.objective": ("align.data",),
-    "align.stages": ("align.data", "align.objective"),
-    "align.train": ("align.data", "align.fidelity", "align.objective", "align.stages"),
+    "align.fidelity": ("align.text_scores",),
+    "align.session": ("align.data", "align.objective"),
+    "align.speed": ("align.data", "align.objective"),
+    "align.stages": ("align.data", "align.objective", "align.speed"),
+    "align.train": ("align.fidelity", "align.session", "align.stages", "align.text_scores"),
     "finetuning": ("tables",),
 }
 # Commands are the outermost edge: they may use all of their layer.
@@ -75,7 +83,18 @@ BY_LAYER: dict[int, set[str]] = {
     3: BASIC,
     4: TRANSFORMERS,
     5: TRANSFORMERS
-    | {"datasets", "peft", "rich", "sacrebleu", "safetensors", "scipy", "sklearn", "typer"},
+    | {
+        "datasets",
+        "peft",
+        "matplotlib",
+        "rich",
+        "rouge_score",
+        "sacrebleu",
+        "safetensors",
+        "scipy",
+        "sklearn",
+        "typer",
+    },
 }
 ONLY_INSIDE_FUNCTIONS = {"peft", "bitsandbytes"}
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

@@ -234,6 +234,7 @@ class WordBatches(Dataset[dict[str, Tensor]]):
         tokenizer: The LLM's.
         num_words: How many of the most frequent tokens become words; those of fewer than three
             sentences never do.
+        token_ids: The words instead (V',), for a lexicon that has them already.
         batch_size: Sentences per batch.
         seed: Which sentences share a batch.
 
@@ -249,15 +250,19 @@ class WordBatches(Dataset[dict[str, Tensor]]):
         tokenizer: PreTrainedTokenizerBase,
         *,
         num_words: int,
+        token_ids: Tensor | None = None,
         batch_size: int = 512,
         seed: int,
     ) -> None:
         _checks.at_least("num_words", num_words, 1)
-        token_ids = tokenizer(sentences, add_special_tokens=False)["input_ids"]
-        present = [np.unique(np.asarray(ids, dtype=np.int64)) for ids in token_ids]
+        found = tokenizer(sentences, add_special_tokens=False)["input_ids"]
+        present = [np.unique(np.asarray(ids, dtype=np.int64)) for ids in found]
         counts = np.bincount(np.concatenate(present), minlength=len(tokenizer))
-        frequent = np.argsort(-counts, kind="stable")[:num_words]
-        chosen = np.sort(frequent[counts[frequent] >= _FEWEST_SENTENCES])
+        if token_ids is None:
+            frequent = np.argsort(-counts, kind="stable")[:num_words]
+            chosen = np.sort(frequent[counts[frequent] >= _FEWEST_SENTENCES])
+        else:
+            chosen = token_ids.numpy()
         if not len(chosen):
             raise _checks.bad(
                 "sentences",
@@ -268,7 +273,7 @@ class WordBatches(Dataset[dict[str, Tensor]]):
         self.sentence_counts = torch.from_numpy(counts[chosen])
         position = np.full(len(counts), -1)
         position[chosen] = np.arange(len(chosen))
-        self.words = [(found := position[ids])[found >= 0] for ids in present]
+        self.words = [(known := position[ids])[known >= 0] for ids in present]
         self.embeddings = embeddings
         order = np.random.default_rng(seed).permutation(len(sentences))
         self.batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]

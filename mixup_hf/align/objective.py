@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mixup_hf.align.data import IGNORED
 from mixup_hf.inverter.lexicon import Lexicon
@@ -24,14 +25,28 @@ class AlignmentModel(nn.Module):
     Args:
         prompt: Turns embeddings into prompt embeddings; holds the projector.
         llm: The causal LM, with a LoRA (peft) or without.
+        noise: In training, length of the Gaussian noise added to an embedding, as a share of the
+            embedding's own.
+        mix_share: In training, share of the rows whose embedding is mixed with its nearest
+            neighbour's in the batch, at a ratio of 0.6 to 1; the sentence stays the first one's.
+
+    Raises:
+        ValueError: The LLM makes its logits in a way this loss does not follow.
     """
 
     accepts_loss_kwargs = True  # tells the Trainer that `num_items_in_batch` is honoured
 
-    def __init__(self, prompt: SoftPrompt, llm: Any) -> None:
+    def __init__(
+        self, prompt: SoftPrompt, llm: Any, *, noise: float = 0.0, mix_share: float = 0.0
+    ) -> None:
         super().__init__()
         self.prompt = prompt
         self.llm = llm
+        self.noise = noise
+        self.mix_share = mix_share
+        text_config = self.base.config.get_text_config()
+        self.softcap: float | None = getattr(text_config, "final_logit_softcapping", None)
+        self._check_head()
 
     @property
     def base(self) -> Any:
@@ -56,6 +71,8 @@ class AlignmentModel(nn.Module):
         Returns:
             `loss`, a scalar in nats per token.
         """
+        if self.training:
+            embeddings = self._perturb(embeddings)
         prompts = self.prompt(embeddings)
         sentence = self.base.get_input_embeddings()(input_ids)
         inputs = torch.cat([prompts.to(sentence.dtype), sentence], dim=1)
@@ -64,10 +81,39 @@ class AlignmentModel(nn.Module):
         targets = labels != IGNORED
         head = self.base.get_output_embeddings().weight
         total: Tensor = _FrozenHeadLoss.apply(  # type: ignore[no-untyped-call]
-            states[targets].to(head.dtype), head, labels[targets]
+            states[targets].to(head.dtype), head, labels[targets], self.softcap
         )
         count = targets.sum() if num_items_in_batch is None else num_items_in_batch
         return {"loss": total / count}
+
+    def _perturb(self, embeddings: Tensor) -> Tensor:
+        if self.mix_share:
+            alike = F.cosine_similarity(embeddings[:, None], embeddings[None], dim=-1)
+            neighbours = embeddings[alike.fill_diagonal_(-2).argmax(-1)]
+            lams = 0.6 + 0.4 * torch.rand(len(embeddings), 1, device=embeddings.device)
+            chosen = torch.rand(len(embeddings), 1, device=embeddings.device) < self.mix_share
+            mixes = lams * embeddings + (1 - lams) * neighbours
+            embeddings = torch.where(chosen, mixes, embeddings)
+        if self.noise:
+            length = embeddings.norm(dim=-1, keepdim=True) / embeddings.shape[-1] ** 0.5
+            embeddings = embeddings + self.noise * length * torch.randn_like(embeddings)
+        return embeddings
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Compare with the LLM's own logits once: some models scale or shift them."""
+        head = self.base.get_output_embeddings()
+        state = torch.randn(1, 1, head.weight.shape[1], generator=torch.Generator().manual_seed(0))
+        inputs = state.to(head.weight) * self.prompt.projector.embedding_rms
+        last = self.base.get_decoder()(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        ours = _logits(last[0].to(head.weight.dtype), head.weight, self.softcap)
+        theirs = self.base(inputs_embeds=inputs, use_cache=False).logits[0]
+        if not torch.allclose(ours.float(), theirs.float(), rtol=0.02, atol=0.02):
+            raise ValueError(
+                f"`llm` must make its logits as states @ head.T (with or without a soft cap), but "
+                f"{type(self.base).__name__} does something else with them. Use a model of the "
+                "Llama, Qwen, Mistral or Gemma families."
+            )
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The state of what trains."""
@@ -129,22 +175,32 @@ class _FrozenHeadLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, states: Tensor, head: Tensor, targets: Tensor, softcap: float | None
+    ) -> Tensor:
         total = torch.zeros((), device=states.device)
         gradient = torch.empty_like(states)
         for start in range(0, len(states), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            probabilities = (states[rows] @ head.T).float().log_softmax(-1)
+            logits = _logits(states[rows], head, softcap)
+            probabilities = logits.log_softmax(-1)
             wanted = targets[rows, None]
             total -= probabilities.gather(1, wanted).sum()
             probabilities.exp_().scatter_add_(
                 1, wanted, torch.full_like(wanted, -1.0, dtype=probabilities.dtype)
             )
+            if softcap is not None:
+                probabilities *= 1 - (logits / softcap).square()  # the derivative of the cap
             gradient[rows] = probabilities.to(head.dtype) @ head
         ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grads[0], None, None
+        return gradient * grads[0], None, None, None
+
+
+def _logits(states: Tensor, head: Tensor, softcap: float | None) -> Tensor:
+    logits = (states @ head.T).float()
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)

@@ -31,6 +31,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from mixup_hf import distributed
 from mixup_hf.align.data import TokenBudgetBatches, WordBatches, unwrap
 from mixup_hf.align.objective import AlignmentModel, LexiconModel
+from mixup_hf.align.speed import Throughput
 from mixup_hf.config import AlignConfig, StageConfig
 from mixup_hf.inverter.lexicon import Lexicon
 
@@ -91,7 +92,7 @@ def _train(
         train_dataset=batches,
         data_collator=unwrap,
         optimizers=(optimizer, LambdaLR(optimizer, clock.rate_factor)),
-        callbacks=[clock, Throughput(batches), *callbacks],
+        callbacks=[clock, Throughput(model, batches), *callbacks],
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
 
@@ -150,36 +151,6 @@ class StageClock(TrainerCallback):
     def _spent(self) -> float:
         running = 0.0 if self.started is None else time.monotonic() - self.started
         return self.spent_before + running
-
-
-class Throughput(TrainerCallback):
-    """Adds sentences/s and tokens/s to the log lines."""
-
-    def __init__(self, batches: TokenBudgetBatches | WordBatches) -> None:
-        self.batches = batches
-        self.last: tuple[float, int] | None = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Note where the first interval starts."""
-        self.last = (time.monotonic(), state.global_step)
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Log the line with the interval's speed."""
-        logs = kwargs.get("logs") or {}
-        if self.last is None or "loss" not in logs:
-            return
-        now, step = time.monotonic(), state.global_step
-        rate = (step - self.last[1]) / max(now - self.last[0], 1e-9) * distributed.world_size()
-        self.last = (now, step)
-        distributed.log(
-            f"step {step}: loss {logs['loss']:.3f} nats/token, "
-            f"{rate * self.batches.rows_per_batch:.1f} sentences/s, "
-            f"{rate * self.batches.tokens_per_batch:.0f} tokens/s, lr {logs['learning_rate']:.2g}"
-        )
 
 
 def _set_trainable(model: AlignmentModel, stage: StageConfig) -> None:

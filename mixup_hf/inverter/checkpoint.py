@@ -19,7 +19,7 @@ from huggingface_hub import HfApi, ModelCard
 from safetensors.torch import load_file
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from mixup_hf import _checks
+from mixup_hf import _checks, distributed
 from mixup_hf.encoders import POOLINGS
 from mixup_hf.inverter.lexicon import HintTokens, Lexicon
 from mixup_hf.inverter.projector import Projector
@@ -47,6 +47,7 @@ class AlignerConfig(PreTrainedConfig):
         encoder, encoder_revision, encoder_fingerprint: The frozen encoder and the digest of its
             weights and tokenizer.
         pooling, normalize: How its token states become one embedding.
+        encoder_prefix: Text the encoder wants before every input.
         embedding_dim: D.
         llm, llm_revision, llm_fingerprint: The LLM and the digest of its weights and tokenizer.
         llm_dim: H.
@@ -69,6 +70,7 @@ class AlignerConfig(PreTrainedConfig):
         encoder_fingerprint: str | None = None,
         pooling: str = "mean",
         normalize: bool = True,
+        encoder_prefix: str = "",
         embedding_dim: int = 384,
         llm: str = "smollm2-135m-instruct",
         llm_revision: str | None = None,
@@ -99,6 +101,7 @@ class AlignerConfig(PreTrainedConfig):
         self.encoder_fingerprint = encoder_fingerprint
         self.pooling = pooling
         self.normalize = normalize
+        self.encoder_prefix = encoder_prefix
         self.embedding_dim = embedding_dim
         self.llm = llm
         self.llm_revision = llm_revision
@@ -237,6 +240,7 @@ def load_aligner(folder: Path) -> Aligner:
         AlignerMismatchError: The folder holds no aligner, a newer format, or a damaged file.
     """
     config = _read_config(folder)
+    _warn_of_unknown_keys(folder, config)
     if config.get("format_version", 0) > FORMAT_VERSION:
         raise AlignerMismatchError(
             f"The aligner in {folder} has format {config['format_version']}; this version of "
@@ -256,6 +260,18 @@ def load_aligner(folder: Path) -> Aligner:
             "point to another checkpoint."
         ) from error
     return aligner
+
+
+def _warn_of_unknown_keys(folder: Path, config: dict[str, Any]) -> None:
+    """A key of a newer version may change what an aligner says: go on, but say so."""
+    known = set(AlignerConfig().to_dict()) | {"architectures", "dtype", "torch_dtype"}
+    unknown = sorted(set(config) - known)
+    if unknown:
+        distributed.warn(
+            f"The aligner in {folder} was saved by a newer mixup_hf: its config has keys that this "
+            f"version does not know and ignores ({', '.join(unknown)}). If its sentences look "
+            "wrong, upgrade with `pip install -U mixup_hf`."
+        )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class Inverter:
             SourceError: A base model cannot be had.
         """
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        folder = _aligner_folder(str(aligner), revision)
+        folder = aligner_folder(str(aligner), revision)
         loaded = load_aligner(folder)
         config = loaded.config
         encoder_source = resolve(config.encoder, revision=_hub_revision(config.encoder_revision))
@@ -123,6 +123,7 @@ class Inverter:
             device=where,
             pooling=config.pooling,
             normalize=config.normalize,
+            prefix=config.encoder_prefix,
         )
         quantization = quantization or default_quantization(where)
         llm = load_llm(
@@ -307,7 +308,7 @@ class Inverter:
 
 def describe_aligner(aligner: str) -> str:
     """One line on an aligner, without loading its partners."""
-    config = load_aligner(_aligner_folder(aligner, None)).config
+    config = load_aligner(aligner_folder(aligner, None)).config
     return f"{aligner}: {config.encoder} -> {config.num_soft_tokens} soft tokens -> {config.llm}"
 
 
@@ -316,7 +317,8 @@ def _tidy(text: str) -> str:
     return " ".join(text.split()) or "..."
 
 
-def _aligner_folder(aligner: str, revision: str | None) -> Path:
+def aligner_folder(aligner: str, revision: str | None = None) -> Path:
+    """The folder of an aligner given as `"embedded"`, a folder, or a Hub id."""
     if aligner != EMBEDDED_ALIGNER:
         return resolve(aligner, revision=revision).path
     with as_file(files("mixup_hf.inverter") / "embedded_aligner") as folder:

@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from mixup_hf.inverter.checkpoint import Aligner
 
+_PLACE = "<<soft tokens>>"  # where the chat template puts what the user says
+
 
 class SoftPrompt(nn.Module):
     """Prompt embeddings from sentence embeddings: text, hints, soft tokens, text.
@@ -60,6 +62,56 @@ class SoftPrompt(nn.Module):
         )
         hints = [] if self.hints is None else [self.hints(embeddings, self.words)]
         return torch.cat([before, *hints, soft, after], dim=1)
+
+
+def prompt_texts(
+    tokenizer: PreTrainedTokenizerBase, prefix: str, suffix: str, *, chat: bool
+) -> tuple[str, str]:
+    """The text around the soft tokens, as the LLM wants it.
+
+    Args:
+        tokenizer: The LLM's.
+        prefix: Text before the soft tokens.
+        suffix: Text after them.
+        chat: Whether all of it is the user's turn of the LLM's chat template.
+
+    Returns:
+        Text before and after, special tokens written out. A tokenizer that opens every text with a
+        token of its own gets that token here too.
+
+    Raises:
+        ValueError: `chat` with a tokenizer that has no chat template.
+    """
+    if chat:
+        if not tokenizer.chat_template:
+            raise ValueError(
+                "`prompt_chat` needs an LLM with a chat template, but the tokenizer has none. Set "
+                "`prompt_chat: false`, or take the instruction-tuned LLM."
+            )
+        turn = [{"role": "user", "content": f"{prefix}{_PLACE}{suffix}"}]
+        rendered = str(
+            tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        )
+        prefix, suffix = rendered.split(_PLACE)
+    opening = tokenizer("")["input_ids"]
+    bos = tokenizer.bos_token_id
+    if bos is not None and opening[:1] == [bos] and not prefix.startswith(str(tokenizer.bos_token)):
+        prefix = f"{tokenizer.bos_token}{prefix}"
+    return prefix, suffix
+
+
+def input_rms(llm: Any) -> float:
+    """Root mean square of the LLM's input embeddings, as its layers see them.
+
+    Some models (Gemma) scale their table on the way in, so the table itself is not asked.
+    """
+    table = llm.get_input_embeddings()
+    weight = next(table.parameters())
+    total = 0.0
+    with torch.no_grad():
+        for ids in torch.arange(len(weight), device=weight.device).split(4096):
+            total += float(table(ids).float().square().sum())
+    return float((total / weight.numel()) ** 0.5)
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase, llm: Any) -> Sequence[int]:

@@ -1,0 +1,95 @@
+"""How fast alignment runs, and how that compares with what the device can do."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from mixup_hf import distributed
+from mixup_hf.align.data import TokenBudgetBatches, WordBatches
+from mixup_hf.align.objective import AlignmentModel
+
+
+class Throughput(TrainerCallback):
+    """Adds sentences/s, tokens/s and the share of the measured GEMM rate to the log lines.
+
+    Args:
+        model: What trains.
+        batches: Its data.
+    """
+
+    def __init__(self, model: nn.Module, batches: TokenBudgetBatches | WordBatches) -> None:
+        self.batches = batches
+        self.flops = step_flops(model, batches) if isinstance(model, AlignmentModel) else None
+        self.gemm_rate: float | None = None
+        self.last: tuple[float, int] | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Measure the device, and note where the first interval starts."""
+        if self.flops is not None:
+            self.gemm_rate = gemm_rate(args.device, torch.bfloat16 if args.bf16 else torch.float32)
+            distributed.log(f"this device multiplies at {self.gemm_rate / 1e9:.0f} GFLOP/s")
+        self.last = (time.monotonic(), state.global_step)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Log the line with the interval's speed."""
+        logs = kwargs.get("logs") or {}
+        if self.last is None or "loss" not in logs:
+            return
+        now, step = time.monotonic(), state.global_step
+        steps = (step - self.last[1]) / max(now - self.last[0], 1e-9)
+        self.last = (now, step)
+        rate = steps * distributed.world_size()
+        share = ""
+        if self.flops is not None and self.gemm_rate is not None:
+            share = f", {steps * self.flops / self.gemm_rate:.0%} of the GEMM rate"
+        distributed.log(
+            f"step {step}: loss {float(logs['loss']):.3f} nats/token, "
+            f"{rate * self.batches.rows_per_batch:.1f} sentences/s, "
+            f"{rate * self.batches.tokens_per_batch:.0f} tokens/s{share}, "
+            f"lr {logs['learning_rate']:.2g}"
+        )
+
+
+def step_flops(model: AlignmentModel, batches: TokenBudgetBatches | WordBatches) -> float:
+    """Floating-point operations a training step cannot do without, on average.
+
+    Two for each weight of the layers and position forward, and two more for the gradient with
+    respect to its input; the same for the output head at target positions. A LoRA's own products,
+    attention scores and everything element-wise count as overhead.
+    """
+    decoder, head = model.base.get_decoder(), model.base.get_output_embeddings()
+    weights = sum(
+        module.in_features * module.out_features
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.Linear) and "lora_" not in name
+    )
+    targets = batches.tokens_per_batch
+    positions = targets + batches.rows_per_batch * (model.prompt.length - 1)
+    return 4.0 * (weights * positions + head.weight.numel() * targets)
+
+
+def gemm_rate(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
+    """Floating-point operations per second of a large matrix product, best of five."""
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):
+        _synchronize(device)
+        start = time.perf_counter()
+        left @ right
+        _synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
