@@ -74,7 +74,8 @@ def step_flops(model: AlignmentModel, batches: TokenBudgetBatches | WordBatches)
     )
     targets = batches.tokens_per_batch
     positions = targets + batches.rows_per_batch * (model.prompt.length - 1)
-    return 4.0 * (weights * positions + head.weight.numel() * targets)
+    operations: float = 4 * (weights * positions + head.weight.numel() * targets)
+    return operations
 
 
 def gemm_rate(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:

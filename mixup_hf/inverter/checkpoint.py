@@ -95,7 +95,12 @@ class AlignerConfig(PreTrainedConfig):
         _checks.at_least("projector_width", projector_width, 1)
         _checks.at_least("num_hints", num_hints, 0)
         if num_hints:
-            _checks.at_least("lexicon_words", lexicon_words, num_hints)
+            _checks.at_least(
+                "lexicon_words",
+                lexicon_words,
+                num_hints,
+                "The sentences share too few words for so many hints: give more of them.",
+            )
         self.encoder = encoder
         self.encoder_revision = encoder_revision
         self.encoder_fingerprint = encoder_fingerprint
