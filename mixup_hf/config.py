@@ -72,13 +72,44 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class TaskConfig:
+    """Stage 2: labelled texts, the encoder's warm-up on them, and what is mixed in."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    file: str = field(metadata=_help("Labelled texts: csv, jsonl or parquet. Training rows only."))
+    text_column: str = field(default="text", metadata=_help("Column that holds the text."))
+    label_column: str = field(default="label", metadata=_help("Column that holds the label."))
+    max_length: int = field(default=128, metadata=_help("Longest text, in tokens."))
+    warm_up_epochs: float = field(default=3.0, metadata=_help("Passes of the supervised warm-up."))
+    warm_up_lr: float = field(default=5e-5, metadata=_help("Its peak learning rate."))
+    warm_up_batch_size: int = field(default=16, metadata=_help("Its rows per step and process."))
+    unlabelled_share: float = field(
+        default=0.5, metadata=_help("Share of `data` among the refinement's texts, [0, 1).")
+    )
+
+    def __post_init__(self) -> None:
+        _checks.at_least("task.max_length", self.max_length, 4)
+        _checks.positive("task.warm_up_epochs", self.warm_up_epochs)
+        _checks.positive("task.warm_up_lr", self.warm_up_lr)
+        _checks.at_least("task.warm_up_batch_size", self.warm_up_batch_size, 1)
+        _checks.in_range("task.unlabelled_share", self.unlabelled_share, 0.0, 0.99)
+
+
+@dataclass(frozen=True)
 class AlignConfig:
-    """Stage-1 alignment: which encoder and LLM, on which sentences, how large, how long."""
+    """Alignment: which encoder and LLM, on which sentences, how large, how long."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
     data: str = field(metadata=_help("Text file (.txt, .gz), a folder of them, or a Hub id."))
     output_dir: str = field(metadata=_help("Where checkpoints and the aligner are written."))
+    cache_dir: str | None = field(
+        default=None, metadata=_help("Where embeddings are kept; default: output_dir/cache.")
+    )
+    task: TaskConfig | None = field(
+        default=None, metadata=_help("Stage 2: refine `start_from` for labelled texts.")
+    )
     text_column: str = field(default="text", metadata=_help("Column of a Hub data set."))
     max_sentences: int = field(default=200_000, metadata=_help("How many sentences to read."))
     min_words: int = field(default=4, metadata=_help("Shortest sentence, in words."))
@@ -106,20 +137,20 @@ class AlignConfig:
         default=None, metadata=_help("Aligner to go on from: embedded, a folder, or a Hub id.")
     )
     num_soft_tokens: int = field(default=4, metadata=_help("K, soft tokens per embedding."))
-    projector_width: int = field(default=1536, metadata=_help("Hidden width of the projector."))
+    projector_width: int = field(default=1024, metadata=_help("Hidden width of the projector."))
     num_hints: int = field(
-        default=12, metadata=_help("M, words offered before the soft tokens; 0 for none.")
+        default=16, metadata=_help("M, words offered before the soft tokens; 0 for none.")
     )
     lexicon_sentences: int = field(
         default=300_000, metadata=_help("Further sentences, for the lexicon only.")
     )
     lexicon_epochs: int = field(default=2, metadata=_help("Passes over them, time permitting."))
-    lexicon_words: int = field(default=20_000, metadata=_help("Most words the lexicon knows."))
+    lexicon_words: int = field(default=18_000, metadata=_help("Most words the lexicon knows."))
     lexicon_common: int = field(
         default=60, metadata=_help("The most frequent words, which are never hints.")
     )
     lexicon_width: int = field(default=1024, metadata=_help("Hidden width of the lexicon."))
-    lexicon_rank: int = field(default=256, metadata=_help("Rank of its output layer."))
+    lexicon_rank: int = field(default=224, metadata=_help("Rank of its output layer."))
     prompt_prefix: str = field(default="", metadata=_help("Text before the soft tokens."))
     prompt_suffix: str = field(default="", metadata=_help("Text after the soft tokens."))
     prompt_chat: bool = field(
@@ -136,7 +167,7 @@ class AlignConfig:
     lora_layers: float = field(
         default=1.0, metadata=_help("Share of the LLM's layers with a LoRA, from the top.")
     )
-    batch_tokens: int = field(default=640, metadata=_help("Positions per batch and process."))
+    batch_tokens: int = field(default=1200, metadata=_help("Positions per batch and process."))
     max_grad_norm: float = field(default=1.0, metadata=_help("Gradient clipping."))
     bf16: bool = field(default=True, metadata=_help("Train under bf16 autocast."))
     log_steps: int = field(default=50, metadata=_help("Steps between log lines."))
@@ -154,12 +185,13 @@ class AlignConfig:
                 name="0-lexicon",
                 train_lexicon=True,
                 train_projector=False,
-                minutes=8.0,
+                minutes=15.0,
                 projector_lr=2e-3,
                 decay_share=1.0,
             ),
-            StageConfig(name="1a-projector", minutes=2.0, warmup_steps=20, decay_share=0.0),
-            StageConfig(name="1b-lora", train_lora=True, minutes=86.0),
+            StageConfig(
+                name="1b-lora", train_lora=True, minutes=76.0, warmup_steps=30, decay_share=0.5
+            ),
         ),
         metadata=_help("The stages, in order."),
     )
@@ -191,6 +223,11 @@ class AlignConfig:
         _checks.in_range("mix_share", self.mix_share, 0.0, 1.0)
         _checks.positive("lora_layers", self.lora_layers)
         _checks.in_range("lora_layers", self.lora_layers, 0.0, 1.0)
+        if self.task is not None and self.start_from is None:
+            raise ValueError(
+                "`task` refines an aligner that exists. Set `start_from` (embedded, a folder or a "
+                "Hub id), or leave `task` out."
+            )
         self._check_lexicon()
 
     def _check_lexicon(self) -> None:
@@ -207,7 +244,7 @@ class AlignConfig:
         if trained and not self.num_hints:
             raise ValueError(
                 f"Stage {trained[0]!r} trains a lexicon, but `num_hints` = 0 never asks it. "
-                "Leave the stage out, or set `num_hints` (12 is a good number)."
+                "Leave the stage out, or set `num_hints` (16 is a good number)."
             )
         if self.num_hints:
             _checks.at_least("lexicon_sentences", self.lexicon_sentences, 1)

@@ -51,13 +51,20 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "hooks": ("collator",),
     "callback": ("collator", "hooks"),
     "plugin": ("callback", "collator"),
-    "align": ("align.train",),
+    "align": ("align.data", "align.fidelity", "align.train"),
     "align.objective": ("align.data",),
     "align.fidelity": ("align.text_scores",),
-    "align.session": ("align.data", "align.objective"),
+    "align.session": ("align.data", "align.objective", "align.warmup", "tables"),
+    "align.warmup": ("tables",),
     "align.speed": ("align.data", "align.objective"),
     "align.stages": ("align.data", "align.objective", "align.speed"),
-    "align.train": ("align.fidelity", "align.session", "align.stages", "align.text_scores"),
+    "align.train": (
+        "align.data",
+        "align.fidelity",
+        "align.session",
+        "align.stages",
+        "align.text_scores",
+    ),
     "finetuning": ("tables",),
 }
 # Commands are the outermost edge: they may use all of their layer.

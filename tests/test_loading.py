@@ -73,7 +73,7 @@ def test_scientific_notation_is_a_number_where_a_number_is_expected(
     write: Callable[..., Path],
 ) -> None:
     # YAML 1.1 reads 1e-3, which has no point, as a string.
-    path = write("data: d\noutput_dir: o\nstages:\n- {name: a, projector_lr: 1e-3}\n")
+    path = write("data: d\noutput_dir: o\nnum_hints: 0\nstages:\n- {name: a, projector_lr: 1e-3}\n")
     assert load_config(AlignConfig, path).stages[0].projector_lr == 1e-3
     assert load_config(AlignConfig, path, ["--max_grad_norm", "1e-2"]).max_grad_norm == 1e-2
     assert finetune("--mixup.temperature", "5e-1").mixup.temperature == 0.5
@@ -186,6 +186,18 @@ def test_a_value_that_breaks_its_rule_is_refused_before_anything_is_loaded(
         ({"stages": [{"name": "a", "minutes": 0}]}, "`stages.minutes` must be greater"),
         ({"stages": [{"name": "a", "decay_share": 2}]}, "`stages.decay_share` must lie"),
         ({"stages": [{"name": "a"}, {"name": "a"}]}, "stages"),
+        ({"stages": [{"name": "a"}]}, "`num_hints` = 16 needs a lexicon"),
+        ({"stages": [{"name": "a", "train_lexicon": True}]}, "a stage of its own"),
+        ({"num_hints": 0}, "`num_hints` = 0 never asks it"),
+        ({"lexicon_words": 70}, "`lexicon_words` must be at least 76"),
+        ({"task": {"file": "train.csv"}}, "`task` refines an aligner that exists"),
+        (
+            {"start_from": "embedded", "task": {"file": "t.csv", "unlabelled_share": 1}},
+            "`task.unlabelled_share` must lie",
+        ),
+        ({"lora_layers": 0}, "`lora_layers` must be greater"),
+        ({"mix_share": 1.5}, "`mix_share` must lie"),
+        ({"quantization": "8bit"}, "`quantization`"),
         ({"pooling": "max"}, "`pooling` must be one of"),
         ({"base_grid": "int8"}, "`base_grid` must be one of"),
         ({"num_soft_tokens": 0}, "`num_soft_tokens` must be at least 1"),
@@ -284,7 +296,9 @@ def test_the_recipes_configs_are_valid(path: Path) -> None:
 
 def test_the_minutes_of_all_stages_are_scaled_to_fit() -> None:
     stages = [{"name": "a", "minutes": 10}, {"name": "b", "minutes": 30, "train_lora": True}]
-    config = build_config(AlignConfig, ALIGN | {"stages": stages, "max_minutes": 20})
+    config = build_config(
+        AlignConfig, ALIGN | {"num_hints": 0, "stages": stages, "max_minutes": 20}
+    )
     assert [config.stage_minutes(stage) for stage in config.stages] == [5, 15]
-    free = build_config(AlignConfig, ALIGN | {"stages": stages})
+    free = build_config(AlignConfig, ALIGN | {"num_hints": 0, "stages": stages})
     assert [free.stage_minutes(stage) for stage in free.stages] == [10, 30]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mixup_hf.align.data import read_sentences
+from mixup_hf.align.fidelity import Fidelity, measure_fidelity
 from mixup_hf.align.train import align
 
-__all__ = ["align"]
+__all__ = ["Fidelity", "align", "measure_fidelity", "read_sentences"]

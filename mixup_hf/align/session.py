@@ -17,7 +17,8 @@ from mixup_hf.align.data import (
     read_sentences,
 )
 from mixup_hf.align.objective import AlignmentModel
-from mixup_hf.config import AlignConfig
+from mixup_hf.align.warmup import warm_up
+from mixup_hf.config import AlignConfig, TaskConfig
 from mixup_hf.encoders import FrozenEncoder
 from mixup_hf.inverter.checkpoint import (
     LORA_FOLDER,
@@ -32,6 +33,7 @@ from mixup_hf.inverter.model import aligner_folder
 from mixup_hf.inverter.prompting import SoftPrompt, end_ids, input_rms, prompt_texts
 from mixup_hf.inverter.quantization import load_llm
 from mixup_hf.inverter.sources import resolve
+from mixup_hf.tables import LabelledTexts, read_table
 
 
 class Session:
@@ -57,8 +59,11 @@ class Session:
         if self._loaded is not None:
             check_partner("encoder", self._loaded.config.encoder_fingerprint, self.encoder_source)
             check_partner("LLM", self._loaded.config.llm_fingerprint, self.llm_source)
+        task = None if config.task is None else read_task(config.task)
+        if task is not None:
+            self._warm_up(task)
         self._load_partners()
-        self._read_data()
+        self._read_data(task)
         torch.manual_seed(config.seed)
         self.aligner = self._loaded or self._new_aligner()
         self.model = AlignmentModel(
@@ -98,6 +103,23 @@ class Session:
         weights = saved / LORA_FOLDER / "adapter_model.safetensors"
         if weights.is_file():
             set_peft_model_state_dict(self.model.llm, load_file(weights))
+
+    def _warm_up(self, task: LabelledTexts) -> None:
+        """From here on, the encoder is the one that has seen the task."""
+        config = self.config
+        assert config.task is not None and self._loaded is not None  # the config's promise
+        folder = warm_up(
+            self.encoder_source,
+            task,
+            config.task,
+            Path(config.output_dir) / "encoder",
+            seed=config.seed,
+            use_cpu=config.use_cpu,
+        )
+        self.encoder_source = resolve(str(folder))
+        self._loaded.config.encoder = str(folder)
+        self._loaded.config.encoder_revision = None
+        self._loaded.config.encoder_fingerprint = fingerprint(self.encoder_source)
 
     def _load_partners(self) -> None:
         config = self.config
@@ -159,8 +181,11 @@ class Session:
             )
         return aligner
 
-    def _read_data(self) -> None:
-        """Held-out sentences first, then those for generation, then those for the lexicon."""
+    def _read_data(self, task: LabelledTexts | None) -> None:
+        """Held-out sentences first, then those for generation, then those for the lexicon.
+
+        With a task, its texts take the place of most that are for generation.
+        """
         config = self.config
         extra = config.lexicon_sentences if config.trains_lexicon else 0
         sentences = read_sentences(
@@ -176,6 +201,9 @@ class Session:
         share = config.max_sentences / (config.max_sentences + extra)
         cut = min(config.max_sentences - config.holdout, max(1, round(share * len(rest))))
         self.sentences = rest[:cut]
+        if task is not None and config.task is not None:
+            share = config.task.unlabelled_share
+            self.sentences = task.texts + rest[: min(cut, round(len(task) * share / (1 - share)))]
         self.embeddings = self._embed(self.sentences)
         self.words: WordBatches | None = None
         if config.trains_lexicon:
@@ -191,13 +219,18 @@ class Session:
 
     def _embed(self, sentences: list[str]) -> np.ndarray:
         encoder_fingerprint = fingerprint(self.encoder_source)
-        cache = Path(self.config.output_dir) / "cache"
+        cache = Path(self.config.cache_dir or Path(self.config.output_dir) / "cache")
         if distributed.is_main_process():
             # In bf16 an embedding keeps a cosine of 0.9999 to itself, at 1.6 times the speed.
             with torch.autocast(self.device.type, torch.bfloat16, self.config.bf16):
                 cached_embeddings(sentences, self.encoder, encoder_fingerprint, cache)
         distributed.wait_for_everyone()
         return cached_embeddings(sentences, self.encoder, encoder_fingerprint, cache)
+
+
+def read_task(config: TaskConfig) -> LabelledTexts:
+    """The labelled texts of stage 2."""
+    return read_table(config.file, config.text_column, config.label_column)
 
 
 def _upper_layers(llm: Any, share: float) -> list[int] | None:

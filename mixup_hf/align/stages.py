@@ -3,9 +3,11 @@
 Stage 0 (ours): a bag-of-words loss teaches the lexicon which words an embedding speaks of, from
 unlabelled text. Only the lexicon learns; the LLM is not run at all.
 
-Stage 1 (arXiv 2601.21543): `L_GEN` on unlabelled text. The encoder and the LLM are frozen. First
-the projector alone (1a), then the projector with a LoRA on the LLM (1b): a small LLM cannot read a
-foreign embedding well while it is fully frozen.
+Stage 1 (arXiv 2601.21543): `L_GEN` on unlabelled text. The encoder and the LLM are frozen. The
+projector alone (1a) or together with a LoRA on the LLM (1b): a small LLM cannot read a foreign
+embedding well while it is fully frozen. Stage 2: the same on the task's labelled texts, embedded by
+an encoder that has been warmed up on them (`warmup`). Stage 3: a short refresh of the projector
+while the encoder goes on learning.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
@@ -29,7 +32,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from mixup_hf import distributed
-from mixup_hf.align.data import TokenBudgetBatches, WordBatches, unwrap
+from mixup_hf.align.data import IGNORED, TokenBudgetBatches, WordBatches, unwrap
 from mixup_hf.align.objective import AlignmentModel, LexiconModel
 from mixup_hf.align.speed import Throughput
 from mixup_hf.config import AlignConfig, StageConfig
@@ -44,7 +47,7 @@ def train_lexicon(
     config: AlignConfig,
     stage: StageConfig,
     callbacks: list[TrainerCallback],
-) -> None:
+) -> int:
     """Stage 0: the lexicon learns the words of sentences from their embeddings.
 
     Frozen: everything else; the LLM is not run. Loss: softmax over words. Data: sentences that no
@@ -53,8 +56,9 @@ def train_lexicon(
     model = LexiconModel(lexicon.requires_grad_(True))
     groups = [{"params": list(lexicon.parameters()), "lr": stage.projector_lr}]
     steps = min(stage.max_steps, config.lexicon_epochs * len(batches))
-    _train(model, batches, config, replace(stage, max_steps=steps), groups, callbacks)
+    done = _train(model, batches, config, replace(stage, max_steps=steps), groups, callbacks)
     lexicon.requires_grad_(False)
+    return done
 
 
 def train_generation(
@@ -63,14 +67,77 @@ def train_generation(
     config: AlignConfig,
     stage: StageConfig,
     callbacks: list[TrainerCallback],
-) -> None:
-    """Stages 1a and 1b: projector and LoRA learn to say the sentence an embedding came from.
+) -> int:
+    """Stages 1a, 1b and 2: projector and LoRA learn to say the sentence an embedding came from.
 
     Frozen: the encoder (its embeddings come in ready-made), the LLM's own weights, the lexicon, and
     whichever of projector and LoRA the stage does not name. Loss: `L_GEN`. Data: `batches`.
     """
     _set_trainable(model, stage)
-    _train(model, batches, config, stage, _parameter_groups(model, stage), callbacks)
+    groups = _parameter_groups(model, stage)
+    return _train(model, batches, config, stage, groups, callbacks)
+
+
+def refresh(
+    model: AlignmentModel,
+    batches: TokenBudgetBatches,
+    *,
+    steps: int,
+    learning_rate: float = 3e-4,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Stage 3: bring the projector back to an encoder that has moved on during training.
+
+    Frozen: everything but what makes the prompt (projector, rank and sureness of the hints). Loss:
+    `L_GEN`. Data: the task's texts, embedded by the encoder as it is now. It is a plain loop, for
+    it runs inside another Trainer's loop; every process does the same steps.
+
+    Args:
+        model: The inverter's prompt and LLM.
+        batches: The texts.
+        steps: Optimiser steps.
+        learning_rate: Constant.
+        seed: Which batch when.
+
+    Returns:
+        `L_GEN` over all batches before and after, in nats per token: their difference is how stale
+        the aligner was.
+    """
+    _set_trainable(model, StageConfig(name="3-refresh"))
+    trained = [value for value in model.parameters() if value.requires_grad]
+    optimizer = AdamW(trained, lr=learning_rate, weight_decay=0.0)
+    before = generation_loss(model, batches)
+    rng = distributed.counter_rng(seed)
+    for _ in range(steps):
+        item = batches[int(rng.integers(len(batches)))]
+        loss = model(**_to_device(item, model))["loss"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    for value in trained:
+        value.requires_grad_(False)
+    return before, generation_loss(model, batches)
+
+
+@torch.no_grad()
+def generation_loss(model: AlignmentModel, batches: TokenBudgetBatches) -> float:
+    """`L_GEN` over all batches, in nats per token, without noise or mixing."""
+    was_training = model.training
+    model.eval()
+    total, count = 0.0, 0
+    for index in range(len(batches)):
+        item = _to_device(batches[index], model)
+        targets = int((item["labels"] != IGNORED).sum())
+        total += float(model(**item)["loss"]) * targets
+        count += targets
+    model.train(was_training)
+    return total / count
+
+
+def _to_device(item: dict[str, Tensor], model: AlignmentModel) -> dict[str, Tensor]:
+    device = model.prompt.projector.gain.device
+    return {name: value.to(device) for name, value in item.items()}
 
 
 def _train(
@@ -80,8 +147,8 @@ def _train(
     stage: StageConfig,
     groups: list[dict[str, Any]],
     callbacks: list[TrainerCallback],
-) -> None:
-    """Train one stage by its clock, or go on from its last checkpoint."""
+) -> int:
+    """Train one stage by its clock, or go on from its last checkpoint; returns its steps."""
     folder = Path(config.output_dir) / stage.name
     folder.mkdir(parents=True, exist_ok=True)
     clock = StageClock(config.stage_minutes(stage), stage)
@@ -95,6 +162,7 @@ def _train(
         callbacks=[clock, Throughput(model, batches), *callbacks],
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
+    return int(trainer.state.global_step)
 
 
 class StageClock(TrainerCallback):

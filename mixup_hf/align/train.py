@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mixup_hf import distributed
 from mixup_hf.align import fidelity, text_scores
+from mixup_hf.align.data import TokenBudgetBatches
 from mixup_hf.align.session import Session
-from mixup_hf.align.stages import train_generation, train_lexicon
+from mixup_hf.align.stages import generation_loss, train_generation, train_lexicon
 from mixup_hf.config import AlignConfig, StageConfig
 from mixup_hf.inverter.checkpoint import save_checkpoint
 from mixup_hf.inverter.generation import DecodeSettings, decode
@@ -40,10 +42,11 @@ def align(config: AlignConfig) -> Path:
             distributed.log(f"stage {stage.name} is finished already")
             continue
         distributed.log(f"stage {stage.name}: {config.stage_minutes(stage):.0f} minutes")
-        _run(session, stage)
+        steps = _run(session, stage)
         session.save_trained(output / stage.name)
         if distributed.is_main_process():
-            finished.write_text(json.dumps(reconstruct(session), indent=2))
+            result = reconstruct(session) | {"steps": steps}
+            finished.write_text(json.dumps(result, indent=2))
         distributed.wait_for_everyone()
     folder = output / "aligner"
     if distributed.is_main_process():
@@ -52,13 +55,15 @@ def align(config: AlignConfig) -> Path:
     return folder
 
 
-def _run(session: Session, stage: StageConfig) -> None:
+def _run(session: Session, stage: StageConfig) -> int:
+    """Train one stage; returns its optimiser steps."""
     aligner, words = session.aligner, session.words
     if stage.train_lexicon:
         assert words is not None and aligner.hints is not None  # the config's promise
-        train_lexicon(aligner.hints.lexicon, words, session.config, stage, [])
-    else:
-        train_generation(session.model, session.batches, session.config, stage, [HeldOut(session)])
+        return train_lexicon(aligner.hints.lexicon, words, session.config, stage, [])
+    return train_generation(
+        session.model, session.batches, session.config, stage, [HeldOut(session)]
+    )
 
 
 def reconstruct(session: Session) -> dict[str, Any]:
@@ -78,10 +83,26 @@ def reconstruct(session: Session) -> dict[str, Any]:
     session.model.train(was_training)
     texts = [text.strip() or "." for text in session.tokenizer.batch_decode(tokens)]
     return {
+        "loss": held_out_loss(session, sources, embeddings),
         "cosine": fidelity.mean_cosine(session.encoder.encode(texts), embeddings),
         "token_f1": text_scores.mean_token_f1(texts, sources),
         "samples": list(zip(sources[:5], texts[:5], strict=True)),
     }
+
+
+def held_out_loss(session: Session, sentences: list[str], embeddings: Tensor) -> float:
+    """`L_GEN` of held-out sentences, in nats per token."""
+    batches = TokenBudgetBatches(
+        sentences,
+        embeddings.numpy(),
+        session.tokenizer,
+        prompt_length=session.model.prompt.length,
+        batch_tokens=session.config.batch_tokens,
+        end_id=int(session.tokenizer.eos_token_id),
+        seed=0,
+    )
+    with torch.autocast(session.device.type, torch.bfloat16, session.config.bf16):
+        return generation_loss(session.model, batches)
 
 
 def _card(session: Session, output: Path) -> ModelCard:
@@ -89,12 +110,14 @@ def _card(session: Session, output: Path) -> ModelCard:
     config = session.config
     last = json.loads((output / config.stages[-1].name / "finished.json").read_text())
     samples = last.pop("samples")
+    steps = last.pop("steps")
     stages = ", ".join(
         f"{each.name} {config.stage_minutes(each):.0f} min" for each in config.stages
     )
     training = {
         "data": f"{session.batches.num_sentences} sentences of {config.data}",
         "stages": stages,
+        "steps of the last stage": steps,
         "batch": f"{config.batch_tokens} positions per process",
         "processes": distributed.world_size(),
         "seed": config.seed,
@@ -128,6 +151,6 @@ class HeldOut(TrainerCallback):
         result = reconstruct(self.session)
         lines = [f"    {source!r} -> {text!r}" for source, text in result["samples"]]
         distributed.log(
-            f"step {state.global_step}: held-out cosine {result['cosine']:.3f}, "
-            f"token F1 {result['token_f1']:.3f}\n" + "\n".join(lines)
+            f"step {state.global_step}: held-out loss {result['loss']:.3f}, "
+            f"cosine {result['cosine']:.3f}, token F1 {result['token_f1']:.3f}\n" + "\n".join(lines)
         )

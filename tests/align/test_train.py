@@ -7,67 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from aligning import make_config, save_partners
 from safetensors.torch import load_file
-from tiny import make_encoder, make_llm, make_rows, word_tokenizer
 
 from mixup_hf import Inverter
 from mixup_hf.align import stages
 from mixup_hf.align.train import align
-from mixup_hf.config import AlignConfig, StageConfig
-
-STEPS = 8
-LEXICON_STAGE = StageConfig(
-    name="0-lexicon",
-    train_lexicon=True,
-    train_projector=False,
-    max_steps=2,
-    warmup_steps=0,
-    projector_lr=0.01,
-)
+from mixup_hf.config import StageConfig
 
 
 @pytest.fixture
 def partners(tmp_path: Path) -> dict[str, str]:
-    encoder, llm = make_encoder(), make_llm()
-    encoder.model.save_pretrained(tmp_path / "encoder")
-    encoder.tokenizer.save_pretrained(tmp_path / "encoder")
-    llm.save_pretrained(tmp_path / "llm")
-    word_tokenizer(classifier=False).save_pretrained(tmp_path / "llm")
-    sentences, _ = make_rows(80)
-    data = tmp_path / "sentences.txt"
-    data.write_text("\n".join(sentences))
-    return {"encoder": str(tmp_path / "encoder"), "llm": str(tmp_path / "llm"), "data": str(data)}
-
-
-def make_config(partners: dict[str, str], output: Path, **settings: Any) -> AlignConfig:
-    defaults: dict[str, Any] = {
-        "output_dir": str(output),
-        "min_words": 2,
-        "max_words": 8,
-        "holdout": 8,
-        "eval_sentences": 4,
-        "eval_steps": 4,
-        "save_steps": 3,
-        "log_steps": 1,
-        "batch_tokens": 128,
-        "projector_width": 24,
-        "num_soft_tokens": 2,
-        "lora_r": 2,
-        "num_hints": 3,
-        "lexicon_sentences": 40,
-        "lexicon_common": 2,
-        "lexicon_width": 16,
-        "lexicon_rank": 8,
-        "bf16": False,
-        "use_cpu": True,
-        "max_sentences": 40,
-        "stages": (
-            LEXICON_STAGE,
-            StageConfig(name="a", max_steps=STEPS, warmup_steps=1, projector_lr=0.01),
-            StageConfig(name="b", max_steps=STEPS, warmup_steps=1, train_lora=True, lora_lr=0.01),
-        ),
-    }
-    return AlignConfig(**(partners | defaults | settings))
+    return save_partners(tmp_path)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -81,7 +32,7 @@ def test_training_makes_an_aligner_that_loads_and_decodes(
     caplog.set_level("INFO", logger="mixup_hf")
     folder = align(make_config(partners, tmp_path / "run"))
     losses = [
-        float(line.split("loss ")[1].split()[0]) for line in caplog.messages if "loss " in line
+        float(line.split("loss ")[1].split()[0]) for line in caplog.messages if "nats/token" in line
     ]
     lexicon, generation = losses[:2], losses[2:]
     assert lexicon[-1] < lexicon[0]

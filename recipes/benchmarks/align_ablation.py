@@ -1,0 +1,126 @@
+"""What each choice in an aligner's design is worth: one change at a time, the same time for each.
+
+    python recipes/benchmarks/align_ablation.py --data sentences.txt --heldout heldout.txt \
+        --output_dir runs/ablation --minutes 1.5
+
+Every arm differs from `default` in the keys its line names. An arm that has finished is not run
+again, so a stopped run goes on. Prints a Markdown table and writes ablation.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from mixup_hf import AlignConfig, Inverter, load_config
+from mixup_hf.align import align, measure_fidelity, read_sentences
+
+LEXICON = {
+    "name": "0-lexicon",
+    "train_lexicon": True,
+    "train_projector": False,
+    "projector_lr": 2e-3,
+    "decay_share": 1.0,
+    "minutes": 5.0,
+}
+TOGETHER = [{"name": "1b-lora", "train_lora": True, "warmup_steps": 10}]
+IN_TURN = [
+    {"name": "1a-projector", "warmup_steps": 10},
+    {"name": "1b-lora", "train_lora": True, "train_projector": False, "warmup_steps": 10},
+]
+ARMS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "K = 1": {"num_soft_tokens": 1},
+    "K = 8": {"num_soft_tokens": 8},
+    "no hints": {"num_hints": 0},
+    "8 hints": {"num_hints": 8},
+    "projector only": {"stages": [{"name": "1a-projector", "warmup_steps": 10}]},
+    "projector, then LoRA": {"stages": IN_TURN},
+    "no hints; projector, then LoRA": {"num_hints": 0, "stages": IN_TURN},
+    "LoRA in the upper half": {"lora_layers": 0.5},
+    "projector width 256": {"projector_width": 256},
+    "chat prompt": {"prompt_chat": True, "prompt_prefix": "Write one sentence about: "},
+    "raw embeddings": {"normalize": False},
+    "bf16 base": {"base_grid": None},
+    "noise 0.3": {"noise": 0.3},
+    "neighbour mixes 0.3": {"mix_share": 0.3},
+}
+
+
+def main() -> None:
+    """Run the arms that are left, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--heldout", required=True)
+    parser.add_argument("--output_dir", required=True, type=Path)
+    parser.add_argument("--minutes", type=float, default=1.5, help="of generation, for each arm")
+    parser.add_argument("--sentences", type=int, default=6_000)
+    parser.add_argument("--lexicon_sentences", type=int, default=60_000)
+    parser.add_argument("--measured", type=int, default=64, help="held-out sentences")
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    results = options.output_dir / "ablation.json"
+    rows: dict[str, Any] = json.loads(results.read_text()) if results.is_file() else {}
+    for name in options.arms:
+        if name not in rows:
+            rows[name] = run(name, options)
+            results.write_text(json.dumps(rows, indent=2) + "\n")
+    print(table(rows))
+
+
+def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train one arm and measure it."""
+    changes = dict(ARMS[name])
+    folder = options.output_dir / "".join(c if c.isalnum() else "-" for c in name)
+    stages = changes.pop("stages", TOGETHER)
+    timed = [{**stage, "minutes": options.minutes / len(stages)} for stage in stages]
+    if changes.get("num_hints", 1):
+        timed = [LEXICON, *timed]
+    content: dict[str, Any] = {
+        "data": options.data,
+        "output_dir": str(folder),
+        "cache_dir": str(options.output_dir / "cache"),
+        "max_sentences": options.sentences,
+        "lexicon_sentences": options.lexicon_sentences,
+        "lexicon_epochs": 3,
+        "eval_steps": 1_000_000,
+        "save_steps": 1_000_000,
+        "eval_sentences": options.measured,
+        "stages": timed,
+    }
+    words = [word for key, value in (content | changes).items() for word in as_words(key, value)]
+    aligner = align(load_config(AlignConfig, None, words))
+    finished = json.loads((folder / timed[-1]["name"] / "finished.json").read_text())
+    heldout = read_sentences(
+        options.heldout, text_column="text", min_words=4, max_words=20, limit=options.measured
+    )
+    found = measure_fidelity(Inverter.from_pretrained(aligner), heldout, num_pairs=16)
+    return {
+        "steps": finished["steps"],
+        "loss": finished["loss"],
+        **{key: found.overall[key].value for key in ("cosine", "token_f1", "bleu")},
+        **{key: found.control[key].value for key in ("spearman", "slope", "mix_cosine")},
+    }
+
+
+def as_words(key: str, value: Any) -> tuple[str, str]:
+    """A key and a value as they would stand on the command line."""
+    return f"--{key}", json.dumps(value)
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    columns = list(next(iter(rows.values())))
+    lines = ["| arm | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in rows.items():
+        lines.append(f"| {name} | " + " | ".join(f"{row[key]:.4g}" for key in columns) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
