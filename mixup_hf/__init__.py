@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mixup_hf.config import AlignConfig, FinetuneConfig, MixupConfig
     from mixup_hf.finetuning import finetune
     from mixup_hf.inverter.model import Inverter
+    from mixup_hf.inverter.sources import fetch_embedded
     from mixup_hf.loading import load_config
     from mixup_hf.losses import soft_cross_entropy
     from mixup_hf.plugin import InversedMixup
@@ -33,6 +34,7 @@ __all__ = [
     "MixupCollator",
     "MixupConfig",
     "MixupPool",
+    "fetch_embedded",
     "finetune",
     "load_config",
     "parse_weights",
@@ -49,6 +51,7 @@ _HOMES = {
     "MixupCollator": "collator",
     "MixupConfig": "config",
     "MixupPool": "pool",
+    "fetch_embedded": "inverter.sources",
     "finetune": "finetuning",
     "load_config": "loading",
     "parse_weights": "weights",

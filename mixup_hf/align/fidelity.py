@@ -18,7 +18,6 @@ from mixup_hf.mixing import linear
 
 _LAMS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MIDDLE = (0.25, 0.5, 0.75)
-_CROSS_TOPIC = 0.3  # pairs with a cosine below it have little to do with each other
 _LENGTHS = ((1, 7), (8, 12), (13, 20), (21, 1_000))  # buckets, in words
 _RESAMPLES = 500
 
@@ -281,23 +280,15 @@ def _decoding(num_candidates: int, seed: int) -> dict[str, Any]:
 
 
 def _cross_topic_pairs(embeddings: Tensor, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Random pairs (count, 2) with a cosine below `_CROSS_TOPIC`, as far as a bounded search goes.
+    """Pairs (count, 2) with little to do with each other: each the least alike of four random ones.
 
-    Raises:
-        ValueError: The sentences are too much alike for that many pairs.
+    A bound on the cosine would mean another thing for every encoder.
     """
-    vectors = F.normalize(embeddings, dim=-1)
-    pairs: list[tuple[int, int]] = []
-    for _ in range(200 * count):
-        first, second = rng.choice(len(vectors), size=2, replace=False)
-        if float(vectors[first] @ vectors[second]) < _CROSS_TOPIC:
-            pairs.append((int(first), int(second)))
-        if len(pairs) == count:
-            return np.array(pairs)
-    raise ValueError(
-        f"`sentences` must hold pairs with a cosine below {_CROSS_TOPIC} for the lambda-recovery, "
-        f"but {200 * count} draws found {len(pairs)} of {count}. Give sentences on more topics."
-    )
+    vectors = F.normalize(embeddings, dim=-1).numpy()
+    pairs = np.stack([rng.choice(len(vectors), size=2, replace=False) for _ in range(4 * count)])
+    alike = (vectors[pairs[:, 0]] * vectors[pairs[:, 1]]).sum(-1).reshape(count, 4)
+    chosen: np.ndarray = pairs.reshape(count, 4, 2)[np.arange(count), alike.argmin(1)]
+    return chosen
 
 
 def _distinct(inverter: RoundTrip, embeddings: Tensor, seed: int, count: int = 200) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mixup_hf.cli.finetune import print_keys
+from mixup_hf.cli.finetune import config_and_overrides, print_keys
 from mixup_hf.config import AlignConfig, FidelityConfig
 from mixup_hf.loading import load_config
 
@@ -38,18 +38,19 @@ def command(
     if keys:
         print_keys(console, AlignConfig if evaluate is None else FidelityConfig)
         return
+    path, overrides = config_and_overrides(config, context.args)
     if evaluate is not None:
-        _evaluate(console, evaluate, context.args)
+        _evaluate(console, evaluate, path, overrides)
         return
-    settings = load_config(AlignConfig, config, context.args)
+    settings = load_config(AlignConfig, path, overrides)
     from mixup_hf.align import align
 
     folder = align(settings)
     console.print(f"Use it with: --mixup.aligner {folder}", soft_wrap=True)
 
 
-def _evaluate(console: Console, aligner: str, arguments: list[str]) -> None:
-    settings = load_config(FidelityConfig, None, arguments)
+def _evaluate(console: Console, aligner: str, path: Path | None, overrides: list[str]) -> None:
+    settings = load_config(FidelityConfig, path, overrides)
     from mixup_hf.align.data import read_with_origins
     from mixup_hf.align.fidelity import measure_fidelity
     from mixup_hf.cli import fidelity_report

@@ -34,13 +34,23 @@ def command(
     if keys:
         print_keys(console, FinetuneConfig)
         return
-    settings = load_config(FinetuneConfig, config, context.args)
+    settings = load_config(FinetuneConfig, *config_and_overrides(config, context.args))
     from mixup_hf import distributed
     from mixup_hf.finetuning import finetune  # slow to import: after the config has been checked
 
     metrics = finetune(settings)
     if distributed.is_main_process():
         show_result(console, metrics, Path(settings.output_dir))
+
+
+def config_and_overrides(config: Path | None, words: list[str]) -> tuple[Path | None, list[str]]:
+    """The config file, if there is one, and the keys after it.
+
+    Without a file the parser takes the first key for it.
+    """
+    if config is not None and str(config).startswith("--"):
+        return None, [str(config), *words]
+    return config, words
 
 
 def print_keys(console: Console, kind: type[Any]) -> None:

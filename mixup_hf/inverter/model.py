@@ -309,7 +309,11 @@ class Inverter:
 def describe_aligner(aligner: str) -> str:
     """One line on an aligner, without loading its partners."""
     config = load_aligner(aligner_folder(aligner, None)).config
-    return f"{aligner}: {config.encoder} -> {config.num_soft_tokens} soft tokens -> {config.llm}"
+    hints = f"{config.num_hints} hints and " if config.num_hints else ""
+    return (
+        f"{aligner}: {config.encoder} -> {hints}{config.num_soft_tokens} soft tokens -> "
+        f"{config.llm}"
+    )
 
 
 def _tidy(text: str) -> str:

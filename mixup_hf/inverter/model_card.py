@@ -15,10 +15,9 @@ _BODY = """---
 
 # An aligner for {encoder} and {llm}
 
-It lets {llm} say what is in an embedding of {encoder}: a projector turns the embedding into
-{soft} soft tokens, and a LoRA on the LLM reads them. Made for inverted mixup with
-`mixup_hf`: mix two texts' embeddings, decode the mix to a
-sentence, train on it.
+It lets {llm} say what is in an embedding of {encoder}: {hints}a projector turns it into {soft} soft
+tokens, and a LoRA on the LLM reads them. Made for inverted mixup with `mixup_hf`: mix two texts'
+embeddings, decode the mix to a sentence, train on it.
 
 ```python
 from mixup_hf import Inverter
@@ -58,6 +57,9 @@ a ratio of 0 or 1 the decoder tries to reconstruct a training row: do not publis
 anonymised.
 """
 
+_HINTS = """a bag-of-words network names the {count} words
+that the embedding most likely speaks of, """
+
 
 def aligner_card(
     config: AlignerConfig,
@@ -94,6 +96,7 @@ def aligner_card(
             encoder=config.encoder,
             llm=config.llm,
             soft=config.num_soft_tokens,
+            hints=_HINTS.format(count=config.num_hints) if config.num_hints else "",
             how=f"{config.pooling} pooling" + (", unit length" if config.normalize else ""),
             grid=config.base_grid or "original",
             encoder_revision=config.encoder_revision or "local",

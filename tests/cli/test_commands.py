@@ -11,6 +11,7 @@ import pytest
 from tiny import make_rows, word_tokenizer
 from typer.testing import CliRunner
 
+from mixup_hf.align.data import read_with_origins
 from mixup_hf.cli import main as cli
 
 NAMES = ("news", "film", "sport")
@@ -124,6 +125,18 @@ def test_finetune_without_mixup_uses_no_aligner(
     assert not (tmp_path / "out" / "mixed.jsonl").exists()
 
 
+def test_finetune_needs_no_config_file(
+    run: Callable[..., str], tmp_path: Path, data: Path, saved_aligner: Callable[..., Path]
+) -> None:
+    saved_aligner()
+    run(
+        *("finetune", "--data.train_file", data, "--data.test_file", data),
+        *("--model", tmp_path / "encoder", "--output_dir", tmp_path / "out"),
+        *("--mixup.enabled", "false", "--training.max_steps", 1, "--training.use_cpu", "true"),
+    )
+    assert (tmp_path / "out" / "metrics.json").is_file()
+
+
 def test_finetune_twice_gives_the_same_metrics(
     run: Callable[..., str], data: Path, tmp_path: Path, saved_aligner: Callable[..., Path]
 ) -> None:
@@ -134,6 +147,41 @@ def test_finetune_twice_gives_the_same_metrics(
         metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
         results.append((metrics["test_loss"], (tmp_path / "out" / "mixed.jsonl").read_text()))
     assert results[0] == results[1]
+
+
+def test_align_evaluate_prints_and_writes_the_fidelity(
+    run: Callable[..., str], tmp_path: Path, saved_aligner: Callable[..., Path]
+) -> None:
+    texts, _ = make_rows(24)
+    (tmp_path / "data.txt").write_text("\n".join([*texts, "short"]))
+    (tmp_path / "origins.txt").write_text("\n".join(["news"] * 10 + ["film"] * 15))
+    shown = run(
+        *("align", "--evaluate", saved_aligner(lora=True), "--data", tmp_path / "data.txt"),
+        *("--origins", tmp_path / "origins.txt", "--min_words", 3, "--num_pairs", 3),
+        *("--max_sentences", 30, "--output_dir", tmp_path / "out"),
+    )
+    assert "lambda slope" in shown
+    report = json.loads((tmp_path / "out" / "fidelity.json").read_text())
+    assert report["sentences"] == 24  # the short one was left out, and its origin with it
+    assert {name: each["count"] for name, each in report["by_origin"].items()} == {
+        "news": 10,
+        "film": 14,
+    }
+    assert (tmp_path / "out" / "fidelity.png").is_file()
+
+
+def test_align_evaluate_refuses_origins_that_do_not_fit(tmp_path: Path) -> None:
+    (tmp_path / "data.txt").write_text("the red market\nthe old film\n")
+    (tmp_path / "origins.txt").write_text("news\n")
+    with pytest.raises(ValueError, match="must have one line for each"):
+        read_with_origins(
+            str(tmp_path / "data.txt"),
+            str(tmp_path / "origins.txt"),
+            text_column="text",
+            min_words=1,
+            max_words=9,
+            limit=9,
+        )
 
 
 def test_keys_lists_every_key_with_its_help(run: Callable[..., str]) -> None:

@@ -99,6 +99,18 @@ def test_a_newer_format_is_refused_with_the_way_out(folder: Path) -> None:
         load_aligner(folder)
 
 
+def test_keys_of_a_newer_version_are_warned_of_and_ignored(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_aligner(folder)
+    assert not caplog.messages  # its own keys are all known
+    edit_config(folder, soft_token_schedule="late")
+    load_aligner(folder)
+    (message,) = caplog.messages
+    assert "soft_token_schedule" in message
+    assert "pip install -U mixup_hf" in message
+
+
 def test_an_older_format_is_read(folder: Path) -> None:
     edit_config(folder, format_version=FORMAT_VERSION - 1)
     load_aligner(folder)
