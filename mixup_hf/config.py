@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixup_hf import _checks
+from mixup_hf.mixing import INTERPOLATIONS
 from mixup_hf.pairing import PAIRINGS
 from mixup_hf.weights import parse_weights
 
@@ -313,7 +314,11 @@ class MixupConfig:
         default=None, metadata=_help("4bit or none; default: 4bit on CUDA, none elsewhere.")
     )
     weights: str = field(
-        default="beta:0.4", metadata=_help("Distribution of lambda: beta:A, uniform, fixed:W.")
+        default="beta:0.4",
+        metadata=_help("Distribution of lambda: beta:A, uniform, fixed:W, epbeta:eps=E."),
+    )
+    interpolation: str = field(
+        default="linear", metadata=_help("How embeddings are mixed: linear, linear_renorm, slerp.")
     )
     pairing: str = field(
         default="same_class", metadata=_help("Who is mixed: same_class, random, cross_class.")
@@ -355,6 +360,7 @@ class MixupConfig:
         if self.seed is not None:
             _checks.at_least("seed", self.seed, 0)
         parse_weights(self.weights)
+        _checks.one_of("interpolation", self.interpolation, tuple(INTERPOLATIONS))
         _checks.one_of("pairing", self.pairing, PAIRINGS)
         _checks.at_least("chunk_size", self.chunk_size, 1)
         _checks.at_least("refill_every", self.refill_every, 0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,9 +28,67 @@ def linear(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
     return weight * first + (1 - weight) * second
 
 
+def linear_renorm(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
+    """`linear`, brought to the length that lies between the parents' lengths in the same ratio.
+
+    A linear mix of unit vectors is shorter than one: half way between unrelated ones, 0.71.
+
+    Args:
+        first: (B, D).
+        second: (B, D).
+        lams: Weights of `first` (B,); outside [0, 1] the length is that of the nearer parent.
+
+    Returns:
+        (B, D).
+    """
+    mix = linear(first, second, lams)
+    longer: Tensor = _length(first, second, lams) / mix.norm(dim=-1, keepdim=True).clamp_min(_TINY)
+    return mix * longer
+
+
+def slerp(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
+    """Spherical interpolation: equal steps of lam are equal angles; lengths change linearly.
+
+    Args:
+        first: (B, D).
+        second: (B, D).
+        lams: Weights of `first` (B,); outside [0, 1] it goes on along the same circle.
+
+    Returns:
+        (B, D). Rows whose parents point the same way, or exactly opposite ways, where there is no
+        one circle through them, are those of `linear_renorm`.
+    """
+    ends = [F.normalize(vector.double(), dim=-1) for vector in (first, second)]
+    angle = (ends[0] * ends[1]).sum(-1, keepdim=True).clamp(-1, 1).acos()
+    weight = lams.double()[:, None]
+    sine = angle.sin()
+    arc = ((weight * angle).sin() * ends[0] + ((1 - weight) * angle).sin() * ends[1]) / sine
+    mix = arc.to(first.dtype) * _length(first, second, lams)
+    return torch.where(sine > 1e-4, mix, linear_renorm(first, second, lams))
+
+
+def _length(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
+    """The length between the parents' in the ratio of `lams` (B, 1)."""
+    lengths = (vector.norm(dim=-1, keepdim=True) for vector in (first, second))
+    return linear(next(lengths), next(lengths), lams.clamp(0, 1))
+
+
+Interpolation = Callable[[Tensor, Tensor, Tensor], Tensor]
+INTERPOLATIONS: dict[str, Interpolation] = {
+    "linear": linear,
+    "linear_renorm": linear_renorm,
+    "slerp": slerp,
+}
+_TINY = 1e-12
+
+
 def soft_labels(first: Tensor, second: Tensor, lams: Tensor, num_labels: int) -> Tensor:
-    """Mix one-hot labels of class indices `first` and `second` (B,) to (B, C), float32."""
-    return linear(F.one_hot(first, num_labels).float(), F.one_hot(second, num_labels).float(), lams)
+    """Mix one-hot labels of class indices `first` and `second` (B,) to (B, C), float32.
+
+    A weight outside [0, 1] counts as the nearest of the two: there is no less than none of a class.
+    """
+    ends = [F.one_hot(labels, num_labels).float() for labels in (first, second)]
+    return linear(ends[0], ends[1], lams.clamp(0, 1))
 
 
 def class_indices(

@@ -78,6 +78,7 @@ class InversedMixup:
             inverter,
             partial(_invert_chunk, inverter, decode_settings),
             inverter.fingerprint,
+            self.config.interpolation,
         )
 
     @classmethod

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mixup_hf import _checks, distributed
-from mixup_hf.mixing import linear, soft_labels
+from mixup_hf.mixing import INTERPOLATIONS, soft_labels
 from mixup_hf.pairing import PairPlan, Pairs
 from mixup_hf.records import Encodes, MixedExample
 
@@ -31,6 +31,7 @@ class Producer:
         encoder: Embeds the parents.
         invert: Decodes embeddings (n, D) with a seed key to n sentences.
         fingerprint: Of the aligner; goes into every row.
+        interpolation: `linear`, `linear_renorm` or `slerp`.
     """
 
     def __init__(
@@ -42,7 +43,10 @@ class Producer:
         encoder: Encodes,
         invert: Invert,
         fingerprint: str,
+        interpolation: str = "linear",
     ) -> None:
+        _checks.one_of("interpolation", interpolation, tuple(INTERPOLATIONS))
+        self.interpolate = INTERPOLATIONS[interpolation]
         self.texts = list(texts)
         self.labels = torch.tensor(list(labels))
         self.num_labels = num_labels
@@ -87,7 +91,7 @@ class Producer:
         first, second = torch.from_numpy(pairs.first), torch.from_numpy(pairs.second)
         lams = torch.from_numpy(pairs.lams)
         vectors = self.embeddings()
-        mixes = linear(vectors[first], vectors[second], lams)
+        mixes = self.interpolate(vectors[first], vectors[second], lams)
         texts = self.invert(mixes, (self.plan.seed, _DECODING, epoch, chunk))
         labels = soft_labels(self.labels[first], self.labels[second], lams, self.num_labels)
         return self._rows(pairs, texts, labels, epoch)

@@ -16,7 +16,7 @@ class MixedExample:
     Attributes:
         text: The decoded sentence.
         label: Soft label (C,), in the order of the classes; sums to 1.
-        lam: Weight of the first parent, in [0, 1].
+        lam: Weight of the first parent; in [0, 1], but for distributions that go beyond it.
         parents: Rows of the two parents in the texts that were given.
         seed: Seed of the run.
         epoch: Which refill of the pool made it.

@@ -30,7 +30,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
 
 # Within its layer a module may import these, and nothing else.
 BESIDE: dict[str, tuple[str, ...]] = {
-    "config": ("pairing", "weights"),
+    "config": ("mixing", "pairing", "weights"),
     "pairing": ("distributed", "weights"),
     "inverter.prompting": ("inverter.checkpoint",),
     "inverter.checkpoint": (

@@ -8,7 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixup_hf.mixing import class_indices, linear, soft_labels
+from mixup_hf.mixing import (
+    INTERPOLATIONS,
+    class_indices,
+    linear,
+    linear_renorm,
+    slerp,
+    soft_labels,
+)
 
 
 def test_lam_is_the_weight_of_the_first_parent() -> None:
@@ -114,3 +121,59 @@ def test_tensors_that_are_no_integers_are_no_class_indices(odd: Any) -> None:
 def test_a_class_name_given_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="label_names"):
         class_indices(["a", "b", "a"], None, ["a", "b", "a"])
+
+
+def vectors(unit: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+    first, second = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
+    if not unit:
+        return first, second
+    return tuple(v / v.norm(dim=-1, keepdim=True) for v in (first, second))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", INTERPOLATIONS)
+@pytest.mark.parametrize("unit", [True, False])
+def test_the_ends_of_every_interpolation_are_the_parents(name: str, unit: bool) -> None:
+    first, second = vectors(unit)
+    torch.testing.assert_close(INTERPOLATIONS[name](first, second, torch.ones(6)), first)
+    torch.testing.assert_close(INTERPOLATIONS[name](first, second, torch.zeros(6)), second)
+
+
+@given(st.floats(-0.3, 1.3))
+def test_mixes_of_unit_vectors_stay_unit_vectors(lam: float) -> None:
+    first, second = vectors()
+    for interpolate in (linear_renorm, slerp):
+        lengths = interpolate(first, second, torch.full((6,), lam)).norm(dim=-1)
+        torch.testing.assert_close(lengths, torch.ones(6), rtol=1e-4, atol=1e-4)
+
+
+def test_linear_mixes_are_shorter_and_renorm_keeps_their_direction() -> None:
+    first, second = torch.eye(8)[:1], torch.eye(8)[1:2]
+    half = torch.tensor([0.5])
+    assert float(linear(first, second, half).norm()) == pytest.approx(0.5**0.5)
+    direction = torch.nn.functional.cosine_similarity(
+        linear(first, second, half), linear_renorm(first, second, half)
+    )
+    assert float(direction) == pytest.approx(1)
+
+
+def test_slerp_goes_in_equal_angles() -> None:
+    first, second = torch.eye(8)[:1], torch.eye(8)[1:2]
+    third = slerp(first, second, torch.tensor([1 / 3]))
+    assert float((third @ first.T).acos()) == pytest.approx(np.pi / 3, abs=1e-4)
+    # and beyond the first parent, on the same circle
+    beyond = slerp(first, second, torch.tensor([4 / 3]))
+    assert float((beyond @ second.T).acos()) == pytest.approx(2 * np.pi / 3, abs=1e-4)
+
+
+def test_slerp_of_parents_on_one_line_is_linear_renorm() -> None:
+    first = torch.randn(3, 8)
+    lams = torch.tensor([0.2, 0.5, 0.9])
+    for second in (2 * first, -first):
+        torch.testing.assert_close(slerp(first, second, lams), linear_renorm(first, second, lams))
+        assert torch.isfinite(slerp(first, second, lams)).all()
+
+
+def test_a_weight_beyond_a_parent_gives_that_parents_label() -> None:
+    first, second = torch.tensor([0, 0]), torch.tensor([1, 1])
+    found = soft_labels(first, second, torch.tensor([1.2, -0.1]), 3)
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0, 0], [0, 1, 0]]))

@@ -12,6 +12,7 @@ from tiny import make_inverter, make_rows, word_tokenizer
 from mixup_hf import InversedMixup, Inverter, MixupCallback, MixupCollator, MixupConfig
 from mixup_hf import plugin as plugin_module
 from mixup_hf.losses import soft_cross_entropy
+from mixup_hf.mixing import slerp
 
 TEXTS, LABELS = make_rows(12)
 SETTINGS: dict[str, Any] = {"max_new_tokens": 6, "chunk_size": 4}
@@ -298,3 +299,17 @@ def test_an_explicit_loss_comes_with_the_collator_that_feeds_it(
 def test_switched_off_it_mixes_nothing(make: Callable[..., InversedMixup]) -> None:
     kwargs = make(enabled=False).trainer_kwargs(word_tokenizer(classifier=True))
     assert kwargs["data_collator"].mix_ratio == 0
+
+
+def test_weights_beyond_the_parents_and_another_interpolation(inverter: Inverter) -> None:
+    config = MixupConfig(weights="epbeta:eps=0.5", interpolation="slerp", **SETTINGS)
+    mixup = InversedMixup(inverter, TEXTS, LABELS, config=config)
+    assert mixup.producer.interpolate is slerp
+    rows = mixup.generate(20)
+    assert len(rows) == 20
+    assert any(not 0 <= row.lam <= 1 for row in rows)
+    for row in rows:
+        assert sum(row.label) == pytest.approx(1)
+        assert all(0 <= share <= 1 for share in row.label)
+    with pytest.raises(ValueError, match="`interpolation` must be one of"):
+        MixupConfig(interpolation="cubic")
