@@ -175,7 +175,8 @@ class MixupCallback(TrainerCallback):
 
     def _refill(self, refill: int) -> None:
         assert self.pool is not None
-        if not self.pool.path(refill).is_file():
+        # Nodes without a shared disk may differ in what they have; all of them decode, or none.
+        if distributed.anywhere(not self.pool.path(refill).is_file()):
             # Many epochs' rows decoded together cost far less than a small batch for each.
             count = self.rows_per_refill or self.rows_per_epoch() * max(1, self.refill_every)
             silent = not distributed.is_main_process()

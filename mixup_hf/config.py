@@ -191,7 +191,7 @@ class AlignConfig:
                 decay_share=1.0,
             ),
             StageConfig(
-                name="1b-lora", train_lora=True, minutes=76.0, warmup_steps=30, decay_share=0.5
+                name="1b-lora", train_lora=True, minutes=68.0, warmup_steps=30, decay_share=0.5
             ),
         ),
         metadata=_help("The stages, in order."),

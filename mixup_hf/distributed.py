@@ -61,6 +61,13 @@ def agree(value: float) -> float:
     return float(box[0])
 
 
+def anywhere(condition: bool) -> bool:
+    """Whether `condition` holds on any process; the same answer on every process."""
+    if world_size() == 1:
+        return condition
+    return any(gather_object([condition]))
+
+
 def merge(part: dict[int, list[T]]) -> dict[int, list[T]]:
     """The union of all processes' dicts, on every process."""
     if world_size() == 1:

@@ -67,7 +67,7 @@ class Fidelity:
         control: lambda-recovery over cross-topic pairs: `slope`, `r2`, `spearman`, the `slope` by
             the literal distance to linear mixes (`slope_linear`), and `mix_cosine`, the cosine of
             a decoded mix to its target at lambda 0.25 to 0.75.
-        distinct: Share of distinct sentences among 200 mixes sampled at temperature 0.7.
+        distinct: Share of distinct sentences among `num_mixes` mixes sampled at temperature 0.7.
         recovered: Pairs of asked and recovered lambda, for plots.
         samples: Pairs of a sentence and what came back.
         sweeps: For a few pairs: both parents, and the sentences from lambda 0 to 1.
@@ -92,6 +92,7 @@ def measure_fidelity(
     origins: Sequence[str] | None = None,
     num_pairs: int = 60,
     num_candidates: int = 1,
+    num_mixes: int = 200,
     seed: int = 0,
 ) -> Fidelity:
     """Invert sentences, and mixes of them.
@@ -102,6 +103,7 @@ def measure_fidelity(
         origins: Where each comes from (N,), to report by.
         num_pairs: Cross-topic pairs for the lambda-recovery, each decoded at five ratios.
         num_candidates: 1 decodes greedily; more samples that many and keeps the closest.
+        num_mixes: Mixes sampled to count how many sentences are distinct.
         seed: Of the pairs and the sampling.
 
     Raises:
@@ -110,6 +112,7 @@ def measure_fidelity(
     _checks.texts("sentences", sentences)
     _checks.at_least("sentences", len(sentences), 2)
     _checks.at_least("num_pairs", num_pairs, 2)
+    _checks.at_least("num_mixes", num_mixes, 1)
     if origins is not None and len(origins) != len(sentences):
         raise _checks.bad("origins", f"name one of each of {len(sentences)}", len(origins))
     decoding = _decoding(num_candidates, seed)
@@ -125,7 +128,7 @@ def measure_fidelity(
         by_length=scores.grouped(_length_names(sentences)),
         by_origin=scores.grouped(origins) if origins is not None else {},
         control=control.with_intervals(seed),
-        distinct=_distinct(inverter, embeddings, seed),
+        distinct=_distinct(inverter, embeddings, num_mixes, seed),
         recovered=control.points(),
         samples=list(zip(sentences[:12], decoded[:12], strict=True)),
         sweeps=control.sweeps(sentences, 4),
@@ -291,7 +294,7 @@ def _cross_topic_pairs(embeddings: Tensor, count: int, rng: np.random.Generator)
     return chosen
 
 
-def _distinct(inverter: RoundTrip, embeddings: Tensor, seed: int, count: int = 200) -> float:
+def _distinct(inverter: RoundTrip, embeddings: Tensor, count: int, seed: int) -> float:
     rng = counter_rng(seed, 1)
     pairs = torch.from_numpy(
         np.stack([rng.choice(len(embeddings), size=2, replace=False) for _ in range(count)])
