@@ -105,9 +105,12 @@ class AlignmentModel(nn.Module):
         head = self.base.get_output_embeddings()
         state = torch.randn(1, 1, head.weight.shape[1], generator=torch.Generator().manual_seed(0))
         inputs = state.to(head.weight) * self.prompt.projector.embedding_rms
-        last = self.base.get_decoder()(inputs_embeds=inputs, use_cache=False).last_hidden_state
-        ours = _logits(last[0].to(head.weight.dtype), head.weight, self.softcap)
-        theirs = self.base(inputs_embeds=inputs, use_cache=False).logits[0]
+        # As in training: a LoRA in float32 over bf16 weights runs under autocast only.
+        half = head.weight.dtype == torch.bfloat16
+        with torch.autocast(head.weight.device.type, torch.bfloat16, half):
+            last = self.base.get_decoder()(inputs_embeds=inputs, use_cache=False).last_hidden_state
+            ours = _logits(last[0].to(head.weight.dtype), head.weight, self.softcap)
+            theirs = self.base(inputs_embeds=inputs, use_cache=False).logits[0]
         if not torch.allclose(ours.float(), theirs.float(), rtol=0.02, atol=0.02):
             raise ValueError(
                 f"`llm` must make its logits as states @ head.T (with or without a soft cap), but "

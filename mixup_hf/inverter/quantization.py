@@ -97,7 +97,7 @@ def _load_4bit(path: str | Path, dtype: torch.dtype, device: torch.device) -> An
     llm: Any = AutoModelForCausalLM.from_pretrained(
         path,
         quantization_config=config,
-        dtype=torch.bfloat16,
+        dtype=dtype,  # of what is not quantised: activations have the type of the embeddings
         device_map={"": device},
         use_safetensors=True,
     )

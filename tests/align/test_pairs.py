@@ -113,7 +113,7 @@ def test_every_pair_trains_saves_loads_and_decodes(tmp_path: Path, encoder: str,
         num_soft_tokens=2,
         lora_r=2,
         base_grid=None,
-        bf16=False,
+        bf16=True,
         use_cpu=True,
         stages=(
             StageConfig(name="0", train_lexicon=True, train_projector=False, **steps),
