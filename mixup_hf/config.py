@@ -135,7 +135,8 @@ class AlignConfig:
         metadata=_help("4bit (QLoRA) trains a large LLM in a quarter of the memory, slower."),
     )
     start_from: str | None = field(
-        default=None, metadata=_help("Aligner to go on from: embedded, a folder, or a Hub id.")
+        default=None,
+        metadata=_help("Aligner to go on from; its sizes and prompt count, not those given here."),
     )
     num_soft_tokens: int = field(default=4, metadata=_help("K, soft tokens per embedding."))
     projector_width: int = field(default=1024, metadata=_help("Hidden width of the projector."))

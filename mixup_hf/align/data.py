@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import os
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +75,17 @@ def read_with_origins(
     bounds = {"min_words": min_words, "max_words": max_words, "limit": limit}
     if origins is None:
         return read_sentences(source, text_column=text_column, **bounds), None
-    names = (line.strip() for line in _file_lines(Path(origins)))
     rows: list[tuple[str, str]] = []
-    try:
-        for line, name in zip(_file_lines(Path(source)), names, strict=True):
-            if min_words <= len(line.split()) <= max_words:
-                rows.append((line.strip(), name))
-            if len(rows) == limit:
-                break
-    except ValueError as error:
-        raise ValueError(
-            f"`origins` = {origins!r} must have one line for each of `data` = {source!r}, but one "
-            "ends before the other. Give the file that belongs to it."
-        ) from error
+    for line, name in zip_longest(_file_lines(Path(source)), _file_lines(Path(origins))):
+        if line is None or name is None:
+            raise ValueError(
+                f"`origins` = {origins!r} must have one line for each of `data` = {source!r}, but "
+                "one ends before the other. Give the file that belongs to it."
+            )
+        if min_words <= len(line.split()) <= max_words:
+            rows.append((line.strip(), name.strip()))
+        if len(rows) == limit:
+            break
     if not rows:
         raise ValueError(_nothing_left(source, min_words, max_words))
     return [text for text, _ in rows], [name for _, name in rows]

@@ -46,7 +46,6 @@ def train_lexicon(
     batches: WordBatches,
     config: AlignConfig,
     stage: StageConfig,
-    callbacks: list[TrainerCallback],
 ) -> int:
     """Stage 0: the lexicon learns the words of sentences from their embeddings.
 
@@ -56,7 +55,7 @@ def train_lexicon(
     model = LexiconModel(lexicon.requires_grad_(True))
     groups = [{"params": list(lexicon.parameters()), "lr": stage.projector_lr}]
     steps = min(stage.max_steps, config.lexicon_epochs * len(batches))
-    done = _train(model, batches, config, replace(stage, max_steps=steps), groups, callbacks)
+    done = _train(model, batches, config, replace(stage, max_steps=steps), groups, [])
     lexicon.requires_grad_(False)
     return done
 

@@ -60,7 +60,7 @@ def _run(session: Session, stage: StageConfig) -> int:
     aligner, words = session.aligner, session.words
     if stage.train_lexicon:
         assert words is not None and aligner.hints is not None  # the config's promise
-        return train_lexicon(aligner.hints.lexicon, words, session.config, stage, [])
+        return train_lexicon(aligner.hints.lexicon, words, session.config, stage)
     return train_generation(
         session.model, session.batches, session.config, stage, [HeldOut(session)]
     )

@@ -1,8 +1,8 @@
 """Lexical hints: the words an embedding speaks of, offered to the LLM as tokens it already knows.
 
 A small LLM needs very many sentences to learn from soft tokens alone which words an embedding
-stands for. A bag-of-words network learns that much from the same embeddings at a hundredth of the
-cost. So the prompt opens with the M words this network finds most likely, as the LLM's own token
+stands for. A bag-of-words network learns that much from the same embeddings far sooner. So the
+prompt opens with the M words this network finds most likely, as the LLM's own token
 embeddings, and the soft tokens that follow carry what a list of words cannot: order, form, tone.
 """
 

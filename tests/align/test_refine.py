@@ -95,7 +95,7 @@ def test_going_on_keeps_sizes_and_words_of_the_aligner(tmp_path: Path) -> None:
     assert not torch.equal(after.hints.lexicon.up.weight, before.hints.lexicon.up.weight)
 
 
-def test_going_on_with_another_encoder_is_refused(tmp_path: Path) -> None:
+def test_going_on_with_another_llm_is_refused(tmp_path: Path) -> None:
     partners = save_partners(tmp_path)
     start = align(make_config(partners, tmp_path / "stage1"))
     with pytest.raises(AlignerMismatchError, match="trained for another LLM"):

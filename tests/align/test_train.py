@@ -93,3 +93,9 @@ def test_base_weights_stay_as_they_were(partners: dict[str, str], tmp_path: Path
     align(make_config(partners, tmp_path / "run"))
     after = load_file(Path(partners["llm"]) / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_4bit_llm_can_be_aligned(partners: dict[str, str], tmp_path: Path) -> None:
+    config = make_config(partners, tmp_path / "run", quantization="4bit", bf16=True)
+    trained = weights(align(config))
+    assert any(value.abs().sum() > 0 for name, value in trained.items() if "lora_B" in name)
