@@ -164,6 +164,10 @@ class AlignConfig:
     mix_share: float = field(
         default=0.0, metadata=_help("Share of embeddings mixed with a neighbour's in training.")
     )
+    joined_share: float = field(
+        default=0.0,
+        metadata=_help("Share of texts that are two sentences, read from the mix of both."),
+    )
     lora_r: int = field(default=16, metadata=_help("Rank of the LoRA."))
     lora_alpha: int = field(default=32, metadata=_help("Scale of the LoRA."))
     lora_layers: float = field(
@@ -223,6 +227,7 @@ class AlignConfig:
         _checks.one_of("quantization", self.quantization, ("4bit", "none"))
         _checks.at_least("noise", self.noise, 0.0)
         _checks.in_range("mix_share", self.mix_share, 0.0, 1.0)
+        _checks.in_range("joined_share", self.joined_share, 0.0, 0.9)
         _checks.positive("lora_layers", self.lora_layers)
         _checks.in_range("lora_layers", self.lora_layers, 0.0, 1.0)
         if self.task is not None and self.start_from is None:

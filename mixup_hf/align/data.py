@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import _checks
 from mixup_hf.encoders import FrozenEncoder
+
+if TYPE_CHECKING:
+    from mixup_hf.align.joined import StackedRows
 
 IGNORED = -100
 _FEWEST_SENTENCES = 3  # a rarer token is no word a lexicon could learn
@@ -165,7 +168,7 @@ class TokenBudgetBatches(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         sentences: list[str],
-        embeddings: np.ndarray,
+        embeddings: np.ndarray | StackedRows,
         tokenizer: PreTrainedTokenizerBase,
         *,
         prompt_length: int,
@@ -244,7 +247,7 @@ class WordBatches(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         sentences: list[str],
-        embeddings: np.ndarray,
+        embeddings: np.ndarray | StackedRows,
         tokenizer: PreTrainedTokenizerBase,
         *,
         num_words: int,

@@ -16,6 +16,7 @@ from mixup_hf.align.data import (
     cached_embeddings,
     read_sentences,
 )
+from mixup_hf.align.joined import StackedRows, with_joined
 from mixup_hf.align.objective import AlignmentModel
 from mixup_hf.align.warmup import warm_up
 from mixup_hf.config import AlignConfig, TaskConfig
@@ -204,18 +205,21 @@ class Session:
         if task is not None and config.task is not None:
             share = config.task.unlabelled_share
             self.sentences = task.texts + rest[: min(cut, round(len(task) * share / (1 - share)))]
-        self.embeddings = self._embed(self.sentences)
+        self.sentences, self.embeddings = self._joined(self.sentences)
         self.words: WordBatches | None = None
         if config.trains_lexicon:
             known = None if self._loaded is None else self._loaded.hints
             self.words = WordBatches(
-                rest[cut:],
-                self._embed(rest[cut:]),
+                *self._joined(rest[cut:]),
                 self.tokenizer,
                 num_words=config.lexicon_words,
                 token_ids=None if known is None else known.lexicon.token_ids,
                 seed=config.seed,
             )
+
+    def _joined(self, sentences: list[str]) -> tuple[list[str], StackedRows | np.ndarray]:
+        config, embeddings = self.config, self._embed(sentences)
+        return with_joined(sentences, embeddings, config.joined_share, config.seed, self._embed)
 
     def _embed(self, sentences: list[str]) -> np.ndarray:
         encoder_fingerprint = fingerprint(self.encoder_source)

@@ -6,13 +6,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
+from aligning import LEXICON_STAGE, make_config, save_partners
 from tiny import make_rows
 
-from mixup_hf import AlignConfig, FinetuneConfig, load_config
+from mixup_hf import AlignConfig, FinetuneConfig, Inverter, load_config
+from mixup_hf.config import StageConfig
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
@@ -67,6 +70,22 @@ def test_finetune_runs_on_as_many_processes_as_the_config_says(
     assert metrics["mixed_draws"] == 24  # one mixed row for each real row, over all processes
     lines = (tmp_path / "out" / "mixed.jsonl").read_text().splitlines()
     assert sum(json.loads(line)["times_used"] for line in lines) == 24
+
+
+@pytest.mark.parametrize(("hardware", "processes"), [("cpu", 1), ("cpu_two_processes", 2)])
+def test_align_trains_one_aligner_on_as_many_processes_as_the_config_says(
+    hardware: str, processes: int, tmp_path: Path
+) -> None:
+    stages = (LEXICON_STAGE, StageConfig(name="1b-lora", train_lora=True, max_steps=3))
+    config = make_config(save_partners(tmp_path), tmp_path / "out", stages=stages)
+    file = tmp_path / "align.json"
+    file.write_text(json.dumps(asdict(config)))
+    result = launch(hardware, "align.py", str(file))
+    assert result.returncode == 0, result.stderr[-3000:]
+    aligner = tmp_path / "out" / "aligner"
+    inverter = Inverter.from_pretrained(aligner, device="cpu", quantization="none")
+    assert len(inverter.invert(inverter.encode(["the red market"]))) == 1
+    assert f"processes | {processes} |" in (aligner / "README.md").read_text()
 
 
 def test_scripts_stay_thin() -> None:

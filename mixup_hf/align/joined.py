@@ -1,0 +1,115 @@
+"""Mixes whose text is known: two sentences joined, read from the mix of their embeddings.
+
+A decoder trained on single sentences never sees a point between two topics, and says the nearer
+parent there. Two sentences side by side have an embedding that lies between theirs (for MiniLM and
+two unrelated sentences at a cosine of 0.92 to the best mix of the two), so their text is a label
+for that mix which nobody had to guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixup_hf.align.fidelity import recovered_lam
+from mixup_hf.distributed import counter_rng
+from mixup_hf.mixing import linear
+
+_SHORT_WORDS = 12  # of each of the two: what is joined stays within reach of a decoder
+_ENDINGS = (".", "!", "?", ":", ";", '"', "'", ")")
+
+
+def joined_pairs(sentences: list[str], count: int, seed: int) -> tuple[list[str], np.ndarray]:
+    """`count` texts of two short sentences each, the longer one first, and whose they are (N, 2).
+
+    Raises:
+        ValueError: Fewer than two of the sentences are short.
+    """
+    words = np.array([len(sentence.split()) for sentence in sentences])
+    short = np.flatnonzero(words <= _SHORT_WORDS)
+    if len(short) < 2:
+        raise ValueError(
+            f"`joined_share` joins sentences of at most {_SHORT_WORDS} words, and the data holds "
+            f"{len(short)} of them. Set `joined_share: 0`, or give more sentences."
+        )
+    rng = counter_rng(seed)
+    first = rng.integers(len(short), size=count)
+    second = (first + rng.integers(1, len(short), size=count)) % len(short)  # never itself
+    pairs = np.stack([short[first], short[second]], axis=1)
+    swap = words[pairs[:, 0]] < words[pairs[:, 1]]
+    pairs[swap] = pairs[swap][:, ::-1]
+    return [f"{_ended(sentences[i])} {sentences[j]}" for i, j in pairs], pairs
+
+
+def joined_embeddings(joined: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """What a decoder reads for joined sentences: their own embeddings (N, D), every second one.
+
+    The other half are mixes of the parents, in the ratio at which the joined text lies: what the
+    decoder will meet when it is used.
+
+    Args:
+        joined: Embeddings (N, D) of the joined texts.
+        first: Embeddings (N, D) of their first sentences.
+        second: Embeddings (N, D) of their second sentences.
+    """
+    mixes = linear(first, second, recovered_lam(joined, first, second))
+    even = (torch.arange(len(joined)) % 2 == 0)[:, None]
+    return torch.where(even, joined, mixes)
+
+
+def with_joined(
+    sentences: list[str],
+    embeddings: np.ndarray,
+    share: float,
+    seed: int,
+    embed: Callable[[list[str]], np.ndarray],
+) -> tuple[list[str], StackedRows | np.ndarray]:
+    """Sentences and embeddings, and so many joined ones that these are `share` of all.
+
+    Args:
+        sentences: N texts.
+        embeddings: (N, D).
+        share: From 0 up to, not including, 1.
+        seed: Which sentences are joined.
+        embed: Embeds texts.
+    """
+    count = round(len(sentences) * share / (1 - share))
+    if not count:
+        return sentences, embeddings
+    texts, pairs = joined_pairs(sentences, count, seed)
+    first, second = (_float32(embeddings[parents]) for parents in pairs.T)
+    rows = joined_embeddings(_float32(embed(texts)), first, second)
+    return sentences + texts, StackedRows(embeddings, rows.numpy().astype(np.float16))
+
+
+class StackedRows:
+    """Two arrays (N, D) and (M, D) read as one (N + M, D), without copying the memory-mapped first.
+
+    Args:
+        first: Rows 0 to N - 1.
+        second: Rows N to N + M - 1.
+    """
+
+    def __init__(self, first: np.ndarray, second: np.ndarray) -> None:
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        found = np.empty((len(rows), self.first.shape[1]), self.first.dtype)
+        in_first = rows < len(self.first)
+        found[in_first] = self.first[rows[in_first]]
+        found[~in_first] = self.second[rows[~in_first] - len(self.first)]
+        return found
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith(_ENDINGS) else f"{sentence}."
+
+
+def _float32(embeddings: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(embeddings, dtype=np.float32))
