@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixup_hf import _checks
-from mixup_hf.mixing import INTERPOLATIONS
-from mixup_hf.pairing import PAIRINGS
+from mixup_hf.mixing import check_interpolation
+from mixup_hf.pairing import PAIRINGS, STRATEGIES
 from mixup_hf.weights import parse_weights
 
 
@@ -321,13 +321,28 @@ class MixupConfig:
     )
     weights: str = field(
         default="beta:0.4",
-        metadata=_help("Distribution of lambda: beta:A, uniform, fixed:W, epbeta:eps=E."),
+        metadata=_help(
+            "Distribution of lambda: beta:A, uniform, fixed:W, epbeta:eps=E, dirichlet:A,m=M."
+        ),
     )
     interpolation: str = field(
         default="linear", metadata=_help("How embeddings are mixed: linear, linear_renorm, slerp.")
     )
     pairing: str = field(
-        default="same_class", metadata=_help("Who is mixed: same_class, random, cross_class.")
+        default="same_class",
+        metadata=_help(
+            "Who is mixed: same_class, random, cross_class, smote, local, minority, near_target."
+        ),
+    )
+    num_neighbors: int = field(
+        default=5, metadata=_help("Neighbours that smote and local choose from.")
+    )
+    sampling_strategy: str | float | dict[str | int, int] | None = field(
+        default=None,
+        metadata=_help(
+            "Rows of which class: auto, minority, not minority, all, a ratio, or counts by class; "
+            "default: all rows alike."
+        ),
     )
     mix_ratio: float = field(default=0.5, metadata=_help("Share of mixed rows in a batch, [0, 1)."))
     mixed_weight: float = field(default=1.0, metadata=_help("Weight of a mixed row in the loss."))
@@ -365,9 +380,11 @@ class MixupConfig:
         _checks.one_of("quantization", self.quantization, (None, "4bit", "none"))
         if self.seed is not None:
             _checks.at_least("seed", self.seed, 0)
-        parse_weights(self.weights)
-        _checks.one_of("interpolation", self.interpolation, tuple(INTERPOLATIONS))
+        check_interpolation(self.interpolation, parse_weights(self.weights).num_parents)
         _checks.one_of("pairing", self.pairing, PAIRINGS)
+        _checks.at_least("num_neighbors", self.num_neighbors, 1)
+        if isinstance(self.sampling_strategy, str):
+            _checks.one_of("sampling_strategy", self.sampling_strategy, STRATEGIES)
         _checks.at_least("chunk_size", self.chunk_size, 1)
         _checks.at_least("refill_every", self.refill_every, 0)
 

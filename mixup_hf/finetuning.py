@@ -155,8 +155,7 @@ def _write(
 def mixed_json(row: MixedExample, train: LabelledTexts, names: list[str]) -> dict[str, Any]:
     """A mixed row as users read it: class names, and the parents' texts."""
     label = {name: round(share, 6) for name, share in zip(names, row.label, strict=True)}
-    first, second = row.parents
     return row.to_json() | {
         "label": label,
-        "parent_texts": [train.texts[first], train.texts[second]],
+        "parent_texts": [train.texts[parent] for parent in row.parents],
     }

@@ -82,13 +82,68 @@ INTERPOLATIONS: dict[str, Interpolation] = {
 _TINY = 1e-12
 
 
+def mix(parents: Tensor, shares: Tensor, interpolation: str = "linear") -> Tensor:
+    """Mix m parents each.
+
+    Args:
+        parents: (B, m, D).
+        shares: Their weights (B, m); each line sums to 1.
+        interpolation: A name of `INTERPOLATIONS`; `slerp` is defined for two parents only.
+
+    Returns:
+        (B, D).
+
+    Raises:
+        ValueError: An unknown name, or `slerp` of more than two parents.
+    """
+    check_interpolation(interpolation, parents.shape[1])
+    if parents.shape[1] == 2:
+        return INTERPOLATIONS[interpolation](parents[:, 0], parents[:, 1], shares[:, 0])
+    weights = shares.to(parents.dtype)[..., None]
+    mixes: Tensor = (weights * parents).sum(1)
+    if interpolation == "linear":
+        return mixes
+    lengths: Tensor = (weights * parents.norm(dim=-1, keepdim=True)).sum(1)
+    longer: Tensor = lengths / mixes.norm(dim=-1, keepdim=True).clamp_min(_TINY)
+    return mixes * longer
+
+
+def check_interpolation(interpolation: str, num_parents: int) -> None:
+    """Raise `ValueError` unless `num_parents` can be mixed so."""
+    _checks.one_of("interpolation", interpolation, tuple(INTERPOLATIONS))
+    if interpolation == "slerp" and num_parents > 2:
+        raise ValueError(
+            f"`interpolation` = 'slerp' mixes two parents, but `weights` draws {num_parents}: no "
+            "one circle goes through them. Take 'linear' or 'linear_renorm'."
+        )
+
+
+def mix_targets(targets: Tensor, shares: Tensor, *, bounded: bool = True) -> Tensor:
+    """Mix the targets of m parents each.
+
+    Args:
+        targets: One-hot or multi-hot labels, or real numbers (B, m, C), float32.
+        shares: The parents' weights (B, m).
+        bounded: Labels: a weight of two parents outside [0, 1] counts as the nearest of the two,
+            for there is no less than none of a class. False: real targets, which go on beyond the
+            parents in a straight line.
+
+    Returns:
+        (B, C), float32.
+    """
+    weights = shares.to(targets.dtype)
+    if bounded:
+        weights = weights.clamp(0, 1)  # of two parents, one is cut to 0 and the other one to 1
+    return (weights[..., None] * targets).sum(1)
+
+
 def soft_labels(first: Tensor, second: Tensor, lams: Tensor, num_labels: int) -> Tensor:
     """Mix one-hot labels of class indices `first` and `second` (B,) to (B, C), float32.
 
-    A weight outside [0, 1] counts as the nearest of the two: there is no less than none of a class.
+    A weight outside [0, 1] counts as the nearest of the two, as in `mix_targets`.
     """
-    ends = [F.one_hot(labels, num_labels).float() for labels in (first, second)]
-    return linear(ends[0], ends[1], lams.clamp(0, 1))
+    targets = F.one_hot(torch.stack([first, second], dim=1), num_labels).float()
+    return mix_targets(targets, torch.stack([lams, 1 - lams], dim=1))
 
 
 def class_indices(

@@ -1,18 +1,34 @@
-"""Which two training rows are mixed, and in what ratio: the pair plan."""
+"""Which training rows are mixed, and in what ratio: the pair plan."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from torch import Tensor
 
 from mixup_hf import _checks
 from mixup_hf.distributed import counter_rng
+from mixup_hf.partners import (
+    Classes,
+    CrossClassPartners,
+    LocalPartners,
+    NearTargetPartners,
+    Partners,
+    RandomPartners,
+    SameClassPartners,
+    SmotePartners,
+)
 from mixup_hf.weights import Weights
 
-Pairing = Literal["random", "same_class", "cross_class"]
+Pairing = Literal[
+    "random", "same_class", "cross_class", "smote", "local", "minority", "near_target"
+]
 PAIRINGS: tuple[str, ...] = get_args(Pairing)
+STRATEGIES = ("auto", "minority", "not minority", "not majority", "all")
+SamplingStrategy = str | float | Mapping[int, int]
 
 # What a stream of random numbers is for; part of its key, so that streams never meet.
 _PAIRS = 0
@@ -20,21 +36,35 @@ _PAIRS = 0
 
 @dataclass(frozen=True)
 class Pairs:
-    """A run of pairs.
+    """A run of pairs, or of groups of m parents.
 
     Attributes:
-        index: Position of each pair in the plan (n,).
-        first, second: Rows of the parents (n,).
-        lams: Weight of the first parent (n,).
+        index: Position of each in the plan (n,).
+        parents: Rows of the parents (n, m).
+        shares: Their weights (n, m); each line sums to 1.
     """
 
     index: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-    lams: np.ndarray
+    parents: np.ndarray
+    shares: np.ndarray
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def first(self) -> np.ndarray:
+        """Rows of the first parents (n,)."""
+        return self.parents[:, 0]
+
+    @property
+    def second(self) -> np.ndarray:
+        """Rows of the second parents (n,)."""
+        return self.parents[:, 1]
+
+    @property
+    def lams(self) -> np.ndarray:
+        """Weights of the first parents (n,)."""
+        return self.shares[:, 0]
 
 
 class PairPlan:
@@ -42,15 +72,27 @@ class PairPlan:
 
     A chunk is the unit that is decoded as one batch. It is the same for every batch size, worker
     count and world size, and can be made without making the chunks before it. First parents follow
-    a seeded shuffle of the rows, so every row is a first parent before any is one twice.
+    a seeded shuffle of the rows, so every row is a first parent before any is one twice; a
+    `sampling_strategy` decides how often each class comes instead.
 
     Args:
-        labels: Class indices of the training rows (N,).
+        labels: Class indices of the training rows (N,); real targets for `near_target`.
         pairing: `random`: any other row. `same_class`: another row of the class. `cross_class`: a
-            row of another class.
-        weights: Distribution of the ratio.
+            row of another class. `smote`: one of the nearest of the class. `local`: a row of
+            another class among the nearest. `minority`: as `same_class`, with
+            `sampling_strategy="auto"`. `near_target`: likelier the closer the target (regression).
+        weights: Distribution of the ratio; one of m parents draws m - 1 partners.
         seed: Seed of the run.
         chunk_size: Pairs per chunk.
+        num_neighbors: k of `smote` and `local`.
+        embeddings: Gives the rows' embeddings (N, D), for `smote` and `local`.
+        sampling_strategy: How many rows of which class are asked for, as imbalanced-learn has it:
+            "auto" ("not majority"), "minority", "not minority", "all", a ratio for two classes, or
+            the count that each class shall have afterwards.
+
+    Raises:
+        ValueError: An unknown pairing, too few rows or classes, a strategy that asks for fewer rows
+            of a class than it has, or for none at all.
     """
 
     def __init__(
@@ -61,19 +103,30 @@ class PairPlan:
         weights: Weights,
         seed: int,
         chunk_size: int = 256,
+        num_neighbors: int = 5,
+        embeddings: Callable[[], Tensor] | None = None,
+        sampling_strategy: SamplingStrategy | None = None,
     ) -> None:
         _checks.one_of("pairing", pairing, PAIRINGS)
         _checks.at_least("chunk_size", chunk_size, 1)
+        _checks.at_least("num_neighbors", num_neighbors, 1)
         self.labels = np.asarray(labels)
+        if len(self.labels) < 2:
+            raise _checks.bad("labels", "hold at least two rows", len(self.labels))
         self.pairing = pairing
         self.weights = weights
         self.seed = seed
         self.chunk_size = chunk_size
-        self._members = {int(c): np.flatnonzero(self.labels == c) for c in np.unique(self.labels)}
-        if len(self.labels) < 2:
-            raise _checks.bad("labels", "hold at least two rows", len(self.labels))
-        if pairing == "cross_class" and len(self._members) < 2:
-            raise ValueError("`pairing` = 'cross_class' needs at least two classes, but got one.")
+        if pairing == "minority" and sampling_strategy is None:
+            sampling_strategy = "auto"
+        self.wanted = _wanted(sampling_strategy, self.labels)
+        self._classes = Classes(self.labels)
+        self._partners = _make_partners(pairing, self._classes, embeddings, num_neighbors)
+
+    @property
+    def rows_per_turn(self) -> int:
+        """First parents until the order of them begins anew: N, or what the strategy asks for."""
+        return len(self.labels) if self.wanted is None else sum(self.wanted.values())
 
     def num_chunks(self, num_pairs: int) -> int:
         """Chunks that hold `num_pairs` pairs; the last one may be shorter."""
@@ -82,43 +135,76 @@ class PairPlan:
     def chunk(self, epoch: int, chunk: int, num_pairs: int) -> Pairs:
         """The pairs of one chunk of an epoch of `num_pairs` pairs."""
         start = chunk * self.chunk_size
-        size = min(self.chunk_size, num_pairs - start)
-        index = np.arange(start, start + size)
-        first = self._first_parents(epoch, index)
+        index = np.arange(start, min(start + self.chunk_size, num_pairs))
         rng = counter_rng(self.seed, _PAIRS, epoch, 1, chunk)
-        second = np.array([self._partner(row, rng) for row in first])
-        return Pairs(index, first, second, self.weights.sample(size, rng))
+        return self.pairs(index, self._first_parents(epoch, index), rng)
+
+    def pairs(self, index: np.ndarray, first: np.ndarray, rng: np.random.Generator) -> Pairs:
+        """Partners and weights for given first parents (n,)."""
+        others = range(self.weights.num_parents - 1)
+        parents = np.stack([first, *(self._partners.draw(first, rng) for _ in others)], axis=1)
+        drawn = self.weights.sample(len(first), rng)
+        shares = np.stack([drawn, 1 - drawn], axis=1) if drawn.ndim == 1 else drawn
+        return Pairs(index, parents, shares)
 
     def _first_parents(self, epoch: int, index: np.ndarray) -> np.ndarray:
-        count = len(self.labels)
-        shuffled = [
-            counter_rng(self.seed, _PAIRS, epoch, 0, int(turn)).permutation(count)
-            for turn in range(index[0] // count, index[-1] // count + 1)
-        ]
+        count = self.rows_per_turn
+        turns = range(index[0] // count, index[-1] // count + 1)
+        rows = np.concatenate(
+            [self._turn(counter_rng(self.seed, _PAIRS, epoch, 0, int(turn))) for turn in turns]
+        )
         first_turn = index[0] // count * count
-        parents: np.ndarray = np.concatenate(shuffled)[index - first_turn]
+        parents: np.ndarray = rows[index - first_turn]
         return parents
 
-    def _partner(self, row: int, rng: np.random.Generator) -> int:
-        """Another row; the row itself only when its class has no other (`same_class`)."""
-        if self.pairing == "cross_class":
-            own = self._members[int(self.labels[row])]
-            return _draw_outside(rng, len(self.labels), own)
-        if self.pairing == "random":
-            at = int(rng.integers(len(self.labels) - 1))
-            return at + (at >= row)
-        members = self._members[int(self.labels[row])]
-        return int(row) if len(members) == 1 else _draw_other(rng, members, row)
+    def _turn(self, rng: np.random.Generator) -> np.ndarray:
+        if self.wanted is None:
+            return rng.permutation(len(self.labels))
+        rows = []
+        for label, count in self.wanted.items():
+            members = self._classes.members(label)
+            passes = [rng.permutation(members) for _ in range(-(-count // len(members)))]
+            rows.append(np.concatenate(passes)[:count])
+        return rng.permutation(np.concatenate(rows))
 
 
-def _draw_other(rng: np.random.Generator, pool: np.ndarray, row: int) -> int:
-    """One of the sorted `pool` that is not `row`, each equally likely."""
-    at = int(rng.integers(len(pool) - 1))
-    return int(pool[at + (at >= np.searchsorted(pool, row))])
+def _make_partners(
+    pairing: str, classes: Classes, embeddings: Callable[[], Tensor] | None, num_neighbors: int
+) -> Partners:
+    if pairing in ("smote", "local"):
+        if embeddings is None:
+            raise ValueError(f"`pairing` = {pairing!r} needs `embeddings` to find neighbours.")
+        kind = SmotePartners if pairing == "smote" else LocalPartners
+        return kind(classes, embeddings, num_neighbors)
+    if pairing == "near_target":
+        return NearTargetPartners(classes.labels)
+    if pairing == "cross_class":
+        return CrossClassPartners(classes)
+    return RandomPartners(classes) if pairing == "random" else SameClassPartners(classes)
 
 
-def _draw_outside(rng: np.random.Generator, count: int, own: np.ndarray) -> int:
-    """One of 0..count-1 that is not in the sorted `own`, each equally likely."""
-    at = int(rng.integers(count - len(own)))
-    # own[k] - k counts the outsiders below own[k]: skip every own row that lies before the target.
-    return at + int(np.searchsorted(own - np.arange(len(own)), at, side="right"))
+def _wanted(strategy: SamplingStrategy | None, labels: np.ndarray) -> dict[int, int] | None:
+    """Rows to make of each class, those of which none are left out; None without a strategy."""
+    if strategy is None:
+        return None
+    from imblearn.utils import check_sampling_strategy
+
+    way_out = (
+        "Give 'auto', 'minority', 'not minority', 'not majority', 'all', a ratio for two classes, "
+        "or for each class the number of rows it shall have afterwards."
+    )
+    if isinstance(strategy, str):
+        _checks.one_of("sampling_strategy", strategy, STRATEGIES)
+    if isinstance(strategy, Mapping):
+        strategy = dict(strategy)
+    try:
+        counts = check_sampling_strategy(strategy, labels, "over-sampling")
+    except ValueError as error:
+        raise ValueError(f"`sampling_strategy` = {strategy!r}: {error} {way_out}") from error
+    wanted = {int(label): int(count) for label, count in counts.items() if count > 0}
+    if not wanted:
+        raise ValueError(
+            f"`sampling_strategy` = {strategy!r} asks for no row: every class has as many as it "
+            "wants already. Leave it out, or give larger counts."
+        )
+    return wanted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import _checks
@@ -20,7 +21,7 @@ from mixup_hf.inverter.generation import DecodeSettings
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.losses import soft_cross_entropy
 from mixup_hf.mixing import class_indices
-from mixup_hf.pairing import PairPlan
+from mixup_hf.pairing import PairPlan, SamplingStrategy
 from mixup_hf.producer import Producer
 from mixup_hf.records import MixedExample
 from mixup_hf.weights import parse_weights
@@ -69,11 +70,13 @@ class InversedMixup:
             weights=parse_weights(self.config.weights),
             seed=self.seed,
             chunk_size=self.config.chunk_size,
+            num_neighbors=self.config.num_neighbors,
+            embeddings=lambda: self.producer.embeddings(),
+            sampling_strategy=_by_index(self.config.sampling_strategy, self.label_names),
         )
         self.producer = Producer(
             texts,
-            indices,
-            self.num_labels,
+            F.one_hot(torch.tensor(indices), self.num_labels).float(),
             plan,
             inverter,
             partial(_invert_chunk, inverter, decode_settings),
@@ -203,6 +206,20 @@ def _check_rows(
             f"`texts` and `labels` must be of one length, but got {len(texts)} and {len(labels)}."
         )
     return class_indices(labels, num_labels, label_names)
+
+
+def _by_index(
+    strategy: str | float | Mapping[str | int, int] | None, names: list[str]
+) -> SamplingStrategy | None:
+    """The strategy with class indices for names."""
+    if not isinstance(strategy, Mapping):
+        return strategy
+    unknown = [key for key in strategy if key not in names and key not in range(len(names))]
+    if unknown:
+        raise _checks.bad("sampling_strategy", f"name classes among {names}", unknown)
+    return {
+        names.index(key) if isinstance(key, str) else key: count for key, count in strategy.items()
+    }
 
 
 def _decode_settings(config: MixupConfig) -> DecodeSettings:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mixup_hf import _checks, distributed
-from mixup_hf.mixing import INTERPOLATIONS, soft_labels
+from mixup_hf.mixing import check_interpolation, mix, mix_targets
 from mixup_hf.pairing import PairPlan, Pairs
 from mixup_hf.records import Encodes, MixedExample
 
@@ -25,31 +25,32 @@ class Producer:
 
     Args:
         texts: The training texts (N).
-        labels: Their class indices (N).
-        num_labels: C.
+        targets: Their labels: one-hot, multi-hot, or real numbers (N, C), float32.
         plan: Which rows are mixed, and how.
         encoder: Embeds the parents.
         invert: Decodes embeddings (n, D) with a seed key to n sentences.
         fingerprint: Of the aligner; goes into every row.
         interpolation: `linear`, `linear_renorm` or `slerp`.
+        bounded: Whether targets are labels, and not real numbers: see `mix_targets`.
     """
 
     def __init__(
         self,
         texts: Sequence[str],
-        labels: Sequence[int],
-        num_labels: int,
+        targets: Tensor,
         plan: PairPlan,
         encoder: Encodes,
         invert: Invert,
         fingerprint: str,
         interpolation: str = "linear",
+        *,
+        bounded: bool = True,
     ) -> None:
-        _checks.one_of("interpolation", interpolation, tuple(INTERPOLATIONS))
-        self.interpolate = INTERPOLATIONS[interpolation]
+        check_interpolation(interpolation, plan.weights.num_parents)
+        self.interpolation = interpolation
+        self.bounded = bounded
         self.texts = list(texts)
-        self.labels = torch.tensor(list(labels))
-        self.num_labels = num_labels
+        self.targets = targets
         self.plan = plan
         self.encoder = encoder
         self.invert = invert
@@ -88,12 +89,10 @@ class Producer:
     def chunk(self, epoch: int, chunk: int, num_rows: int) -> list[MixedExample]:
         """The rows of one chunk, decoded as one batch."""
         pairs = self.plan.chunk(epoch, chunk, num_rows)
-        first, second = torch.from_numpy(pairs.first), torch.from_numpy(pairs.second)
-        lams = torch.from_numpy(pairs.lams)
-        vectors = self.embeddings()
-        mixes = self.interpolate(vectors[first], vectors[second], lams)
+        parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)
+        mixes = mix(self.embeddings()[parents], shares, self.interpolation)
         texts = self.invert(mixes, (self.plan.seed, _DECODING, epoch, chunk))
-        labels = soft_labels(self.labels[first], self.labels[second], lams, self.num_labels)
+        labels = mix_targets(self.targets[parents], shares, bounded=self.bounded)
         return self._rows(pairs, texts, labels, epoch)
 
     def _rows(
@@ -104,7 +103,8 @@ class Producer:
                 text=texts[row],
                 label=tuple(labels[row].tolist()),
                 lam=float(pairs.lams[row]),
-                parents=(int(pairs.first[row]), int(pairs.second[row])),
+                parents=tuple(pairs.parents[row].tolist()),
+                shares=tuple(pairs.shares[row].tolist()),
                 seed=self.plan.seed,
                 epoch=epoch,
                 index=int(pairs.index[row]),

@@ -17,7 +17,8 @@ class MixedExample:
         text: The decoded sentence.
         label: Soft label (C,), in the order of the classes; sums to 1.
         lam: Weight of the first parent; in [0, 1], but for distributions that go beyond it.
-        parents: Rows of the two parents in the texts that were given.
+        parents: Rows of the parents in the texts that were given; two of them, or m.
+        shares: The weights of all parents; they sum to 1.
         seed: Seed of the run.
         epoch: Which refill of the pool made it.
         index: Position in that refill's pair plan.
@@ -27,7 +28,8 @@ class MixedExample:
     text: str
     label: tuple[float, ...]
     lam: float
-    parents: tuple[int, int]
+    parents: tuple[int, ...]
+    shares: tuple[float, ...]
     seed: int
     epoch: int
     index: int
@@ -45,7 +47,7 @@ class MixedExample:
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> MixedExample:
         """Rebuild from `to_json`."""
-        sequences = {"label": tuple(row["label"]), "parents": tuple(row["parents"])}
+        sequences = {name: tuple(row[name]) for name in ("label", "parents", "shares")}
         return cls(**(row | sequences))
 
 

@@ -14,8 +14,13 @@ from mixup_hf import _checks
 class Weights(Protocol):
     """A distribution of mixing weights."""
 
+    @property
+    def num_parents(self) -> int:
+        """m: how many rows are mixed."""
+        ...
+
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw `n` weights (n,), float64."""
+        """Draw `n` weights of the first parent (n,), or of all m parents (n, m); float64."""
         ...
 
     @property
@@ -33,12 +38,24 @@ def variance_factor(weights: Weights) -> float:
     """How much of the parents' covariance mixes keep: `f = 1 - 2 E[W] + 2 E[W^2]`.
 
     For independent parents with covariance S, `Cov(W x1 + (1 - W) x2) = f S` (arXiv 2503.02645).
+    With m parents of like weights, `f = m E[W^2]`.
     """
+    if weights.num_parents > 2:
+        return weights.num_parents * weights.second_moment
     return 1.0 - 2.0 * weights.mean + 2.0 * weights.second_moment
 
 
+class _TwoParents:
+    """Weights of which the second parent has what the first leaves."""
+
+    @property
+    def num_parents(self) -> int:
+        """2."""
+        return 2
+
+
 @dataclass(frozen=True)
-class Beta:
+class Beta(_TwoParents):
     """Beta(alpha, alpha) on [0, 1] (mixup, Zhang et al. 2018).
 
     Args:
@@ -66,7 +83,7 @@ class Beta:
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(_TwoParents):
     """Uniform on [0, 1], as in SMOTE and SMOTExT (arXiv 2505.13434)."""
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -85,7 +102,7 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Fixed(_TwoParents):
     """The same weight for every pair."""
 
     weight: float = 0.5
@@ -109,7 +126,7 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class EpBeta:
+class EpBeta(_TwoParents):
     """EpBeta on [-eps0, 1 + eps1]: `W = -eps0 + (1 + eps0 + eps1) B`, `B ~ Beta(alpha, beta)`.
 
     Structure-preserving mixup (arXiv 2503.02645): going a little beyond the parents makes up for
@@ -212,6 +229,46 @@ class EpBeta:
         return first, first * (self.alpha + 1) / (size + 1)
 
 
+@dataclass(frozen=True)
+class Dirichlet:
+    """Dirichlet(alpha, ..., alpha) over m parents at once (SMOTExT's open question 1).
+
+    Args:
+        alpha: Below 1 most mixes are close to one parent; 1 is uniform on the simplex.
+        m: How many parents, at least 2.
+    """
+
+    alpha: float = 1.0
+    m: int = 3
+
+    def __post_init__(self) -> None:
+        _checks.positive("weights.alpha", self.alpha, "Common values lie between 0.1 and 2.")
+        if self.m != int(self.m) or self.m < 2:
+            raise _checks.bad(
+                "weights.m", "be a whole number of parents, at least 2", self.m, "Try m=3."
+            )
+        object.__setattr__(self, "m", int(self.m))  # a specification gives all numbers as floats
+
+    @property
+    def num_parents(self) -> int:
+        """How many."""
+        return self.m
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw `n` weights of all parents (n, m); each line sums to 1."""
+        return rng.dirichlet([self.alpha] * self.m, size=n)
+
+    @property
+    def mean(self) -> float:
+        """1 / m by symmetry."""
+        return 1.0 / self.m
+
+    @property
+    def second_moment(self) -> float:
+        """E[W^2] of one parent: `(alpha + 1) / (m (m alpha + 1))`."""
+        return (self.alpha + 1) / (self.m * (self.m * self.alpha + 1))
+
+
 def _epbeta(
     eps: float | None = None,
     alpha: float | None = None,
@@ -246,11 +303,12 @@ _BY_NAME: dict[str, tuple[Callable[..., Weights], tuple[str, ...]]] = {
     "uniform": (Uniform, ()),
     "fixed": (Fixed, ("weight",)),
     "epbeta": (_epbeta, ("eps", "alpha", "beta", "eps0", "eps1", "mean", "tol")),
+    "dirichlet": (Dirichlet, ("alpha", "m")),
 }
 
 
 def parse_weights(spec: str) -> Weights:
-    """Read a short specification: `beta:0.4`, `uniform`, `fixed:0.5`, `epbeta:eps=0.3`.
+    """Read a short specification, such as `beta:0.4`, `epbeta:eps=0.3` or `dirichlet:1.0,m=3`.
 
     Values are given in order or by name.
 
@@ -258,7 +316,10 @@ def parse_weights(spec: str) -> Weights:
         ValueError: Unknown name, unknown or repeated value, or a value out of range.
     """
     name, _, rest = spec.partition(":")
-    way_out = "Write, for example, 'beta:0.4', 'uniform', 'fixed:0.5' or 'epbeta:eps=0.3'."
+    way_out = (
+        "Write, for example, 'beta:0.4', 'uniform', 'fixed:0.5', 'epbeta:eps=0.3' or "
+        "'dirichlet:1.0,m=3'."
+    )
     if name not in _BY_NAME:
         raise _checks.bad("weights", f"name one of {', '.join(_BY_NAME)}", spec, way_out)
     make, names = _BY_NAME[name]

@@ -21,7 +21,17 @@ PACKAGE = "mixup_hf"
 # A module may import modules of lower layers.
 LAYERS: dict[int, tuple[str, ...]] = {
     0: ("_checks", "records"),
-    1: ("config", "weights", "mixing", "pairing", "losses", "distributed", "loading"),
+    1: (
+        "config",
+        "weights",
+        "mixing",
+        "neighbours",
+        "partners",
+        "pairing",
+        "losses",
+        "distributed",
+        "loading",
+    ),
     2: ("encoders", "inverter"),
     3: ("pool", "producer"),
     4: ("collator", "hooks", "callback", "plugin"),
@@ -31,7 +41,8 @@ LAYERS: dict[int, tuple[str, ...]] = {
 # Within its layer a module may import these, and nothing else.
 BESIDE: dict[str, tuple[str, ...]] = {
     "config": ("mixing", "pairing", "weights"),
-    "pairing": ("distributed", "weights"),
+    "partners": ("neighbours",),
+    "pairing": ("distributed", "partners", "weights"),
     "inverter.prompting": ("inverter.checkpoint",),
     "inverter.checkpoint": (
         "encoders",
@@ -52,14 +63,23 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "callback": ("collator", "hooks"),
     "plugin": ("callback", "collator"),
     "align": ("align.data", "align.fidelity", "align.train"),
-    "align.objective": ("align.data",),
+    "align.batches": ("align.data",),
+    "align.objective": ("align.batches",),
     "align.fidelity": ("align.text_scores",),
-    "align.session": ("align.data", "align.objective", "align.warmup", "tables"),
-    "align.warmup": ("tables",),
-    "align.speed": ("align.data", "align.objective"),
-    "align.stages": ("align.data", "align.objective", "align.speed"),
-    "align.train": (
+    "align.joined": ("align.data", "align.fidelity"),
+    "align.session": (
+        "align.batches",
         "align.data",
+        "align.joined",
+        "align.objective",
+        "align.warmup",
+        "tables",
+    ),
+    "align.warmup": ("tables",),
+    "align.speed": ("align.batches", "align.objective"),
+    "align.stages": ("align.batches", "align.objective", "align.speed"),
+    "align.train": (
+        "align.batches",
         "align.fidelity",
         "align.session",
         "align.stages",
@@ -78,6 +98,8 @@ THIRD_PARTY: dict[str, set[str]] = {
     "records": {"torch"},
     "distributed": BASIC | {"accelerate"},
     "loading": {"yaml", "pydantic"},
+    "neighbours": BASIC | {"faiss"},
+    "pairing": BASIC | {"imblearn"},
     "inverter.sources": TRANSFORMERS | {"filelock", "sklearn"},
     "inverter.checkpoint": TRANSFORMERS | {"peft", "safetensors"},
     "inverter.model": TRANSFORMERS | {"peft"},
@@ -103,7 +125,7 @@ BY_LAYER: dict[int, set[str]] = {
         "typer",
     },
 }
-ONLY_INSIDE_FUNCTIONS = {"peft", "bitsandbytes"}
+ONLY_INSIDE_FUNCTIONS = {"peft", "bitsandbytes", "faiss", "imblearn"}
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 # The pool and its producer see encoder and inverter through the protocols of `records` only.

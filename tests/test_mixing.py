@@ -7,12 +7,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from mixup_hf.mixing import (
     INTERPOLATIONS,
     class_indices,
     linear,
     linear_renorm,
+    mix,
+    mix_targets,
     slerp,
     soft_labels,
 )
@@ -177,3 +180,50 @@ def test_a_weight_beyond_a_parent_gives_that_parents_label() -> None:
     first, second = torch.tensor([0, 0]), torch.tensor([1, 1])
     found = soft_labels(first, second, torch.tensor([1.2, -0.1]), 3)
     torch.testing.assert_close(found, torch.tensor([[1.0, 0, 0], [0, 1, 0]]))
+
+
+def three_parents() -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    shares = torch.rand(4, 3, generator=draw)
+    return torch.randn(4, 3, 5, generator=draw), shares / shares.sum(1, keepdim=True)
+
+
+def test_m_parents_are_summed_by_their_weights() -> None:
+    parents, shares = three_parents()
+    expected = torch.stack([shares[row] @ parents[row] for row in range(4)])
+    torch.testing.assert_close(mix(parents, shares), expected)
+    renormed = mix(parents, shares, "linear_renorm")
+    torch.testing.assert_close(F.normalize(renormed, dim=-1), F.normalize(expected, dim=-1))
+    lengths = (shares * parents.norm(dim=-1)).sum(1)
+    torch.testing.assert_close(renormed.norm(dim=-1), lengths)
+
+
+@pytest.mark.parametrize("name", INTERPOLATIONS)
+def test_two_of_m_parents_are_the_two_of_a_pair(name: str) -> None:
+    parents, _ = three_parents()
+    lams = torch.tensor([0.0, 0.3, 0.5, 1.0])
+    shares = torch.stack([lams, 1 - lams], dim=1)
+    pair = INTERPOLATIONS[name](parents[:, 0], parents[:, 1], lams)
+    assert torch.equal(mix(parents[:, :2], shares, name), pair)
+
+
+def test_more_than_two_parents_have_no_slerp() -> None:
+    with pytest.raises(ValueError, match="'slerp' mixes two parents, but `weights` draws 3"):
+        mix(*three_parents(), "slerp")
+
+
+def test_real_targets_go_on_beyond_the_parents_and_labels_do_not() -> None:
+    targets = torch.tensor([[[1.0], [3.0]], [[1.0], [3.0]]])
+    shares = torch.tensor([[1.25, -0.25], [0.5, 0.5]])
+    assert mix_targets(targets, shares, bounded=False).tolist() == [[0.5], [2.0]]
+    assert mix_targets(targets, shares).tolist() == [[1.0], [2.0]]
+
+
+def test_labels_of_m_parents_sum_to_one() -> None:
+    _, shares = three_parents()
+    labels = torch.eye(3)[torch.tensor([[0, 1, 1], [2, 2, 2], [0, 1, 2], [1, 0, 0]])]
+    mixed = mix_targets(labels, shares)
+    torch.testing.assert_close(mixed.sum(1), torch.ones(4))
+    torch.testing.assert_close(
+        mixed[0], torch.stack([shares[0, 0], shares[0, 1:].sum(), torch.tensor(0.0)])
+    )

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixup_hf.pairing import PAIRINGS, PairPlan, Pairs
-from mixup_hf.weights import Beta, Uniform
+from mixup_hf.pairing import PairPlan, Pairs
+from mixup_hf.weights import Beta, Dirichlet, Uniform
 
+COLUMNS = ("index", "parents", "shares")
+BY_LABEL = ("random", "same_class", "cross_class")
 LABELS = st.lists(st.integers(0, 3), min_size=2, max_size=20).map(np.array)
 
 
@@ -21,13 +24,11 @@ def make_plan(
 
 def whole(plan: PairPlan, num_pairs: int, epoch: int = 0) -> Pairs:
     chunks = [plan.chunk(epoch, each, num_pairs) for each in range(plan.num_chunks(num_pairs))]
-    columns = ("index", "first", "second", "lams")
-    return Pairs(*(np.concatenate([getattr(part, name) for part in chunks]) for name in columns))
+    return Pairs(*(np.concatenate([getattr(part, name) for part in chunks]) for name in COLUMNS))
 
 
 def same(left: Pairs, right: Pairs) -> bool:
-    columns = ("index", "first", "second", "lams")
-    return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in columns)
+    return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in COLUMNS)
 
 
 @given(LABELS, st.integers(0, 2**40), st.integers(1, 7), st.integers(1, 60))
@@ -51,7 +52,7 @@ def test_every_row_is_a_first_parent_before_any_is_one_twice(
         assert set(turn) <= set(range(len(labels)))
 
 
-@given(LABELS, st.integers(0, 2**40), st.sampled_from(PAIRINGS))
+@given(LABELS, st.integers(0, 2**40), st.sampled_from(BY_LABEL))
 def test_partners_obey_the_rule_of_the_pairing(labels: np.ndarray, seed: int, pairing: str) -> None:
     if pairing == "cross_class" and len(set(labels.tolist())) < 2:
         return
@@ -68,7 +69,7 @@ def test_partners_obey_the_rule_of_the_pairing(labels: np.ndarray, seed: int, pa
             assert (partner == row) == (counts[int(labels[row])] == 1)
 
 
-@pytest.mark.parametrize("pairing", PAIRINGS)
+@pytest.mark.parametrize("pairing", BY_LABEL)
 def test_every_allowed_partner_is_equally_likely(pairing: str) -> None:
     labels = np.array([0, 1, 0, 2, 1, 0])
     pairs = whole(make_plan(labels, pairing, chunk_size=600), 6 * 1200)
@@ -104,6 +105,48 @@ def test_another_seed_or_epoch_gives_other_pairs_and_ratios(other: dict[str, int
     assert not set(one.lams) & set(two.lams)
 
 
+def test_a_strategy_decides_how_many_of_each_class_come_first() -> None:
+    labels = np.array([0] * 7 + [1] * 2 + [2] * 4)
+    plan = make_plan(labels, "minority", chunk_size=5)
+    assert plan.wanted == {1: 5, 2: 3}  # up to the seven of the majority
+    pairs = whole(plan, 2 * plan.rows_per_turn)
+    for turn in (pairs.first[:8], pairs.first[8:]):
+        assert Counter(labels[turn].tolist()) == {1: 5, 2: 3}
+        # Every member comes before any comes again.
+        counts = Counter(turn.tolist())
+        assert max(counts[7], counts[8]) - min(counts[7], counts[8]) <= 1
+    assert (labels[pairs.second] == labels[pairs.first]).all()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "wanted"),
+    [
+        ("auto", {1: 3}),
+        ("not majority", {1: 3}),
+        ("minority", {1: 3}),
+        (0.75, {1: 1}),
+        ({0: 6}, {0: 2}),
+        ({0: 4, 1: 9}, {1: 8}),
+    ],
+)
+def test_strategies_mean_what_imbalanced_learn_means(strategy: Any, wanted: Any) -> None:
+    labels = np.array([0, 0, 0, 0, 1])
+    if strategy == 0.75:
+        labels = np.array([0, 0, 0, 0, 1, 1])
+    plan = PairPlan(labels, pairing="random", weights=Uniform(), seed=0, sampling_strategy=strategy)
+    assert plan.wanted == wanted
+
+
+def test_three_parents_have_weights_that_sum_to_one() -> None:
+    labels = np.arange(30) % 3
+    plan = PairPlan(labels, pairing="same_class", weights=Dirichlet(1.0, 3), seed=0, chunk_size=7)
+    pairs = whole(plan, 60)
+    assert pairs.parents.shape == pairs.shares.shape == (60, 3)
+    np.testing.assert_allclose(pairs.shares.sum(axis=1), 1)
+    assert (labels[pairs.parents] == labels[pairs.first][:, None]).all()
+    assert (pairs.parents[:, 1] != pairs.parents[:, 2]).any()
+
+
 def test_no_two_chunks_share_their_ratios() -> None:
     lams = whole(make_plan(np.arange(30) % 3), 60).lams
     assert len(set(lams)) == len(lams)
@@ -125,7 +168,13 @@ def test_the_last_chunk_may_be_shorter(pairs: int, chunks: int) -> None:
 @pytest.mark.parametrize(
     ("labels", "changes", "message"),
     [
-        ([0, 1], {"pairing": "smote"}, "`pairing` must be one of 'random', 'same_class'"),
+        ([0, 1], {"pairing": "smothe"}, "`pairing` must be one of 'random', 'same_class'"),
+        ([0, 1], {"pairing": "smote"}, "'smote' needs `embeddings`"),
+        ([0, 1], {"num_neighbors": 0}, "`num_neighbors` must be at least 1"),
+        ([0, 1], {"sampling_strategy": "some"}, "`sampling_strategy` must be one of 'auto'"),
+        ([0, 1], {"sampling_strategy": "auto"}, "asks for no row"),
+        ([0, 1], {"sampling_strategy": {0: 0}}, "greater or equal.*Give 'auto'"),
+        ([0, 1], {"sampling_strategy": {5: 9}}, "5.* not present"),
         ([0, 1], {"chunk_size": 0}, "`chunk_size` must be at least 1"),
         ([0], {}, "at least two rows"),
         ([0, 0], {"pairing": "cross_class"}, "needs at least two classes"),

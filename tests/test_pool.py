@@ -17,7 +17,9 @@ from mixup_hf.pool import read_rows, write_rows
 
 def make_rows(count: int, epoch: int = 0) -> list[MixedExample]:
     return [
-        MixedExample(f"text {epoch} {at}", (0.5, 0.5), 0.5, (at, 0), 0, epoch, at, "f00d")
+        MixedExample(
+            f"text {epoch} {at}", (0.5, 0.5), 0.5, (at, 0), (0.5, 0.5), 0, epoch, at, "f00d"
+        )
         for at in range(count)
     ]
 

@@ -16,6 +16,7 @@ ROW = MixedExample(
     label=(0.25, 0.0, 0.75),
     lam=0.75,
     parents=(3, 17),
+    shares=(0.75, 0.25),
     seed=1,
     epoch=2,
     index=5,
@@ -30,6 +31,7 @@ ROW = MixedExample(
         label=st.lists(st.floats(0, 1), min_size=2, max_size=5).map(tuple),
         lam=st.floats(0, 1),
         parents=st.tuples(st.integers(0), st.integers(0)),
+        shares=st.tuples(st.floats(-1, 2), st.floats(-1, 2)),
     )
 )
 def test_json_holds_everything_exactly(row: MixedExample) -> None:

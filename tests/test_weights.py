@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixup_hf import parse_weights
-from mixup_hf.weights import Beta, EpBeta, Fixed, Uniform, Weights, variance_factor
+from mixup_hf.weights import Beta, Dirichlet, EpBeta, Fixed, Uniform, Weights, variance_factor
 
 DISTRIBUTIONS = st.one_of(
     st.floats(0.05, 20).map(Beta), st.just(Uniform()), st.floats(0, 1).map(Fixed)
@@ -85,7 +85,7 @@ def test_specifications_are_read(spec: str, expected: Weights) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("gauss:1", "name one of beta, uniform, fixed, epbeta"),
+        ("gauss:1", "name one of beta, uniform, fixed, epbeta, dirichlet"),
         ("", "name one of"),
         ("beta:x", "hold numbers"),
         ("beta:1,2", "at most 1 value"),
@@ -102,6 +102,9 @@ def test_specifications_are_read(spec: str, expected: Weights) -> None:
         ("epbeta:alpha=1,beta=1,eps0=0,eps1=0,tol=0.01", "keep 0.6667 of the variance"),
         ("epbeta:alpha=0,beta=1,eps0=0,eps1=0", "`weights.alpha`"),
         ("epbeta:alpha=1,beta=1,eps0=-0.1,eps1=0", "`weights.eps0`"),
+        ("dirichlet:m=1", "`weights.m` must be a whole number of parents, at least 2.*Try m=3"),
+        ("dirichlet:1.0,m=2.5", "`weights.m` must be a whole number"),
+        ("dirichlet:-1", "`weights.alpha`"),
         ("uniform:1", "at most 0 value"),
         ("beta:0", "greater than 0"),
         ("beta:-1", "greater than 0"),
@@ -138,6 +141,18 @@ def test_a_symmetric_epbeta_keeps_all_of_the_variance(eps: float) -> None:
     assert variance_factor(weights) == pytest.approx(1, abs=1e-9)
 
 
+@given(st.floats(0.1, 5), st.integers(2, 6))
+def test_dirichlet_weights_are_shares_of_m_parents(alpha: float, m: int) -> None:
+    weights = Dirichlet(alpha, m)
+    samples = weights.sample(20_000, np.random.default_rng(0))
+    assert samples.shape == (20_000, m)
+    np.testing.assert_allclose(samples.sum(axis=1), 1)
+    assert samples[:, 0].mean() == pytest.approx(weights.mean, abs=0.02)
+    assert np.square(samples[:, 0]).mean() == pytest.approx(weights.second_moment, abs=0.02)
+    two = Dirichlet(alpha, 2)  # of two parents it is Beta
+    assert variance_factor(two) == pytest.approx(variance_factor(Beta(alpha)))
+
+
 @given(st.floats(0.02, 0.98), st.floats(0.05, 2), st.floats(0.05, 2))
 def test_an_epbeta_of_any_mean_keeps_all_of_the_variance(
     mean: float, eps0: float, eps1: float
@@ -160,15 +175,17 @@ def test_epbeta_moments_are_those_of_its_samples(
 
 SPECS = ["beta:0.1", "beta:0.4", "beta:2", "uniform", "fixed:0.3", "epbeta:eps=0.3"]
 SPECS += ["epbeta:mean=0.9,eps0=0.3,eps1=0.3", "epbeta:alpha=4.34,beta=1.33,eps0=0.3,eps1=0.3"]
+SPECS += ["dirichlet:1.0,m=3", "dirichlet:0.3,m=5", "dirichlet:2"]
 
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_the_covariance_of_mixes_is_what_theory_says(spec: str) -> None:
     rng = np.random.default_rng(1)
     shape = np.array([[2.0, 0.0, 0.0], [0.7, 1.0, 0.0], [-0.5, 0.3, 0.6]])
-    first, second = rng.standard_normal((2, 200_000, 3)) @ shape.T
     weights = parse_weights(spec)
-    lams = weights.sample(200_000, rng)[:, None]
-    found = np.cov(lams * first + (1 - lams) * second, rowvar=False)
+    parents = rng.standard_normal((weights.num_parents, 200_000, 3)) @ shape.T
+    drawn = weights.sample(200_000, rng)
+    shares = np.stack([drawn, 1 - drawn], axis=1) if drawn.ndim == 1 else drawn
+    found = np.cov((shares.T[..., None] * parents).sum(axis=0), rowvar=False)
     expected = variance_factor(weights) * (shape @ shape.T)
     assert np.linalg.norm(found - expected) < 0.01 * np.linalg.norm(expected)

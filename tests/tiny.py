@@ -224,7 +224,8 @@ def make_producer(
     plan = PairPlan(
         np.array(labels), pairing=pairing, weights=Beta(1.0), seed=seed, chunk_size=chunk_size
     )
-    return Producer(texts, labels, num_labels, plan, FakeEncoder(), fake_invert, "fake")
+    targets = torch.eye(num_labels)[labels]
+    return Producer(texts, targets, plan, FakeEncoder(), fake_invert, "fake")
 
 
 def make_dataset(texts: Sequence[str], labels: Sequence[int], **extra: Sequence[Any]) -> Dataset:

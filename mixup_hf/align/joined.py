@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixup_hf.align.data import StackedRows
 from mixup_hf.align.fidelity import recovered_lam
 from mixup_hf.distributed import counter_rng
 from mixup_hf.mixing import linear
@@ -83,28 +84,6 @@ def with_joined(
     first, second = (_float32(embeddings[parents]) for parents in pairs.T)
     rows = joined_embeddings(_float32(embed(texts)), first, second)
     return sentences + texts, StackedRows(embeddings, rows.numpy().astype(np.float16))
-
-
-class StackedRows:
-    """Two arrays (N, D) and (M, D) read as one (N + M, D), without copying the memory-mapped first.
-
-    Args:
-        first: Rows 0 to N - 1.
-        second: Rows N to N + M - 1.
-    """
-
-    def __init__(self, first: np.ndarray, second: np.ndarray) -> None:
-        self.first, self.second = first, second
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        found = np.empty((len(rows), self.first.shape[1]), self.first.dtype)
-        in_first = rows < len(self.first)
-        found[in_first] = self.first[rows[in_first]]
-        found[~in_first] = self.second[rows[~in_first] - len(self.first)]
-        return found
 
 
 def _ended(sentence: str) -> str:

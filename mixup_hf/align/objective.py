@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixup_hf.align.data import IGNORED
+from mixup_hf.align.batches import IGNORED
 from mixup_hf.inverter.lexicon import Lexicon
 from mixup_hf.inverter.prompting import SoftPrompt
 

@@ -10,13 +10,9 @@ import torch
 from transformers import AutoTokenizer
 
 from mixup_hf import distributed
-from mixup_hf.align.data import (
-    TokenBudgetBatches,
-    WordBatches,
-    cached_embeddings,
-    read_sentences,
-)
-from mixup_hf.align.joined import StackedRows, with_joined
+from mixup_hf.align.batches import TokenBudgetBatches, WordBatches
+from mixup_hf.align.data import StackedRows, cached_embeddings, read_sentences
+from mixup_hf.align.joined import with_joined
 from mixup_hf.align.objective import AlignmentModel
 from mixup_hf.align.warmup import warm_up
 from mixup_hf.config import AlignConfig, TaskConfig

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mixup_hf import distributed
-from mixup_hf.align.data import TokenBudgetBatches, WordBatches
+from mixup_hf.align.batches import TokenBudgetBatches, WordBatches
 from mixup_hf.align.objective import AlignmentModel
 
 

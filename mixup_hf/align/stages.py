@@ -32,7 +32,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from mixup_hf import distributed
-from mixup_hf.align.data import IGNORED, TokenBudgetBatches, WordBatches, unwrap
+from mixup_hf.align.batches import IGNORED, TokenBudgetBatches, WordBatches, unwrap
 from mixup_hf.align.objective import AlignmentModel, LexiconModel
 from mixup_hf.align.speed import Throughput
 from mixup_hf.config import AlignConfig, StageConfig

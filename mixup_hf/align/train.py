@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from mixup_hf import distributed
 from mixup_hf.align import fidelity, text_scores
-from mixup_hf.align.data import TokenBudgetBatches
+from mixup_hf.align.batches import TokenBudgetBatches
 from mixup_hf.align.session import Session
 from mixup_hf.align.stages import generation_loss, train_generation, train_lexicon
 from mixup_hf.config import AlignConfig, StageConfig

@@ -5,7 +5,7 @@ import torch
 from tiny import make_inverter
 from torch.nn import functional as F
 
-from mixup_hf.align.data import IGNORED
+from mixup_hf.align.batches import IGNORED
 from mixup_hf.align.objective import AlignmentModel
 from mixup_hf.inverter.prompting import SoftPrompt
 

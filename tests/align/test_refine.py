@@ -13,7 +13,7 @@ from tiny import make_inverter, make_rows, word_tokenizer
 
 from mixup_hf import Inverter
 from mixup_hf.align import align, stages
-from mixup_hf.align.data import TokenBudgetBatches
+from mixup_hf.align.batches import TokenBudgetBatches
 from mixup_hf.align.objective import AlignmentModel
 from mixup_hf.config import StageConfig, TaskConfig
 from mixup_hf.inverter.checkpoint import AlignerMismatchError, load_aligner

@@ -5,7 +5,7 @@ import torch
 from tiny import make_inverter, make_llm, make_rows, with_random_lora, word_tokenizer
 from torch import Tensor
 
-from mixup_hf.align.data import WordBatches
+from mixup_hf.align.batches import WordBatches
 from mixup_hf.align.objective import LexiconModel
 from mixup_hf.inverter.lexicon import HintTokens, Lexicon
 from mixup_hf.inverter.prompting import SoftPrompt

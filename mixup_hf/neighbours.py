@@ -1,0 +1,97 @@
+"""Nearest rows in embedding space, without ever holding all distances at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixup_hf import _checks
+
+EXACT_ROWS = 50_000
+_BLOCK = 65_536  # rows whose distances to a run of queries exist at one time
+_PROBED_CELLS = 16
+NOBODY = -1
+
+
+class Neighbours:
+    """The rows nearest to given rows, by Euclidean distance.
+
+    Up to `exact_rows` rows every distance is computed, block by block. Beyond, an inverted-file
+    index (faiss) looks into the 16 nearest of about the square root of N cells: time for N queries
+    grows like N to the power 1.5 at most, memory like N.
+
+    Args:
+        embeddings: (N, D).
+        exact_rows: Largest N searched exactly.
+
+    Raises:
+        ImportError: Beyond `exact_rows`, without faiss.
+    """
+
+    def __init__(self, embeddings: Tensor, *, exact_rows: int = EXACT_ROWS) -> None:
+        self.embeddings = embeddings.float()
+        self._index = None if len(embeddings) <= exact_rows else _faiss_index(self.embeddings)
+
+    def nearest(self, rows: np.ndarray, count: int) -> np.ndarray:
+        """The `count` rows nearest to each of `rows` (n,), nearest first; never the row itself.
+
+        Returns:
+            (n, count), filled up with -1 where there are fewer.
+        """
+        _checks.at_least("count", count, 1)
+        if not len(rows):
+            return np.empty((0, count), np.int64)
+        queries = self.embeddings[torch.from_numpy(rows)]
+        # One more is asked for: the row itself comes first, or among its exact copies.
+        wanted = count + 1
+        found = self._exact(queries, wanted) if self._index is None else self._near(queries, wanted)
+        return _without_self(found, rows, count)
+
+    def _exact(self, queries: Tensor, count: int) -> np.ndarray:
+        best = torch.full((len(queries), 0), 0.0)
+        at = torch.full((len(queries), 0), NOBODY)
+        for start in range(0, len(self.embeddings), _BLOCK):
+            block = self.embeddings[start : start + _BLOCK]
+            # Of |q - x|^2, what differs between rows x: the least of these is the nearest.
+            score = block.square().sum(-1) - 2 * queries @ block.T
+            position = torch.arange(start, start + len(block)).expand(len(queries), -1)
+            best, at = torch.cat([best, score], dim=1), torch.cat([at, position], dim=1)
+            kept = best.argsort(dim=1, stable=True)[:, :count]  # ties go to the lower row
+            best, at = best.gather(1, kept), at.gather(1, kept)
+        missing = count - at.shape[1]
+        padded: Tensor = torch.nn.functional.pad(at, (0, max(0, missing)), value=NOBODY)
+        return padded.numpy()
+
+    def _near(self, queries: Tensor, count: int) -> np.ndarray:
+        _, at = self._index.search(queries.numpy(), count)  # type: ignore[union-attr]
+        found: np.ndarray = at
+        return found
+
+
+def _without_self(found: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Drop each row's own number, or the last where exact copies pushed it out."""
+    own = found == rows[:, None]
+    own[~own.any(axis=1), -1] = True
+    kept: np.ndarray = found[~own].reshape(len(rows), count)
+    return kept
+
+
+def _faiss_index(embeddings: Tensor) -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            f"Neighbours among {len(embeddings)} rows need faiss. Install it with "
+            "`pip install 'mixup_hf[large]'`, or choose a pairing without neighbours."
+        ) from error
+    width = embeddings.shape[1]
+    cells = max(1, int(len(embeddings) ** 0.5))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(width), width, cells)
+    index.cp.max_points_per_centroid = 64
+    index.train(embeddings.numpy())
+    index.add(embeddings.numpy())
+    index.nprobe = min(_PROBED_CELLS, cells)
+    return index
