@@ -184,6 +184,10 @@ class AlignConfig:
         default=None, metadata=_help("Time for all stages; scales their minutes to fit.")
     )
     seed: int = field(default=0, metadata=_help("Seed of everything random."))
+    ratio_pairs: int = field(
+        default=100,
+        metadata=_help("Pairs that the ratio curve is fitted on in the end; 0 fits none."),
+    )
     use_cpu: bool = field(default=False, metadata=_help("Stay on the CPU even if there is a GPU."))
     stages: tuple[StageConfig, ...] = field(
         default=(
@@ -225,6 +229,7 @@ class AlignConfig:
         for name in ("num_soft_tokens", "projector_width"):
             _checks.at_least(name, getattr(self, name), 1)
         _checks.one_of("quantization", self.quantization, ("4bit", "none"))
+        _checks.at_least("ratio_pairs", self.ratio_pairs, 0)
         _checks.at_least("noise", self.noise, 0.0)
         _checks.in_range("mix_share", self.mix_share, 0.0, 1.0)
         _checks.in_range("joined_share", self.joined_share, 0.0, 0.9)

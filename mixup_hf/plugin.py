@@ -82,6 +82,7 @@ class InversedMixup:
             partial(_invert_chunk, inverter, decode_settings),
             inverter.fingerprint,
             self.config.interpolation,
+            mix_weights=inverter.mix_weights,
         )
 
     @classmethod

@@ -31,6 +31,8 @@ class Producer:
         invert: Decodes embeddings (n, D) with a seed key to n sentences.
         fingerprint: Of the aligner; goes into every row.
         interpolation: `linear`, `linear_renorm` or `slerp`.
+        mix_weights: Embedding weights (n,) for ratios (n,) of two parents: `Inverter.mix_weights`.
+            Default: the ratios themselves.
         bounded: Whether targets are labels, and not real numbers: see `mix_targets`.
     """
 
@@ -44,10 +46,12 @@ class Producer:
         fingerprint: str,
         interpolation: str = "linear",
         *,
+        mix_weights: Callable[[Tensor], Tensor] | None = None,
         bounded: bool = True,
     ) -> None:
         check_interpolation(interpolation, plan.weights.num_parents)
         self.interpolation = interpolation
+        self.mix_weights = mix_weights
         self.bounded = bounded
         self.texts = list(texts)
         self.targets = targets
@@ -90,10 +94,16 @@ class Producer:
         """The rows of one chunk, decoded as one batch."""
         pairs = self.plan.chunk(epoch, chunk, num_rows)
         parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)
-        mixes = mix(self.embeddings()[parents], shares, self.interpolation)
+        mixes = mix(self.embeddings()[parents], self._weights(shares), self.interpolation)
         texts = self.invert(mixes, (self.plan.seed, _DECODING, epoch, chunk))
         labels = mix_targets(self.targets[parents], shares, bounded=self.bounded)
         return self._rows(pairs, texts, labels, epoch)
+
+    def _weights(self, shares: Tensor) -> Tensor:
+        if self.mix_weights is None or shares.shape[1] > 2:
+            return shares
+        first = self.mix_weights(shares[:, 0])
+        return torch.stack([first, 1 - first], dim=1)
 
     def _rows(
         self, pairs: Pairs, texts: Sequence[str], labels: Tensor, epoch: int

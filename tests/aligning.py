@@ -52,6 +52,7 @@ def make_config(partners: dict[str, str], output: Path, **settings: Any) -> Alig
         "lexicon_common": 2,
         "lexicon_width": 16,
         "lexicon_rank": 8,
+        "ratio_pairs": 0,  # a decoder that has learned next to nothing follows no ratio
         "bf16": False,
         "use_cpu": True,
         "max_sentences": 40,

@@ -78,9 +78,11 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "align.warmup": ("tables",),
     "align.speed": ("align.batches", "align.objective"),
     "align.stages": ("align.batches", "align.objective", "align.speed"),
+    "align.ratio": ("align.fidelity",),
     "align.train": (
         "align.batches",
         "align.fidelity",
+        "align.ratio",
         "align.session",
         "align.stages",
         "align.text_scores",

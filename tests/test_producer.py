@@ -83,3 +83,22 @@ def test_processes_share_the_chunks_and_all_get_the_rows_of_one(
 def test_nothing_cannot_be_produced(count: int) -> None:
     with pytest.raises(ValueError, match="`num_rows` must be at least 1"):
         make_producer().produce(0, count)
+
+
+def test_embeddings_are_mixed_by_the_weights_that_give_the_ratio() -> None:
+    plain, curved = make_producer(), make_producer()
+    curved.mix_weights = torch.square
+    decoded: dict[str, Tensor] = {}
+    for name, producer in (("plain", plain), ("curved", curved)):
+
+        def invert(mixes: Tensor, seed: Sequence[int], name: str = name) -> list[str]:
+            decoded[name] = mixes
+            return ["x"] * len(mixes)
+
+        producer.invert = invert
+    row, same = plain.produce(0, 1)[0], curved.produce(0, 1)[0]
+    assert row == same  # ratio and label are those asked for
+    first, second = plain.embeddings()[list(row.parents)]
+    expected = row.lam**2 * first + (1 - row.lam**2) * second
+    torch.testing.assert_close(decoded["curved"][0], expected)
+    assert not torch.allclose(decoded["plain"], decoded["curved"])

@@ -29,6 +29,10 @@ class RoundTrip(Protocol):
         """Embed texts."""
         ...
 
+    def mix_weights(self, lams: Tensor) -> Tensor:
+        """Embedding weights for ratios."""
+        ...
+
     def invert(
         self,
         embeddings: Tensor,
@@ -119,7 +123,7 @@ def measure_fidelity(
     embeddings = inverter.encode(sentences)
     decoded = inverter.invert(embeddings, **decoding)
     scores = _Scores(inverter.encode(decoded), embeddings, decoded, sentences)
-    pairs = _cross_topic_pairs(embeddings, num_pairs, counter_rng(seed))
+    pairs = cross_topic_pairs(embeddings, num_pairs, counter_rng(seed))
     control = _Control(inverter, embeddings, pairs, decoding)
     return Fidelity(
         sentences=len(sentences),
@@ -239,7 +243,9 @@ class _Control:
         first, second = embeddings[rows[:, 0]], embeddings[rows[:, 1]]
         lams = torch.from_numpy(self.asked.ravel()).float()
         targets = linear(first, second, lams)
-        self.decoded = inverter.invert(targets, **decoding)
+        self.decoded = inverter.invert(
+            linear(first, second, inverter.mix_weights(lams)), **decoding
+        )
         landed = inverter.encode(self.decoded)
         shape = self.asked.shape
         self.cosine = F.cosine_similarity(landed, targets, dim=-1).numpy().reshape(shape)
@@ -282,7 +288,7 @@ def _decoding(num_candidates: int, seed: int) -> dict[str, Any]:
     return {"temperature": 0.7, "num_candidates": num_candidates, "seed": seed}
 
 
-def _cross_topic_pairs(embeddings: Tensor, count: int, rng: np.random.Generator) -> np.ndarray:
+def cross_topic_pairs(embeddings: Tensor, count: int, rng: np.random.Generator) -> np.ndarray:
     """Pairs (count, 2) with little to do with each other: each the least alike of four random ones.
 
     A bound on the cosine would mean another thing for every encoder.
@@ -300,7 +306,8 @@ def _distinct(inverter: RoundTrip, embeddings: Tensor, count: int, seed: int) ->
         np.stack([rng.choice(len(embeddings), size=2, replace=False) for _ in range(count)])
     )
     lams = torch.from_numpy(rng.random(count)).float()
-    mixes = linear(embeddings[pairs[:, 0]], embeddings[pairs[:, 1]], lams)
+    weights = inverter.mix_weights(lams)
+    mixes = linear(embeddings[pairs[:, 0]], embeddings[pairs[:, 1]], weights)
     sentences = inverter.invert(mixes, temperature=0.7, seed=seed)
     return len({sentence.casefold() for sentence in sentences}) / count
 

@@ -19,12 +19,15 @@ from mixup_hf.align.fidelity import recovered_lam
 from mixup_hf.distributed import counter_rng
 from mixup_hf.mixing import linear
 
-_SHORT_WORDS = 12  # of each of the two: what is joined stays within reach of a decoder
+_SHORT_WORDS = 8  # of the second: what is joined stays within reach of a decoder
 _ENDINGS = (".", "!", "?", ":", ";", '"', "'", ")")
 
 
 def joined_pairs(sentences: list[str], count: int, seed: int) -> tuple[list[str], np.ndarray]:
-    """`count` texts of two short sentences each, the longer one first, and whose they are (N, 2).
+    """`count` texts of two sentences each, and whose they are (N, 2).
+
+    One of the two is short, so that the longer one, which comes first, has anything from a little
+    to nearly all of the meaning.
 
     Raises:
         ValueError: Fewer than two of the sentences are short.
@@ -33,13 +36,13 @@ def joined_pairs(sentences: list[str], count: int, seed: int) -> tuple[list[str]
     short = np.flatnonzero(words <= _SHORT_WORDS)
     if len(short) < 2:
         raise ValueError(
-            f"`joined_share` joins sentences of at most {_SHORT_WORDS} words, and the data holds "
-            f"{len(short)} of them. Set `joined_share: 0`, or give more sentences."
+            f"`joined_share` joins sentences of at most {_SHORT_WORDS} words to others, and the "
+            f"data holds {len(short)} of them. Set `joined_share: 0`, or give more sentences."
         )
     rng = counter_rng(seed)
-    first = rng.integers(len(short), size=count)
-    second = (first + rng.integers(1, len(short), size=count)) % len(short)  # never itself
-    pairs = np.stack([short[first], short[second]], axis=1)
+    second = short[rng.integers(len(short), size=count)]
+    first = (second + rng.integers(1, len(sentences), size=count)) % len(sentences)  # never itself
+    pairs = np.stack([first, second], axis=1)
     swap = words[pairs[:, 0]] < words[pairs[:, 1]]
     pairs[swap] = pairs[swap][:, ::-1]
     return [f"{_ended(sentences[i])} {sentences[j]}" for i, j in pairs], pairs

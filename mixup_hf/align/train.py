@@ -15,11 +15,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from mixup_hf import distributed
 from mixup_hf.align import fidelity, text_scores
 from mixup_hf.align.batches import TokenBudgetBatches
+from mixup_hf.align.ratio import fit_ratio_curve
 from mixup_hf.align.session import Session
 from mixup_hf.align.stages import generation_loss, train_generation, train_lexicon
 from mixup_hf.config import AlignConfig, StageConfig
 from mixup_hf.inverter.checkpoint import save_checkpoint
 from mixup_hf.inverter.generation import DecodeSettings, decode
+from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.model_card import aligner_card
 
 
@@ -49,10 +51,26 @@ def align(config: AlignConfig) -> Path:
             finished.write_text(json.dumps(result, indent=2))
         distributed.wait_for_everyone()
     folder = output / "aligner"
+    if config.ratio_pairs and distributed.is_main_process():
+        session.aligner.config.ratio_curve = _ratio_curve(session)
     if distributed.is_main_process():
         save_checkpoint(folder, session.aligner, session.model.llm, _card(session, output))
         distributed.log(f"aligner written to {folder}")
     return folder
+
+
+def _ratio_curve(session: Session) -> list[float]:
+    """Fitted on sentences held out of training, and not those that `reconstruct` looks at."""
+    config = session.config
+    texts = session.held_out[config.eval_sentences :] or session.held_out
+    inverter = Inverter(
+        session.encoder, session.aligner, session.model.llm.eval(), session.tokenizer
+    )
+    session.aligner.config.ratio_curve = None  # measured without
+    with torch.autocast(session.device.type, torch.bfloat16, config.bf16):
+        return fit_ratio_curve(
+            inverter, session.encoder.encode(texts), num_pairs=config.ratio_pairs, seed=config.seed
+        )
 
 
 def _run(session: Session, stage: StageConfig) -> int:

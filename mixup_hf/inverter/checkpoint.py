@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ class AlignerConfig(PreTrainedConfig):
         projector_width: Width of the projector's hidden layer.
         embedding_rms: Root mean square of the LLM's embedding table; soft tokens get it too.
         prompt_prefix, prompt_suffix: Text before and after the soft tokens.
+        ratio_curve: Embedding weights for evenly spaced ratios from 0 to 1, at which decoded
+            sentences lie at those ratios; None mixes in the ratio itself.
         format_version: Raised when older code can no longer read a checkpoint.
     """
 
@@ -86,6 +89,7 @@ class AlignerConfig(PreTrainedConfig):
         embedding_rms: float = 1.0,
         prompt_prefix: str = "",
         prompt_suffix: str = "",
+        ratio_curve: list[float] | None = None,
         format_version: int = FORMAT_VERSION,
         **kwargs: Any,
     ) -> None:
@@ -122,8 +126,18 @@ class AlignerConfig(PreTrainedConfig):
         self.embedding_rms = embedding_rms
         self.prompt_prefix = prompt_prefix
         self.prompt_suffix = prompt_suffix
+        self.ratio_curve = _checked_curve(ratio_curve)
         self.format_version = format_version
         super().__init__(**kwargs)
+
+
+def _checked_curve(curve: list[float] | None) -> list[float] | None:
+    if curve is None:
+        return None
+    rises = all(low <= high for low, high in pairwise(curve))
+    if len(curve) < 2 or not rises or curve[0] != 0 or curve[-1] != 1:
+        raise _checks.bad("ratio_curve", "rise from 0 to 1, in two values or more", curve)
+    return list(curve)
 
 
 class Aligner(PreTrainedModel):

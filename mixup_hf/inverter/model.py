@@ -208,6 +208,20 @@ class Inverter:
             sentences += self._best(rows, settings, keys, start)
         return sentences
 
+    def mix_weights(self, lams: Tensor) -> Tensor:
+        """The embedding weights (n,) at which decoded sentences lie at the ratios `lams` (n,).
+
+        From the aligner's ratio curve; without one, the ratios themselves. Beyond [0, 1] nothing is
+        changed.
+        """
+        curve = self.aligner.config.ratio_curve
+        if curve is None:
+            return lams
+        inside = lams.clamp(0, 1)
+        grid = np.linspace(0, 1, len(curve))
+        weights = torch.from_numpy(np.interp(inside.double().numpy(), grid, curve))
+        return weights.to(lams.dtype) + (lams - inside)
+
     def interpolate(
         self, first: str, second: str, lams: Sequence[float], **settings: Any
     ) -> list[str]:
@@ -227,6 +241,7 @@ class Inverter:
         ends = self.encode([first, second])
         weights = torch.tensor(list(lams), dtype=torch.float32)
         count = len(weights)
+        weights = self.mix_weights(weights)
         mixes = linear(ends[:1].expand(count, -1), ends[1:].expand(count, -1), weights)
         return self.invert(mixes, **({"temperature": 0.0} | settings))
 

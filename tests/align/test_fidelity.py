@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from mixup_hf.align.fidelity import (
     Fidelity,
-    _cross_topic_pairs,
+    cross_topic_pairs,
     lam_recovery,
     measure_fidelity,
     recovered_lam,
@@ -36,6 +36,9 @@ class NearestText:
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         return self.encoder.encode(texts)
+
+    def mix_weights(self, lams: Tensor) -> Tensor:
+        return lams
 
     def invert(
         self,
@@ -160,7 +163,7 @@ def test_intervals_hold_the_value() -> None:
 
 def test_pairs_for_the_control_are_less_alike_than_random_ones() -> None:
     vectors = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
-    pairs = _cross_topic_pairs(vectors, 200, np.random.default_rng(0))
+    pairs = cross_topic_pairs(vectors, 200, np.random.default_rng(0))
     assert pairs.shape == (200, 2)
     assert (pairs[:, 0] != pairs[:, 1]).all()
     assert F.cosine_similarity(vectors[pairs[:, 0]], vectors[pairs[:, 1]]).mean() < -0.25

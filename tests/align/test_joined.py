@@ -18,10 +18,11 @@ LONG = "one two three four five six seven eight nine ten eleven twelve thirteen"
 SENTENCES = ["the market fell", "a new film star is born", LONG, "who won?", "red wine"]
 
 
-def test_a_joined_text_is_two_different_short_sentences_the_longer_one_first() -> None:
+def test_a_joined_text_is_two_different_sentences_the_longer_one_first() -> None:
     texts, pairs = joined_pairs(SENTENCES, 200, seed=0)
     assert pairs.shape == (200, 2)
-    assert set(pairs.ravel()) == {0, 1, 3, 4}  # every short one, and never the long one
+    assert set(pairs[:, 0]) == {0, 1, 2, 3, 4}
+    assert set(pairs[:, 1]) == {0, 1, 3, 4}  # always a short one
     for text, (i, j) in zip(texts, pairs, strict=True):
         assert i != j
         assert len(SENTENCES[i].split()) >= len(SENTENCES[j].split())
@@ -36,7 +37,7 @@ def test_the_seed_decides_who_is_joined() -> None:
 
 
 def test_nothing_short_to_join_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`joined_share` joins .* 12 words, .* 1 of them"):
+    with pytest.raises(ValueError, match=r"`joined_share` joins .* 8 words .* 1 of them"):
         joined_pairs([LONG, "the market fell"], 4, seed=0)
 
 

@@ -1,0 +1,77 @@
+"""The ratio curve: which embedding weight makes a decoded sentence lie at the ratio asked for.
+
+A decoder leans to the nearer parent: a mix of 0.25 and 0.75 of two sentences comes back as almost
+nothing but the second. A label of 0.25 would then be wrong of the sentence it is put on. The curve
+turns the ratio asked for into the weight at which decoded sentences, on average, have that ratio.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixup_hf import _checks
+from mixup_hf.align.fidelity import RoundTrip, cross_topic_pairs, recovered_lam
+from mixup_hf.distributed import counter_rng
+from mixup_hf.mixing import linear
+
+STEPS = 10  # the curve holds the weights for ratios 0, 0.1, ..., 1
+
+
+def fit_ratio_curve(
+    inverter: RoundTrip,
+    embeddings: Tensor,
+    *,
+    num_pairs: int = 100,
+    seed: int = 0,
+    **decoding: Any,
+) -> list[float]:
+    """Measure how decoded sentences follow the embedding weight, and turn that round.
+
+    Args:
+        inverter: Decodes and encodes.
+        embeddings: Of sentences (N, D), other than those that fidelity is measured on.
+        num_pairs: Cross-topic pairs, each decoded at eleven weights.
+        seed: Which pairs.
+        **decoding: As for `Inverter.invert`; greedy by default.
+
+    Returns:
+        Embedding weights for the ratios 0, 0.1, ..., 1: from 0 to 1, rising, and symmetric, for the
+        parents' order means nothing.
+    """
+    _checks.at_least("num_pairs", num_pairs, 2)
+    pairs = torch.from_numpy(cross_topic_pairs(embeddings, num_pairs, counter_rng(seed, 2)))
+    rows = pairs.repeat_interleave(STEPS + 1, dim=0)
+    first, second = embeddings[rows[:, 0]], embeddings[rows[:, 1]]
+    weights = torch.linspace(0, 1, STEPS + 1).repeat(num_pairs)
+    decoded = inverter.invert(linear(first, second, weights), **({"temperature": 0.0} | decoding))
+    found = recovered_lam(inverter.encode(decoded), first, second)
+    response = found.reshape(num_pairs, STEPS + 1).mean(0).numpy().astype(float)
+    return invert_response(response)
+
+
+def invert_response(response: np.ndarray) -> list[float]:
+    """The weights at which a mean response (n,) to evenly spaced weights is evenly spaced itself.
+
+    Raises:
+        ValueError: The response does not rise: nothing to be turned round.
+    """
+    from sklearn.isotonic import isotonic_regression
+
+    even = (response + 1 - response[::-1]) / 2
+    rising = isotonic_regression(even)
+    if rising[-1] <= rising[0]:
+        raise ValueError(
+            "Decoded sentences do not follow the ratio at all, so no ratio curve can be fitted. "
+            "Train the aligner longer, or set `ratio_pairs: 0`."
+        )
+    share = (rising - rising[0]) / (rising[-1] - rising[0])
+    # Where the response stands still, any weight would do; a hair of slope takes the middle ones.
+    grid = np.linspace(0, 1, len(response))
+    share = (share + 1e-6 * grid) / (1 + 1e-6)
+    curve = np.interp(grid, share, grid)
+    curve = (curve + 1 - curve[::-1]) / 2
+    return [round(float(weight), 4) for weight in curve]
