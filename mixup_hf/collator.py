@@ -185,7 +185,7 @@ class MixingCollator:
     def _soft(self, hard: Tensor, mixed: Sequence[MixedExample]) -> Tensor:
         soft = F.one_hot(hard, self.plain.num_labels).float()
         for row, example in enumerate(mixed, start=len(hard) - len(mixed)):
-            soft[row] = torch.tensor(example.label)
+            soft[row] = torch.tensor(example.label) * example.weight
         soft = smooth(soft, self.plain.label_smoothing)
         soft[len(hard) - len(mixed) :] *= self.plain.mixed_weight
         return soft

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixup_hf import _checks
+from mixup_hf.intrusion import JUDGES, POLICIES
 from mixup_hf.mixing import check_interpolation
 from mixup_hf.pairing import PAIRINGS, STRATEGIES
 from mixup_hf.weights import parse_weights
@@ -349,6 +350,22 @@ class MixupConfig:
             "default: all rows alike."
         ),
     )
+    intrusion: str = field(
+        default="drop",
+        metadata=_help(
+            "What is done with a sentence whose label is doubtful: keep, drop, resample, relabel, "
+            "blend, local, weight; off judges nothing."
+        ),
+    )
+    judges: tuple[str, ...] = field(
+        default=("knn",), metadata=_help("Who says what a sentence is: knn, classifier, llm.")
+    )
+    intrusion_rate: float = field(
+        default=0.05, metadata=_help("Share of real rows that the judges may doubt.")
+    )
+    max_redraws: int = field(
+        default=4, metadata=_help("How often a doubtful sentence is made anew.")
+    )
     mix_ratio: float = field(default=0.5, metadata=_help("Share of mixed rows in a batch, [0, 1)."))
     mixed_weight: float = field(default=1.0, metadata=_help("Weight of a mixed row in the loss."))
     refill_every: int = field(
@@ -388,6 +405,14 @@ class MixupConfig:
         check_interpolation(self.interpolation, parse_weights(self.weights).num_parents)
         _checks.one_of("pairing", self.pairing, PAIRINGS)
         _checks.at_least("num_neighbors", self.num_neighbors, 1)
+        _checks.one_of("intrusion", self.intrusion, ("off", *POLICIES))
+        if not self.judges:
+            raise _checks.bad("judges", "name at least one", self.judges, "Try judges=('knn',).")
+        for judge in self.judges:
+            _checks.one_of("judges", judge, JUDGES)
+        _checks.positive("intrusion_rate", self.intrusion_rate)
+        _checks.in_range("intrusion_rate", self.intrusion_rate, 0.0, 0.5)
+        _checks.at_least("max_redraws", self.max_redraws, 0)
         if isinstance(self.sampling_strategy, str):
             _checks.one_of("sampling_strategy", self.sampling_strategy, STRATEGIES)
         _checks.at_least("chunk_size", self.chunk_size, 1)

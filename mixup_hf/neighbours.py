@@ -44,11 +44,17 @@ class Neighbours:
         _checks.at_least("count", count, 1)
         if not len(rows):
             return np.empty((0, count), np.int64)
-        queries = self.embeddings[torch.from_numpy(rows)]
         # One more is asked for: the row itself comes first, or among its exact copies.
-        wanted = count + 1
-        found = self._exact(queries, wanted) if self._index is None else self._near(queries, wanted)
+        found = self.search(self.embeddings[torch.from_numpy(rows)], count + 1)
         return _without_self(found, rows, count)
+
+    def search(self, queries: Tensor, count: int) -> np.ndarray:
+        """The `count` rows nearest to each of `queries` (n, D), nearest first.
+
+        Returns:
+            (n, count), filled up with -1 where there are fewer.
+        """
+        return self._exact(queries, count) if self._index is None else self._near(queries, count)
 
     def _exact(self, queries: Tensor, count: int) -> np.ndarray:
         best = torch.full((len(queries), 0), 0.0)

@@ -21,6 +21,7 @@ from mixup_hf.partners import (
     SameClassPartners,
     SmotePartners,
 )
+from mixup_hf.records import Redraw
 from mixup_hf.weights import Weights
 
 Pairing = Literal[
@@ -32,6 +33,7 @@ SamplingStrategy = str | float | Mapping[int, int]
 
 # What a stream of random numbers is for; part of its key, so that streams never meet.
 _PAIRS = 0
+_REDRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ class PairPlan:
             sampling_strategy = "auto"
         self.wanted = _wanted(sampling_strategy, self.labels)
         self._classes = Classes(self.labels)
+        self.embeddings, self.num_neighbors = embeddings, num_neighbors
+        self._near: LocalPartners | None = None
         self._partners = _make_partners(pairing, self._classes, embeddings, num_neighbors)
 
     @property
@@ -139,13 +143,44 @@ class PairPlan:
         rng = counter_rng(self.seed, _PAIRS, epoch, 1, chunk)
         return self.pairs(index, self._first_parents(epoch, index), rng)
 
-    def pairs(self, index: np.ndarray, first: np.ndarray, rng: np.random.Generator) -> Pairs:
+    def redraw(self, pairs: Pairs, epoch: int, chunk: int, attempt: int, how: Redraw) -> Pairs:
+        """Other pairs for the same places of a chunk, with the same first parents.
+
+        Args:
+            pairs: Those to replace.
+            epoch: Theirs.
+            chunk: Theirs.
+            attempt: 1, 2, ...: each gives others.
+            how: `pair`: another partner and ratio. `ratio`: the same parents. `near`: a partner
+                among the nearest rows, of another class if there is one.
+        """
+        rng = counter_rng(self.seed, _REDRAWS, epoch, chunk, attempt)
+        if how == "ratio":
+            return Pairs(pairs.index, pairs.parents, self._shares(len(pairs), rng))
+        if how == "pair":
+            return self.pairs(pairs.index, pairs.first, rng)
+        if self._near is None:
+            if self.embeddings is None:
+                raise ValueError("`intrusion` = 'local' needs `embeddings` to find neighbours.")
+            self._near = LocalPartners(self._classes, self.embeddings, self.num_neighbors)
+        return self.pairs(pairs.index, pairs.first, rng, self._near)
+
+    def pairs(
+        self,
+        index: np.ndarray,
+        first: np.ndarray,
+        rng: np.random.Generator,
+        partners: Partners | None = None,
+    ) -> Pairs:
         """Partners and weights for given first parents (n,)."""
+        drawn = partners or self._partners
         others = range(self.weights.num_parents - 1)
-        parents = np.stack([first, *(self._partners.draw(first, rng) for _ in others)], axis=1)
-        drawn = self.weights.sample(len(first), rng)
-        shares = np.stack([drawn, 1 - drawn], axis=1) if drawn.ndim == 1 else drawn
-        return Pairs(index, parents, shares)
+        parents = np.stack([first, *(drawn.draw(first, rng) for _ in others)], axis=1)
+        return Pairs(index, parents, self._shares(len(first), rng))
+
+    def _shares(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        drawn = self.weights.sample(count, rng)
+        return np.stack([drawn, 1 - drawn], axis=1) if drawn.ndim == 1 else drawn
 
     def _first_parents(self, epoch: int, index: np.ndarray) -> np.ndarray:
         count = self.rows_per_turn

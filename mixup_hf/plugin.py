@@ -17,6 +17,7 @@ from mixup_hf import _checks
 from mixup_hf.callback import MixupCallback
 from mixup_hf.collator import Collator, MixupCollator
 from mixup_hf.config import MixupConfig
+from mixup_hf.intrusion import Gate, build_gate
 from mixup_hf.inverter.generation import DecodeSettings
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.losses import soft_cross_entropy
@@ -83,6 +84,22 @@ class InversedMixup:
             inverter.fingerprint,
             self.config.interpolation,
             mix_weights=inverter.mix_weights,
+            gate=None if self.config.intrusion == "off" else self._build_gate,
+        )
+
+    def _build_gate(self) -> Gate:
+        return build_gate(
+            self.producer.texts,
+            self.producer.embeddings(),
+            self.producer.targets,
+            self.inverter,
+            judges=self.config.judges,
+            log_likelihood=self.inverter.label_log_likelihood,
+            label_names=self.label_names,
+            policy=self.config.intrusion,
+            max_redraws=self.config.max_redraws,
+            rate=self.config.intrusion_rate,
+            seed=self.seed,
         )
 
     @classmethod

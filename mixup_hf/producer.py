@@ -1,4 +1,4 @@
-"""Makes mixed rows: plan, encode, mix, invert, label; chunk by chunk."""
+"""Makes mixed rows: plan, encode, mix, invert, label, judge; chunk by chunk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from mixup_hf import _checks, distributed
 from mixup_hf.mixing import check_interpolation, mix, mix_targets
 from mixup_hf.pairing import PairPlan, Pairs
-from mixup_hf.records import Encodes, MixedExample
+from mixup_hf.records import Encodes, MixedExample, Redraw, Reviews
 
 # What a stream of random numbers is for; part of its key, so that streams never meet.
 _DECODING = 1
@@ -33,6 +33,8 @@ class Producer:
         interpolation: `linear`, `linear_renorm` or `slerp`.
         mix_weights: Embedding weights (n,) for ratios (n,) of two parents: `Inverter.mix_weights`.
             Default: the ratios themselves.
+        gate: Makes what judges and mends the rows, when the first ones are made; None lets all
+            through.
         bounded: Whether targets are labels, and not real numbers: see `mix_targets`.
     """
 
@@ -47,12 +49,15 @@ class Producer:
         interpolation: str = "linear",
         *,
         mix_weights: Callable[[Tensor], Tensor] | None = None,
+        gate: Callable[[], Reviews] | None = None,
         bounded: bool = True,
     ) -> None:
         check_interpolation(interpolation, plan.weights.num_parents)
         self.interpolation = interpolation
         self.mix_weights = mix_weights
         self.bounded = bounded
+        self._make_gate = gate
+        self._gate: Reviews | None = None
         self.texts = list(texts)
         self.targets = targets
         self.plan = plan
@@ -91,11 +96,25 @@ class Producer:
         return [row for chunk in sorted(every) for row in every[chunk]]
 
     def chunk(self, epoch: int, chunk: int, num_rows: int) -> list[MixedExample]:
-        """The rows of one chunk, decoded as one batch."""
+        """The rows of one chunk, decoded as one batch, and judged where there is a gate."""
         pairs = self.plan.chunk(epoch, chunk, num_rows)
+        rows = self._decode(pairs, epoch, (self.plan.seed, _DECODING, epoch, chunk))
+        if self._make_gate is None:
+            return rows
+        if self._gate is None:
+            self._gate = self._make_gate()
+
+        def redraw(places: list[int], attempt: int, how: Redraw) -> list[MixedExample]:
+            chosen = Pairs(pairs.index[places], pairs.parents[places], pairs.shares[places])
+            others = self.plan.redraw(chosen, epoch, chunk, attempt, how)
+            return self._decode(others, epoch, (self.plan.seed, _DECODING, epoch, chunk, attempt))
+
+        return self._gate.review(rows, redraw)
+
+    def _decode(self, pairs: Pairs, epoch: int, seed: tuple[int, ...]) -> list[MixedExample]:
         parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)
         mixes = mix(self.embeddings()[parents], self._weights(shares), self.interpolation)
-        texts = self.invert(mixes, (self.plan.seed, _DECODING, epoch, chunk))
+        texts = self.invert(mixes, seed)
         labels = mix_targets(self.targets[parents], shares, bounded=self.bounded)
         return self._rows(pairs, texts, labels, epoch)
 

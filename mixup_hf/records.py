@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -23,6 +23,12 @@ class MixedExample:
         epoch: Which refill of the pool made it.
         index: Position in that refill's pair plan.
         aligner: Fingerprint of the aligner that decoded it.
+        events: What intrusion judges found wrong with the first sentence made for this place; names
+            of `intrusion.EVENTS`.
+        judges: Each judge's class probabilities (C,) for this sentence.
+        mitigation: What was done about the events: "none", or as `intrusion.Gate` says.
+        attempts: How many sentences were made for this place.
+        weight: Weight in the loss, beside that of all mixed rows.
     """
 
     text: str
@@ -34,6 +40,11 @@ class MixedExample:
     epoch: int
     index: int
     aligner: str
+    events: tuple[str, ...] = ()
+    judges: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    mitigation: str = "none"
+    attempts: int = 1
+    weight: float = 1.0
 
     @property
     def hard_label(self) -> int:
@@ -47,8 +58,24 @@ class MixedExample:
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> MixedExample:
         """Rebuild from `to_json`."""
-        sequences = {name: tuple(row[name]) for name in ("label", "parents", "shares")}
-        return cls(**(row | sequences))
+        sequences = {name: tuple(row[name]) for name in ("label", "parents", "shares", "events")}
+        judges = {name: tuple(values) for name, values in row["judges"].items()}
+        return cls(**(row | sequences | {"judges": judges}))
+
+
+Redraw = Literal["pair", "ratio", "near"]
+
+
+class Reviews(Protocol):
+    """Judges generated rows and mends them."""
+
+    def review(
+        self,
+        rows: Sequence[MixedExample],
+        redraw: Callable[[list[int], int, Redraw], list[MixedExample]],
+    ) -> list[MixedExample]:
+        """The rows as they may be trained on; `redraw(places, attempt, how)` makes some anew."""
+        ...
 
 
 @runtime_checkable

@@ -22,7 +22,6 @@ PACKAGE = "mixup_hf"
 LAYERS: dict[int, tuple[str, ...]] = {
     0: ("_checks", "records"),
     1: (
-        "config",
         "weights",
         "mixing",
         "neighbours",
@@ -30,17 +29,15 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "pairing",
         "losses",
         "distributed",
-        "loading",
     ),
-    2: ("encoders", "inverter"),
+    2: ("encoders", "inverter", "intrusion"),
     3: ("pool", "producer"),
-    4: ("collator", "hooks", "callback", "plugin"),
+    4: ("config", "loading", "collator", "hooks", "callback", "plugin"),
     5: ("align", "tables", "finetuning", "cli"),
 }
 
 # Within its layer a module may import these, and nothing else.
 BESIDE: dict[str, tuple[str, ...]] = {
-    "config": ("mixing", "pairing", "weights"),
     "partners": ("neighbours",),
     "pairing": ("distributed", "partners", "weights"),
     "inverter.prompting": ("inverter.checkpoint",),
@@ -55,13 +52,24 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "encoders",
         "inverter.checkpoint",
         "inverter.generation",
+        "inverter.likelihood",
         "inverter.prompting",
         "inverter.quantization",
         "inverter.sources",
     ),
     "hooks": ("collator",),
+    "collator": ("config",),
     "callback": ("collator", "hooks"),
-    "plugin": ("callback", "collator"),
+    "plugin": ("callback", "collator", "config"),
+    "intrusion": (
+        "intrusion.events",
+        "intrusion.gate",
+        "intrusion.judges",
+        "intrusion.report",
+    ),
+    "intrusion.events": ("intrusion.judges",),
+    "intrusion.gate": ("intrusion.events", "intrusion.judges"),
+    "intrusion.report": ("intrusion.events",),
     "align": ("align.data", "align.fidelity", "align.train"),
     "align.batches": ("align.data",),
     "align.objective": ("align.batches",),
@@ -105,6 +113,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "inverter.sources": TRANSFORMERS | {"filelock", "sklearn"},
     "inverter.checkpoint": TRANSFORMERS | {"peft", "safetensors"},
     "inverter.model": TRANSFORMERS | {"peft"},
+    "intrusion.judges": BASIC | {"sklearn"},
     "inverter.quantization": TRANSFORMERS | {"bitsandbytes"},
 }
 BY_LAYER: dict[int, set[str]] = {

@@ -32,6 +32,7 @@ from mixup_hf.inverter.checkpoint import (
     save_checkpoint,
 )
 from mixup_hf.inverter.generation import DecodeSettings, decode
+from mixup_hf.inverter.likelihood import label_log_likelihood
 from mixup_hf.inverter.prompting import SoftPrompt, end_ids
 from mixup_hf.inverter.quantization import (
     Quantization,
@@ -207,6 +208,10 @@ class Inverter:
             rows = embeddings[start : start + batch_size]
             sentences += self._best(rows, settings, keys, start)
         return sentences
+
+    def label_log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
+        """Mean log-likelihood per token (n, C) of each class name after each text."""
+        return label_log_likelihood(self._base, self.tokenizer, texts, names)
 
     def mix_weights(self, lams: Tensor) -> Tensor:
         """The embedding weights (n,) at which decoded sentences lie at the ratios `lams` (n,).

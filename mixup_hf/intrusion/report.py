@@ -1,0 +1,122 @@
+"""How often generated rows had events: overall, by ratio and by distance of the parents."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixup_hf.intrusion.events import EVENTS
+from mixup_hf.records import MixedExample
+
+_Z = 1.959964  # of a two-sided interval of 95 %
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of rows with its Wilson interval (95 %).
+
+    Attributes:
+        count: Rows that had it.
+        of: Rows looked at.
+        low, high: The interval.
+    """
+
+    count: int
+    of: int
+    low: float
+    high: float
+
+    @property
+    def share(self) -> float:
+        """`count / of`; 0 of none."""
+        return self.count / self.of if self.of else 0.0
+
+    def __str__(self) -> str:
+        return f"{self.share:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
+
+@dataclass(frozen=True)
+class IntrusionReport:
+    """Rates of events among first attempts, and what was done.
+
+    Attributes:
+        overall: Of any event.
+        by_event: Of each event.
+        by_lam: Of any event, by the larger of the parents' weights.
+        by_distance: Of any event, by the cosine of the first two parents; empty without embeddings.
+        mitigations: Rows by what was done.
+    """
+
+    overall: Rate
+    by_event: dict[str, Rate]
+    by_lam: dict[str, Rate]
+    by_distance: dict[str, Rate]
+    mitigations: dict[str, int]
+
+
+def wilson(count: int, of: int) -> Rate:
+    """A share with its Wilson score interval."""
+    if of == 0:
+        return Rate(0, 0, 0.0, 1.0)
+    share, square = count / of, _Z**2
+    middle = (share + square / (2 * of)) / (1 + square / of)
+    spread = share * (1 - share) / of + square / (4 * of**2)
+    half = _Z * spread**0.5 / (1 + square / of)
+    return Rate(count, of, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def intrusion_report(
+    rows: Sequence[MixedExample], embeddings: Tensor | None = None
+) -> IntrusionReport:
+    """Count the events of rows that passed a gate.
+
+    Args:
+        rows: Generated rows.
+        embeddings: Of the training texts (N, D), to group by how far apart parents are.
+    """
+    hit = [bool(row.events) for row in rows]
+    distance = {} if embeddings is None else _rates(hit, _cosines(rows, embeddings), _cosine_bin)
+    return IntrusionReport(
+        overall=wilson(sum(hit), len(hit)),
+        by_event={
+            name: wilson(sum(name in row.events for row in rows), len(rows)) for name in EVENTS
+        },
+        by_lam=_rates(hit, [_larger(row) for row in rows], _lam_bin),
+        by_distance=distance,
+        mitigations=dict(Counter(row.mitigation for row in rows)),
+    )
+
+
+def _rates(
+    hit: Sequence[bool], values: Iterable[float], name: Callable[[float], str]
+) -> dict[str, Rate]:
+    groups: dict[str, list[bool]] = {}
+    for each, value in zip(hit, values, strict=True):
+        groups.setdefault(name(value), []).append(each)
+    return {key: wilson(sum(groups[key]), len(groups[key])) for key in sorted(groups)}
+
+
+def _larger(row: MixedExample) -> float:
+    # Of a row that was replaced by its parent, the ratio it had is not known any more.
+    return min(1.0, max(row.shares))
+
+
+def _lam_bin(lam: float) -> str:
+    low = min(0.9, max(0.0, lam // 0.1 / 10))
+    return f"{low:.1f}-{low + 0.1:.1f}"
+
+
+def _cosine_bin(cosine: float) -> str:
+    low = min(0.8, max(0.0, cosine // 0.2 / 5))
+    return f"cosine {low:.1f}-{low + 0.2:.1f}"
+
+
+def _cosines(rows: Sequence[MixedExample], embeddings: Tensor) -> list[float]:
+    parents = torch.tensor([row.parents[:2] for row in rows])
+    first, second = embeddings[parents].unbind(1)
+    cosines: list[float] = torch.cosine_similarity(first, second, dim=-1).tolist()
+    return cosines
