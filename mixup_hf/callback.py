@@ -16,6 +16,7 @@ import copy
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from mixup_hf import _checks, distributed
 from mixup_hf.collator import MixupCollator
 from mixup_hf.hooks import SoftLabelHooks
+from mixup_hf.intrusion import intrusion_report
 from mixup_hf.pool import MixupPool
 from mixup_hf.producer import Producer
 from mixup_hf.records import MixedExample
@@ -182,6 +184,7 @@ class MixupCallback(TrainerCallback):
             silent = not distributed.is_main_process()
             with tqdm(total=count, desc="generating mixed sentences", disable=silent) as bar:
                 rows = self.producer.produce(refill, count, on_chunk=bar.update)
+            _log_report(rows)
             if distributed.is_local_main_process():
                 self.pool.write(refill, rows)
             distributed.wait_for_everyone()
@@ -247,6 +250,20 @@ class MixupCallback(TrainerCallback):
             wrapper.data_collator = mixing
             mixing = wrapper
         _set_collate(loader, mixing)
+
+
+def _log_report(rows: Sequence[MixedExample]) -> None:
+    report = intrusion_report(rows)
+    if report.overall.count == 0:
+        return
+    events = ", ".join(
+        f"{name} {rate.count}" for name, rate in report.by_event.items() if rate.count
+    )
+    done = ", ".join(f"{name} {count}" for name, count in sorted(report.mitigations.items()))
+    distributed.log(
+        f"{report.overall.count} of {len(rows)} mixed sentences were doubtful at first "
+        f"({events}); what became of all: {done}"
+    )
 
 
 def _set_collate(loader: Any, collate: Any) -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixup_hf import _checks
-from mixup_hf.intrusion import JUDGES, POLICIES
+from mixup_hf.intrusion import JUDGES, LEAK_POLICIES, POLICIES
 from mixup_hf.mixing import check_interpolation
 from mixup_hf.pairing import PAIRINGS, STRATEGIES
+from mixup_hf.presets import preset
 from mixup_hf.weights import parse_weights
 
 
@@ -325,17 +326,24 @@ class MixupConfig:
     quantization: str | None = field(
         default=None, metadata=_help("4bit or none; default: 4bit on CUDA, none elsewhere.")
     )
+    method: str = field(
+        default="inversed-mixup",
+        metadata=_help(
+            "inversed-mixup, smotext or structure-preserving: sets weights, pairing and "
+            "interpolation where those are left empty."
+        ),
+    )
     weights: str = field(
-        default="beta:0.4",
+        default="",
         metadata=_help(
             "Distribution of lambda: beta:A, uniform, fixed:W, epbeta:eps=E, dirichlet:A,m=M."
         ),
     )
     interpolation: str = field(
-        default="linear", metadata=_help("How embeddings are mixed: linear, linear_renorm, slerp.")
+        default="", metadata=_help("How embeddings are mixed: linear, linear_renorm, slerp.")
     )
     pairing: str = field(
-        default="same_class",
+        default="",
         metadata=_help(
             "Who is mixed: same_class, random, cross_class, smote, local, minority, near_target."
         ),
@@ -366,6 +374,12 @@ class MixupConfig:
     max_redraws: int = field(
         default=4, metadata=_help("How often a doubtful sentence is made anew.")
     )
+    leaks: str = field(
+        default="drop",
+        metadata=_help(
+            "What is done with a sentence that is nearly an evaluation text: drop, fail or off."
+        ),
+    )
     mix_ratio: float = field(default=0.5, metadata=_help("Share of mixed rows in a batch, [0, 1)."))
     mixed_weight: float = field(default=1.0, metadata=_help("Weight of a mixed row in the loss."))
     refill_every: int = field(
@@ -390,6 +404,11 @@ class MixupConfig:
     )
 
     def __post_init__(self) -> None:
+        meant = preset(self.method)
+        for name in ("weights", "pairing", "interpolation"):
+            if not getattr(self, name):
+                object.__setattr__(self, name, getattr(meant, name))
+        _checks.one_of("leaks", self.leaks, LEAK_POLICIES)
         check_mix_ratio(self.mix_ratio)
         _checks.positive("mixed_weight", self.mixed_weight)
         _checks.at_least("temperature", self.temperature, 0.0)

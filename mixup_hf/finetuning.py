@@ -27,6 +27,7 @@ from mixup_hf.config import FinetuneConfig
 from mixup_hf.inverter.sources import resolve
 from mixup_hf.mixing import class_indices, label_indices
 from mixup_hf.plugin import InversedMixup
+from mixup_hf.provenance import mixed_json
 from mixup_hf.records import MixedExample
 from mixup_hf.tables import LabelledTexts, draw_shots, read_splits
 
@@ -55,7 +56,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     )
 
     # The three lines that a script of one's own gains: mixup, and its keyword arguments.
-    mixup = _prepare_mixup(config, train, names)
+    mixup = _prepare_mixup(config, train, test, names)
     plugin: dict[str, Any] = {"data_collator": DataCollatorWithPadding(tokenizer)}
     if mixup is not None:
         plugin = mixup.trainer_kwargs(tokenizer, max_length=config.data.max_length)
@@ -100,7 +101,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def _prepare_mixup(
-    config: FinetuneConfig, train: LabelledTexts, names: list[str]
+    config: FinetuneConfig, train: LabelledTexts, test: LabelledTexts, names: list[str]
 ) -> InversedMixup | None:
     settings = config.mixup
     if not settings.enabled:
@@ -110,7 +111,13 @@ def _prepare_mixup(
     fields = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
     aligner = fields.pop("aligner")
     return InversedMixup.from_pretrained(
-        aligner, train.texts, train.labels, num_labels=len(names), label_names=names, **fields
+        aligner,
+        train.texts,
+        train.labels,
+        num_labels=len(names),
+        label_names=names,
+        eval_texts=test.texts,
+        **fields,
     )
 
 
@@ -150,12 +157,3 @@ def _write(
     with (output / "mixed.jsonl").open("w", encoding="utf-8") as stream:
         for row, count in used:
             stream.write(json.dumps(mixed_json(row, train, names) | {"times_used": count}) + "\n")
-
-
-def mixed_json(row: MixedExample, train: LabelledTexts, names: list[str]) -> dict[str, Any]:
-    """A mixed row as users read it: class names, and the parents' texts."""
-    label = {name: round(share, 6) for name, share in zip(names, row.label, strict=True)}
-    return row.to_json() | {
-        "label": label,
-        "parent_texts": [train.texts[parent] for parent in row.parents],
-    }

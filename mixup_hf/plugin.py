@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from mixup_hf import _checks
+from mixup_hf import _checks, distributed
 from mixup_hf.callback import MixupCallback
 from mixup_hf.collator import Collator, MixupCollator
 from mixup_hf.config import MixupConfig
 from mixup_hf.intrusion import Gate, build_gate
 from mixup_hf.inverter.generation import DecodeSettings
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.leaks import LeakError, shared_texts
 from mixup_hf.losses import soft_cross_entropy
 from mixup_hf.mixing import class_indices
 from mixup_hf.pairing import PairPlan, SamplingStrategy
@@ -43,9 +44,12 @@ class InversedMixup:
         num_labels: C. Default: as many as occur.
         label_names: The classes' names in the order of the model's outputs
             (`model.config.id2label`). With class names as labels, default: sorted.
+        eval_texts: The texts the model is evaluated on. A generated row that is nearly one of them
+            never reaches training, as `config.leaks` says.
         config: How to mix.
 
     Raises:
+        LeakError: With `leaks="fail"`, a training text is nearly an evaluation text.
         ValueError: Empty texts, one class only, fewer rows than classes, labels out of range.
     """
 
@@ -57,11 +61,15 @@ class InversedMixup:
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
+        eval_texts: Sequence[str] = (),
         config: MixupConfig | None = None,
     ) -> None:
         indices, self.label_names = _check_rows(texts, labels, num_labels, label_names)
         self.inverter = inverter
         self.config = config or MixupConfig()
+        self.eval_texts = list(eval_texts)
+        if self.config.leaks != "off":
+            _check_parents(texts, self.eval_texts, fail=self.config.leaks == "fail")
         self.seed = self.config.seed or 0
         self.num_labels = len(self.label_names)
         decode_settings = _decode_settings(self.config)
@@ -84,10 +92,15 @@ class InversedMixup:
             inverter.fingerprint,
             self.config.interpolation,
             mix_weights=inverter.mix_weights,
-            gate=None if self.config.intrusion == "off" else self._build_gate,
+            gate=self._build_gate,
+            provenance={
+                "method": self.config.method,
+                "weights": self.config.weights,
+                "engine": "transformers",
+            },
         )
 
-    def _build_gate(self) -> Gate:
+    def _build_gate(self) -> Gate | None:
         return build_gate(
             self.producer.texts,
             self.producer.embeddings(),
@@ -99,6 +112,8 @@ class InversedMixup:
             policy=self.config.intrusion,
             max_redraws=self.config.max_redraws,
             rate=self.config.intrusion_rate,
+            eval_texts=self.eval_texts,
+            leaks=self.config.leaks,
             seed=self.seed,
         )
 
@@ -111,6 +126,7 @@ class InversedMixup:
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
+        eval_texts: Sequence[str] = (),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **settings: Any,
@@ -123,6 +139,7 @@ class InversedMixup:
             labels: As for the class.
             num_labels: As for the class.
             label_names: As for the class.
+            eval_texts: As for the class.
             device: As for `Inverter.from_pretrained`.
             dtype: As for `Inverter.from_pretrained`.
             **settings: Fields of `MixupConfig`.
@@ -141,7 +158,13 @@ class InversedMixup:
             dtype=dtype,
         )
         return cls(
-            inverter, texts, labels, num_labels=num_labels, label_names=label_names, config=config
+            inverter,
+            texts,
+            labels,
+            num_labels=num_labels,
+            label_names=label_names,
+            eval_texts=eval_texts,
+            config=config,
         )
 
     def generate(
@@ -224,6 +247,20 @@ def _check_rows(
             f"`texts` and `labels` must be of one length, but got {len(texts)} and {len(labels)}."
         )
     return class_indices(labels, num_labels, label_names)
+
+
+def _check_parents(texts: Sequence[str], eval_texts: Sequence[str], *, fail: bool) -> None:
+    """Say, or with `fail` raise, when the model would be trained on what it is evaluated on."""
+    shared = shared_texts(texts, eval_texts)
+    if not shared:
+        return
+    message = (
+        f"{len(shared)} of {len(texts)} training texts are evaluation texts too, the first "
+        f"{texts[shared[0]]!r}: scores on them say nothing. Remove them from one of the sets."
+    )
+    if fail:
+        raise LeakError(message)
+    distributed.warn(message)
 
 
 def _by_index(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ class Producer:
             Default: the ratios themselves.
         gate: Makes what judges and mends the rows, when the first ones are made; None lets all
             through.
+        provenance: `method`, `weights` and `engine`, for every row.
         bounded: Whether targets are labels, and not real numbers: see `mix_targets`.
     """
 
@@ -49,15 +51,16 @@ class Producer:
         interpolation: str = "linear",
         *,
         mix_weights: Callable[[Tensor], Tensor] | None = None,
-        gate: Callable[[], Reviews] | None = None,
+        gate: Callable[[], Reviews | None] | None = None,
+        provenance: Mapping[str, str] | None = None,
         bounded: bool = True,
     ) -> None:
         check_interpolation(interpolation, plan.weights.num_parents)
         self.interpolation = interpolation
         self.mix_weights = mix_weights
+        self.provenance = dict(provenance or {})
         self.bounded = bounded
         self._make_gate = gate
-        self._gate: Reviews | None = None
         self.texts = list(texts)
         self.targets = targets
         self.plan = plan
@@ -99,17 +102,20 @@ class Producer:
         """The rows of one chunk, decoded as one batch, and judged where there is a gate."""
         pairs = self.plan.chunk(epoch, chunk, num_rows)
         rows = self._decode(pairs, epoch, (self.plan.seed, _DECODING, epoch, chunk))
-        if self._make_gate is None:
+        gate = self._gate
+        if gate is None:
             return rows
-        if self._gate is None:
-            self._gate = self._make_gate()
 
         def redraw(places: list[int], attempt: int, how: Redraw) -> list[MixedExample]:
             chosen = Pairs(pairs.index[places], pairs.parents[places], pairs.shares[places])
             others = self.plan.redraw(chosen, epoch, chunk, attempt, how)
             return self._decode(others, epoch, (self.plan.seed, _DECODING, epoch, chunk, attempt))
 
-        return self._gate.review(rows, redraw)
+        return gate.review(rows, redraw)
+
+    @cached_property
+    def _gate(self) -> Reviews | None:
+        return None if self._make_gate is None else self._make_gate()
 
     def _decode(self, pairs: Pairs, epoch: int, seed: tuple[int, ...]) -> list[MixedExample]:
         parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)
@@ -137,7 +143,11 @@ class Producer:
                 seed=self.plan.seed,
                 epoch=epoch,
                 index=int(pairs.index[row]),
-                aligner=self.fingerprint,
+                aligner_fingerprint=self.fingerprint,
+                interpolation=self.interpolation,
+                method=self.provenance.get("method", ""),
+                weights=self.provenance.get("weights", ""),
+                engine=self.provenance.get("engine", ""),
             )
             for row in range(len(pairs))
         ]

@@ -22,7 +22,11 @@ class MixedExample:
         seed: Seed of the run.
         epoch: Which refill of the pool made it.
         index: Position in that refill's pair plan.
-        aligner: Fingerprint of the aligner that decoded it.
+        aligner_fingerprint: Of the aligner that decoded it.
+        method: Preset it was made under.
+        weights: Specification of the distribution that its shares are from.
+        interpolation: How embeddings were mixed.
+        engine: What decoded it.
         events: What intrusion judges found wrong with the first sentence made for this place; names
             of `intrusion.EVENTS`.
         judges: Each judge's class probabilities (C,) for this sentence.
@@ -39,7 +43,11 @@ class MixedExample:
     seed: int
     epoch: int
     index: int
-    aligner: str
+    aligner_fingerprint: str
+    method: str = ""
+    weights: str = ""
+    interpolation: str = ""
+    engine: str = ""
     events: tuple[str, ...] = ()
     judges: dict[str, tuple[float, ...]] = field(default_factory=dict)
     mitigation: str = "none"

@@ -20,7 +20,7 @@ ROW = MixedExample(
     seed=0,
     epoch=0,
     index=0,
-    aligner="f00d",
+    aligner_fingerprint="f00d",
 )
 
 

@@ -27,13 +27,15 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "neighbours",
         "partners",
         "pairing",
+        "leaks",
         "losses",
+        "presets",
         "distributed",
     ),
     2: ("encoders", "inverter", "intrusion"),
     3: ("pool", "producer"),
     4: ("config", "loading", "collator", "hooks", "callback", "plugin"),
-    5: ("align", "tables", "finetuning", "cli"),
+    5: ("align", "tables", "provenance", "finetuning", "cli"),
 }
 
 # Within its layer a module may import these, and nothing else.
@@ -95,7 +97,8 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "align.stages",
         "align.text_scores",
     ),
-    "finetuning": ("tables",),
+    "provenance": ("tables",),
+    "finetuning": ("provenance", "tables"),
 }
 # Commands are the outermost edge: they may use all of their layer.
 BESIDE_ANYTHING = "cli"
@@ -108,6 +111,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "records": {"torch"},
     "distributed": BASIC | {"accelerate"},
     "loading": {"yaml", "pydantic"},
+    "leaks": BASIC | {"datasketch"},
     "neighbours": BASIC | {"faiss"},
     "pairing": BASIC | {"imblearn"},
     "inverter.sources": TRANSFORMERS | {"filelock", "sklearn"},
@@ -136,7 +140,7 @@ BY_LAYER: dict[int, set[str]] = {
         "typer",
     },
 }
-ONLY_INSIDE_FUNCTIONS = {"peft", "bitsandbytes", "faiss", "imblearn"}
+ONLY_INSIDE_FUNCTIONS = {"peft", "bitsandbytes", "faiss", "imblearn", "datasketch"}
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 # The pool and its producer see encoder and inverter through the protocols of `records` only.

@@ -52,7 +52,7 @@ def test_a_row_says_where_it_came_from(make: Callable[..., InversedMixup]) -> No
     mixup = make(pairing="cross_class", seed=5)
     for row in mixup.generate(12, epoch=2):
         first, second = row.parents
-        assert (row.seed, row.epoch, row.aligner) == (5, 2, "f00d")
+        assert (row.seed, row.epoch, row.aligner_fingerprint) == (5, 2, "f00d")
         assert 0 <= row.lam <= 1
         expected = [0.0] * 3
         expected[LABELS[first]] += row.lam

@@ -20,7 +20,7 @@ ROW = MixedExample(
     seed=1,
     epoch=2,
     index=5,
-    aligner="f00d",
+    aligner_fingerprint="f00d",
 )
 
 
@@ -38,7 +38,7 @@ def test_json_holds_everything_exactly(row: MixedExample) -> None:
     assert MixedExample.from_json(json.loads(json.dumps(row.to_json()))) == row
 
 
-@pytest.mark.parametrize("missing", ["text", "label", "parents", "aligner"])
+@pytest.mark.parametrize("missing", ["text", "label", "parents", "aligner_fingerprint"])
 def test_a_row_without_all_its_fields_is_none(missing: str) -> None:
     fields = {name: value for name, value in ROW.to_json().items() if name != missing}
     with pytest.raises((KeyError, TypeError)):

@@ -5,30 +5,57 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from tqdm.auto import tqdm
 
 from mixup_hf import _checks
-from mixup_hf.tables import LabelledTexts, read_table
+from mixup_hf.provenance import augmented_json, read_line, regenerate, run_record
+from mixup_hf.tables import read_table
 
 
 def command(
-    data: Annotated[Path, typer.Option(help="Labelled texts: csv, jsonl or parquet.")],
-    num_samples: Annotated[int, typer.Option(help="Rows to write, exactly.")],
-    output: Annotated[Path, typer.Option(help="JSON-lines file to write.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled texts: csv, jsonl or parquet.")
+    ] = None,
+    num_samples: Annotated[int | None, typer.Option(help="Rows to write, exactly.")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON-lines file to write.")] = None,
     text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
     seed: Annotated[int, typer.Option(help="Another seed gives other sentences.")] = 0,
     aligner: Annotated[str, typer.Option(help="embedded, a folder, or a Hub id.")] = "embedded",
-    weights: Annotated[str, typer.Option(help="beta:A, uniform or fixed:W.")] = "beta:0.4",
-    pairing: Annotated[str, typer.Option(help="same_class, random, cross_class.")] = "same_class",
+    method: Annotated[
+        str, typer.Option(help="inversed-mixup, smotext or structure-preserving.")
+    ] = "inversed-mixup",
+    weights: Annotated[
+        str, typer.Option(help="beta:A, uniform, fixed:W, epbeta:eps=E; default: the method's.")
+    ] = "",
+    pairing: Annotated[
+        str, typer.Option(help="same_class, random, smote, ...; default: the method's.")
+    ] = "",
+    intrusion: Annotated[
+        str, typer.Option(help="keep, drop, resample, relabel, blend, local, weight or off.")
+    ] = "drop",
     temperature: Annotated[float, typer.Option(help="0 decodes greedily.")] = 0.7,
     num_candidates: Annotated[int, typer.Option(help="Keep the best of this many.")] = 1,
+    from_row: Annotated[
+        str | None,
+        typer.Option(metavar="FILE:LINE", help="Print this row of an earlier output, made again."),
+    ] = None,
 ) -> None:
-    """Write mixed sentences with soft labels, each with its parents, its ratio and its seed."""
+    """Write mixed sentences with soft labels, each with its parents, its ratio and its seed.
+
+    With --from-row, nothing else is needed: the row says how it was made.
+    """
+    if from_row is not None:
+        _print_again(from_row, data)
+        return
+    for name, value in (("--data", data), ("--num-samples", num_samples), ("--output", output)):
+        if value is None:
+            raise ValueError(f"{name} is missing. Give it, or --from-row FILE:LINE.")
+    assert data is not None and num_samples is not None and output is not None
     _checks.at_least("--num-samples", num_samples, 1)
     if not output.parent.is_dir():
         raise FileNotFoundError(
@@ -42,14 +69,17 @@ def command(
         table.texts,
         table.labels,
         seed=seed,
+        method=method,
         weights=weights,
+        intrusion=intrusion,
         pairing=pairing,
         temperature=temperature,
         num_candidates=num_candidates,
     )
     with tqdm(total=num_samples, desc="generating", unit="sentence") as bar:
         rows = mixup.generate(num_samples, on_chunk=bar.update)
-    lines = [_line(row, mixup.label_names, table, aligner) for row in rows]
+    run = run_record(data, (text_column, label_column), table, mixup.config, num_samples)
+    lines = [augmented_json(row, table, mixup.label_names, run) for row in rows]
     partial = output.with_name(f".{output.name}.partial")
     partial.write_text(
         "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8"
@@ -58,8 +88,15 @@ def command(
     Console().print(f"{len(lines)} rows written to {output}", soft_wrap=True)
 
 
-def _line(row: Any, names: list[str], table: LabelledTexts, aligner: str) -> dict[str, Any]:
-    from mixup_hf.finetuning import mixed_json
-
-    full = mixed_json(row, table, names)
-    return full | {"aligner": aligner, "aligner_fingerprint": row.aligner}
+def _print_again(place: str, data: Path | None) -> None:
+    row = read_line(place)
+    line = json.dumps(regenerate(row, data), ensure_ascii=False)
+    # Not rich: the line is to be as it stands in the file.
+    typer.echo(line)
+    again = json.loads(line)
+    if again != row:
+        changed = sorted(key for key in row if again.get(key) != row[key])
+        raise ValueError(
+            f"{place} came out differently ({', '.join(changed)}). Sentences are the same on the "
+            "same kind of machine with the same versions of torch and transformers."
+        )

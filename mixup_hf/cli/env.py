@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -22,8 +24,15 @@ _PACKAGES = (
 )
 
 
-def command() -> None:
-    """Print what a bug report needs."""
+def command(
+    method: Annotated[
+        str | None, typer.Option(help="Print what this method sets, and nothing else.")
+    ] = None,
+) -> None:
+    """Print what a bug report needs, or what a method means."""
+    if method is not None:
+        _print_method(method)
+        return
     import torch
 
     from mixup_hf.inverter.model import EMBEDDED_ALIGNER, describe_aligner
@@ -43,6 +52,22 @@ def command() -> None:
         folder = cached_embedded(name)
         table.add_row(f"  {name}", "cached" if folder else "not cached; fetched on first use")
     table.add_row("aligner", escape(describe_aligner(EMBEDDED_ALIGNER)))
+    Console().print(table)
+
+
+def _print_method(method: str) -> None:
+    from mixup_hf.config import MixupConfig
+    from mixup_hf.presets import preset
+    from mixup_hf.weights import parse_weights, variance_factor
+
+    config = MixupConfig(method=method)
+    table = Table("key", "value", title=f"{method} ({preset(method).paper})")
+    for name in ("weights", "pairing", "interpolation"):
+        table.add_row(name, getattr(config, name))
+    factor = variance_factor(parse_weights(config.weights))
+    table.add_row("variance that mixes keep", f"{factor:.1%}")
+    table.add_row("encoder", "frozen: the aligner's own")
+    table.add_row("prompt", "the aligner's own")
     Console().print(table)
 
 

@@ -9,13 +9,14 @@ something about it.
 from __future__ import annotations
 
 from mixup_hf.intrusion.events import EVENTS, Detector, Thresholds, calibrate
-from mixup_hf.intrusion.gate import POLICIES, Gate, build_gate
+from mixup_hf.intrusion.gate import LEAK_POLICIES, POLICIES, Gate, build_gate
 from mixup_hf.intrusion.judges import JUDGES, ClassifierJudge, KnnJudge, LikelihoodJudge
 from mixup_hf.intrusion.report import IntrusionReport, intrusion_report
 
 __all__ = [
     "EVENTS",
     "JUDGES",
+    "LEAK_POLICIES",
     "POLICIES",
     "ClassifierJudge",
     "Detector",

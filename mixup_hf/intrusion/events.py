@@ -17,8 +17,8 @@ from mixup_hf.intrusion.judges import Judge
 from mixup_hf.records import MixedExample
 
 THIRD_CLASS, CONFLICT, COLLISION = "third_class", "conflict", "collision"
-COLLAPSE, DEGENERATE = "collapse", "degenerate"
-EVENTS = (THIRD_CLASS, CONFLICT, COLLISION, COLLAPSE, DEGENERATE)
+COLLAPSE, DEGENERATE, LEAK = "collapse", "degenerate", "leak"
+EVENTS = (THIRD_CLASS, CONFLICT, COLLISION, COLLAPSE, DEGENERATE, LEAK)
 
 _FEWEST_ROWS = 40
 _MIDDLE = (0.2, 0.8)

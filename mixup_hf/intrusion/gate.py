@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from mixup_hf import _checks
-from mixup_hf.intrusion.events import COLLAPSE, DEGENERATE, Detector, Finding
+from mixup_hf.intrusion.events import COLLAPSE, DEGENERATE, LEAK, Detector, Finding
 from mixup_hf.intrusion.judges import JUDGES, ClassifierJudge, Judge, KnnJudge, LikelihoodJudge
+from mixup_hf.leaks import LeakError, LeakGuard
 from mixup_hf.records import Encodes, MixedExample, Redraw
 
 Policy = Literal["keep", "drop", "resample", "relabel", "blend", "local", "weight"]
 POLICIES: tuple[str, ...] = get_args(Policy)
+LEAK_POLICIES = ("drop", "fail", "off")
 
 # How a row is made anew: another partner and ratio, another ratio, a nearer partner.
 _REDRAWN: dict[str, Redraw] = {"drop": "pair", "resample": "ratio", "local": "near"}
-_NO_LABEL_HELPS = {COLLAPSE, DEGENERATE}
+_NO_LABEL_HELPS = {COLLAPSE, DEGENERATE, LEAK}
+
+
+class Inspects(Protocol):
+    """Finds events: a `Detector`."""
+
+    def inspect(self, rows: Sequence[MixedExample], embeddings: Tensor) -> list[Finding]:
+        """What is wrong with each of `rows`, whose sentences have `embeddings` (n, D)."""
+        ...
 
 
 class Gate:
@@ -34,30 +44,44 @@ class Gate:
     - `weight`: the row weighs in the loss what label and judges share of their mass.
 
     A sentence that copies a parent or is none at all (`collapse`, `degenerate`) is made anew under
-    every policy but `keep`: no label mends it. Where the redraws are used up, the first parent's
+    every policy but `keep`: no label mends it. One that is nearly an evaluation text (`leak`) is
+    made anew under every policy. Where the redraws are used up, the first parent's
     own text and label stand in (`mitigation="parent"`).
 
     Args:
-        detector: Finds the events.
+        detector: Finds the events; None finds only leaks.
+        texts: The training texts (N).
+        targets: Their labels (N, C).
         encoder: Embeds generated sentences.
         policy: What is done.
         max_redraws: How often a row is made anew.
         blend: gamma of `blend`.
+        guard: Finds leaks.
+        fail_on_leak: Raise instead of making the row anew.
+
+    Raises:
+        LeakError: While reviewing, with `fail_on_leak`.
     """
 
     def __init__(
         self,
-        detector: Detector,
+        detector: Inspects | None,
+        texts: Sequence[str],
+        targets: Tensor,
         encoder: Encodes,
         *,
         policy: str = "drop",
         max_redraws: int = 4,
         blend: float = 0.5,
+        guard: LeakGuard | None = None,
+        fail_on_leak: bool = False,
     ) -> None:
         _checks.one_of("intrusion", policy, POLICIES)
         _checks.at_least("max_redraws", max_redraws, 0)
         _checks.in_range("blend", blend, 0.0, 1.0)
         self.detector, self.encoder = detector, encoder
+        self.texts, self.targets = texts, targets
+        self.guard, self.fail_on_leak = guard, fail_on_leak
         self.policy, self.max_redraws, self.blend = policy, max_redraws, blend
 
     def review(
@@ -87,16 +111,35 @@ class Gate:
         ]
 
     def _inspect(self, rows: Sequence[MixedExample]) -> list[Finding]:
-        return self.detector.inspect(rows, self.encoder.encode([row.text or "." for row in rows]))
+        if self.detector is None:
+            findings = [Finding((), {}, torch.tensor(row.label)) for row in rows]
+        else:
+            embeddings = self.encoder.encode([row.text or "." for row in rows])
+            findings = self.detector.inspect(rows, embeddings)
+        return [
+            replace(found, events=(*found.events, LEAK)) if self._leaks(row) else found
+            for row, found in zip(rows, findings, strict=True)
+        ]
+
+    def _leaks(self, row: MixedExample) -> bool:
+        near = None if self.guard is None else self.guard.near(row.text)
+        if near is not None and self.fail_on_leak:
+            raise LeakError(
+                f"A generated sentence is nearly an evaluation text: {row.text!r} and {near!r} "
+                f"(parents {row.parents}). Set `leaks: drop` to make such rows anew."
+            )
+        return near is not None
 
     def _is_redrawn(self, found: Finding) -> bool:
+        if LEAK in found.events:
+            return True
         if self.policy == "keep":
             return False
         redrawn = self.policy in _REDRAWN or bool(_NO_LABEL_HELPS & set(found.events))
         return redrawn and bool(found.events)
 
     def _mended(self, row: MixedExample, found: Finding) -> MixedExample:
-        if self.policy == "keep":
+        if self.policy == "keep" and row.attempts == 1 and LEAK not in found.events:
             return row
         if not found.events:
             how = "none" if row.attempts == 1 else f"redrawn:{_REDRAWN.get(self.policy, 'pair')}"
@@ -115,8 +158,8 @@ class Gate:
     def _parent(self, row: MixedExample) -> MixedExample:
         parent = row.parents[0]
         shares = (1.0, *(0.0 for _ in row.parents[1:]))
-        label = tuple(self.detector.targets[parent].tolist())
-        text = self.detector.texts[parent]
+        label = tuple(self.targets[parent].tolist())
+        text = self.texts[parent]
         return replace(
             row, text=text, label=label, lam=1.0, shares=shares, mitigation="parent", weight=1.0
         )
@@ -134,8 +177,10 @@ def build_gate(
     policy: str = "drop",
     max_redraws: int = 4,
     rate: float = 0.05,
+    eval_texts: Sequence[str] = (),
+    leaks: str = "drop",
     seed: int = 0,
-) -> Gate:
+) -> Gate | None:
     """A gate for one training set, its thresholds calibrated on it.
 
     Args:
@@ -146,13 +191,22 @@ def build_gate(
         judges: Names of `JUDGES`; several are averaged.
         log_likelihood: For the judge `llm`: `Inverter.label_log_likelihood`.
         label_names: For the judge `llm`.
-        policy: As for `Gate`.
+        policy: As for `Gate`, or `off`: nothing is judged.
         max_redraws: As for `Gate`.
         rate: At which real rows shall trigger an event.
+        eval_texts: What the model is evaluated on, for the leak guard.
+        leaks: `drop`, `fail` or `off`.
         seed: Of the classifier's folds.
+
+    Returns:
+        The gate; None where there is nothing to judge and nothing to guard.
     """
+    _checks.one_of("leaks", leaks, LEAK_POLICIES)
+    guard = LeakGuard(eval_texts) if eval_texts and leaks != "off" else None
+    if policy == "off" and guard is None:
+        return None
     made: dict[str, Judge] = {}
-    for name in judges:
+    for name in judges if policy != "off" else ():
         _checks.one_of("judges", name, JUDGES)
         if name == "knn":
             made[name] = KnnJudge(embeddings, targets)
@@ -162,5 +216,14 @@ def build_gate(
             raise ValueError("`judges` = 'llm' needs `log_likelihood` to ask.")
         else:
             made[name] = LikelihoodJudge(log_likelihood, label_names)
-    detector = Detector(made, texts, embeddings, targets, rate=rate)
-    return Gate(detector, encoder, policy=policy, max_redraws=max_redraws)
+    off = policy == "off"
+    return Gate(
+        None if off else Detector(made, texts, embeddings, targets, rate=rate),
+        texts,
+        targets,
+        encoder,
+        policy="keep" if off else policy,
+        max_redraws=max_redraws,
+        guard=guard,
+        fail_on_leak=leaks == "fail",
+    )

@@ -78,11 +78,40 @@ def test_augment_writes_exactly_the_rows_asked_for(
         assert row["seed"] == 3
         assert row["aligner"] == str(aligner)
         assert all(0 <= parent < 24 for parent in row["parents"])
+        assert row["method"] == "inversed-mixup"
+        assert row["weights"] == "beta:0.4"
+        assert row["interpolation"] == "linear"
+        assert row["engine"] == "transformers"
+        assert {"events", "judges", "mitigation", "aligner_fingerprint"} <= set(row)
     first = output.read_text()
     run("augment", *options, "--seed", 3, "--output", output)
     assert output.read_text() == first
     run("augment", *options, "--seed", 4, "--output", output)
     assert output.read_text() != first
+
+
+def test_augment_makes_a_row_again_byte_for_byte(
+    run: Callable[..., str],
+    data: Path,
+    tmp_path: Path,
+    saved_aligner: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "mixed.jsonl"
+    run(
+        *("augment", "--data", data, "--num-samples", 7, "--aligner", saved_aligner()),
+        *("--method", "smotext", "--temperature", 1.5, "--seed", 3, "--output", output),
+    )
+    lines = output.read_text().splitlines()
+    for number in (1, 5, 7):
+        capsys.readouterr()
+        printed = run("augment", "--from-row", f"{output}:{number}")
+        assert lines[number - 1] in printed
+    moved = data.rename(tmp_path / "moved.jsonl")
+    assert lines[0] in run("augment", "--from-row", f"{output}:1", "--data", moved)
+    moved.write_text("".join(reversed(moved.read_text().splitlines(keepends=True))))
+    with pytest.raises(ValueError, match="is not what it was"):
+        run("augment", "--from-row", f"{output}:1", "--data", moved)
 
 
 def test_preview_shows_both_ends_and_the_steps_between(
@@ -207,6 +236,12 @@ def test_env_names_versions_and_the_aligner(run: Callable[..., str]) -> None:
         (("finetune", "{config}", "--training.seed", "1"), "seed"),
         (("finetune", "missing.yaml"), "missing.yaml"),
         (("augment", "--data", "{data}", "--num-samples", "0", "--output", "x"), "num-samples"),
+        (("augment", "--num-samples", "2", "--output", "x"), "--data is missing"),
+        (("augment", "--from-row", "rows.jsonl"), "be FILE:LINE"),
+        (("augment", "--from-row", "rows.jsonl:0"), "be FILE:LINE"),
+        (("augment", "--from-row", "rows.jsonl:1"), "no file 'rows.jsonl'"),
+        (("augment", "--from-row", "{data}:1"), "does not say which run"),
+        (("augment", "--from-row", "{data}:999"), "name one of"),
         (("augment", "--data", "no.csv", "--num-samples", "2", "--output", "x"), "no.csv"),
         (("preview", "--a", " ", "--b", "film"), "--a"),
         (("preview", "--a", "red", "--b", "film", "--steps", "1"), "--steps"),

@@ -17,15 +17,14 @@ from mixup_hf.intrusion import POLICIES, Gate, intrusion_report
 from mixup_hf.intrusion.events import Finding
 from mixup_hf.intrusion.report import wilson
 
+PARENTS = ("the first parent", "the second")
+TARGETS = torch.eye(3)[[0, 1]]
 OPINIONS = {"it": (0.0, 0.0, 1.0)}
 JUDGED = torch.tensor([0.0, 0.0, 1.0])
 
 
 class Marked:
     """A detector that finds in a sentence the events it names."""
-
-    texts = ("the first parent", "the second")
-    targets = torch.eye(3)[[0, 1]]
 
     def inspect(self, rows: Sequence[MixedExample], embeddings: Tensor) -> list[Finding]:
         names = ("conflict", "collapse", "degenerate")
@@ -47,7 +46,7 @@ def review(
         calls.append((places, attempt, how))
         return [replace(ROW, text=redrawn[attempt - 1], index=at) for at in places]
 
-    gate = Gate(Marked(), FakeEncoder(), policy=policy, **settings)  # type: ignore[arg-type]
+    gate = Gate(Marked(), PARENTS, TARGETS, FakeEncoder(), policy=policy, **settings)
     rows = [replace(ROW, text=text, index=at) for at, text in enumerate(texts)]
     return gate.review(rows, redraw), calls
 
@@ -117,7 +116,7 @@ def test_what_no_label_mends_is_made_anew(policy: str, event: str) -> None:
 
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ValueError, match="`intrusion` must be one of 'keep', 'drop'"):
-        Gate(Marked(), FakeEncoder(), policy="ignore")  # type: ignore[arg-type]
+        Gate(Marked(), PARENTS, TARGETS, FakeEncoder(), policy="ignore")
 
 
 class DropsOdd:

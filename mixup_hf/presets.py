@@ -1,0 +1,43 @@
+"""Methods by name: what each of the papers sets, together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mixup_hf import _checks
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a method's name stands for.
+
+    Attributes:
+        paper: Where it comes from.
+        weights: Distribution of the ratio, as `parse_weights` reads it.
+        pairing: Who is mixed.
+        interpolation: How embeddings are mixed.
+    """
+
+    paper: str
+    weights: str
+    pairing: str
+    interpolation: str
+
+
+METHODS: dict[str, Preset] = {
+    "inversed-mixup": Preset("inversedMixup, arXiv 2601.21543", "beta:0.4", "same_class", "linear"),
+    "smotext": Preset("SMOTExT, arXiv 2505.13434", "uniform", "smote", "linear"),
+    "structure-preserving": Preset(
+        "structure-preserving mixup, arXiv 2503.02645", "epbeta:eps=0.3", "same_class", "linear"
+    ),
+}
+
+
+def preset(method: str) -> Preset:
+    """The preset of a method.
+
+    Raises:
+        ValueError: An unknown name.
+    """
+    _checks.one_of("method", method, tuple(METHODS))
+    return METHODS[method]
