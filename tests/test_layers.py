@@ -35,7 +35,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
     2: ("encoders", "inverter", "intrusion"),
     3: ("pool", "producer"),
     4: ("config", "loading", "collator", "hooks", "callback", "plugin"),
-    5: ("align", "tables", "provenance", "finetuning", "cli"),
+    5: ("align", "structure", "tables", "provenance", "finetuning", "cli"),
 }
 
 # Within its layer a module may import these, and nothing else.

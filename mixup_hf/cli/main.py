@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
-from mixup_hf.cli import align, augment, env, finetune, preview, push
+from mixup_hf.cli import align, augment, env, evaluate, finetune, preview, push
 
 app = typer.Typer(
     name="mixup-hf",
@@ -22,6 +22,7 @@ _FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("finetune", context_settings=_FREE)(finetune.command)
 app.command("align", context_settings=_FREE)(align.command)
 app.command("augment")(augment.command)
+app.command("evaluate")(evaluate.command)
 app.command("preview")(preview.command)
 app.command("env")(env.command)
 app.command("push")(push.command)

@@ -42,6 +42,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "bf16 base": {"base_grid": None},
     "noise 0.3": {"noise": 0.3},
     "neighbour mixes 0.3": {"mix_share": 0.3},
+    "joined sentences 0.35": {"joined_share": 0.35},
     "chat prompt": {"prompt_chat": True, "prompt_prefix": "Write one sentence about: "},
     "projector width 256": {"projector_width": 256},
     "8 hints": {"num_hints": 8},
@@ -58,8 +59,8 @@ def main() -> None:
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--minutes", type=float, default=1.0, help="of generation, for each arm")
     parser.add_argument("--sentences", type=int, default=6_000)
-    parser.add_argument("--lexicon_sentences", type=int, default=30_000)
-    parser.add_argument("--measured", type=int, default=64, help="held-out sentences")
+    parser.add_argument("--lexicon_sentences", type=int, default=40_000)
+    parser.add_argument("--measured", type=int, default=48, help="held-out sentences")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -87,7 +88,8 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "cache_dir": str(options.output_dir / "cache"),
         "max_sentences": options.sentences,
         "lexicon_sentences": options.lexicon_sentences,
-        "lexicon_epochs": 3,
+        "lexicon_epochs": 1,
+        "ratio_pairs": 0,  # arms are compared as they are, without the curve
         "eval_steps": 1_000_000,
         "save_steps": 1_000_000,
         "eval_sentences": options.measured,
@@ -99,7 +101,7 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     heldout = read_sentences(
         options.heldout, text_column="text", min_words=4, max_words=20, limit=options.measured
     )
-    found = measure_fidelity(Inverter.from_pretrained(aligner), heldout, num_pairs=16, num_mixes=1)
+    found = measure_fidelity(Inverter.from_pretrained(aligner), heldout, num_pairs=12, num_mixes=1)
     return {
         "steps": finished["steps"],
         "loss": finished["loss"],

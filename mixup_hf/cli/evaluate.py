@@ -1,0 +1,127 @@
+"""`mixup-hf evaluate`: what mixing and decoding do to a training set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tqdm.auto import tqdm
+
+from mixup_hf import _checks
+from mixup_hf.tables import read_table
+
+if TYPE_CHECKING:
+    from mixup_hf.structure import StructureReport
+
+_WEIGHTS = ["beta:0.4", "uniform", "epbeta:eps=0.3"]
+
+
+def command(
+    data: Annotated[Path, typer.Option(help="Labelled texts: csv, jsonl or parquet.")],
+    structure: Annotated[
+        bool, typer.Option("--structure", help="Compare the spread of real and generated rows.")
+    ] = False,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="May be given several times; default: three of them.")
+    ] = None,
+    num_rows: Annotated[int, typer.Option(help="Rows made in each generation.")] = 200,
+    generations: Annotated[int, typer.Option(help="How often rows made are mixed again.")] = 10,
+    text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    aligner: Annotated[str, typer.Option(help="embedded, a folder, or a Hub id.")] = "embedded",
+    seed: Annotated[int, typer.Option(help="Of pairs, ratios and decoding.")] = 0,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Where structure.json and structure.png go.")
+    ] = None,
+) -> None:
+    """Measure, per class and before and after decoding, how generated rows vary.
+
+    Variance ratio and Frobenius error of the covariance, energy distance with a permutation
+    p-value, and what becomes of the variance when rows are made from rows made, again and again.
+    """
+    if not structure:
+        raise ValueError("Say what to measure: --structure.")
+    _checks.at_least("--generations", generations, 1)
+    _checks.at_least("--num-rows", num_rows, 2)
+    table = read_table(data, text_column, label_column)
+    from mixup_hf.inverter.model import Inverter
+    from mixup_hf.mixing import class_indices
+    from mixup_hf.structure import measure_structure
+    from mixup_hf.weights import parse_weights
+
+    chosen = weights or _WEIGHTS
+    for spec in chosen:
+        parse_weights(spec)  # before minutes of decoding
+    labels, names = class_indices(table.labels, None, None)
+    inverter = Inverter.from_pretrained(aligner)
+    reports = []
+    with tqdm(total=len(chosen) * generations, desc="generations") as bar:
+        for spec in chosen:
+            report = measure_structure(
+                inverter,
+                table.texts,
+                labels,
+                names,
+                spec,
+                num_rows=num_rows,
+                generations=generations,
+                seed=seed,
+                on_generation=bar.update,
+            )
+            reports.append(report)
+    console = Console()
+    _show(console, reports)
+    if output_dir is not None:
+        for path in _write(output_dir, reports, f"{aligner}, {len(table)} rows of {data.name}"):
+            console.print(f"written: {path}", soft_wrap=True)
+
+
+def _show(console: Console, reports: Sequence[StructureReport]) -> None:
+    for report in reports:
+        title = f"{escape(report.weights)}: theory keeps {report.expected:.1%} of the variance"
+        table = Table("class", "rows", "variance ratio", "Frobenius", "energy", "p", title=title)
+        for kind, classes in (("mixes", report.before), ("sentences", report.after)):
+            for name, each in classes.items():
+                figures = (each.variance_ratio, each.frobenius, each.energy, each.p_value)
+                table.add_row(escape(name), kind, *(f"{figure:.3f}" for figure in figures))
+        console.print(table)
+    curves = Table("weights", "rows", *_numbers(reports), title="Variance ratio by generation")
+    for report in reports:
+        for kind, curve in (("mixes", report.curve_before), ("sentences", report.curve_after)):
+            curves.add_row(escape(report.weights), kind, *(f"{ratio:.2f}" for ratio in curve))
+    console.print(curves)
+
+
+def _numbers(reports: Sequence[StructureReport]) -> list[str]:
+    return [str(number + 1) for number in range(len(reports[0].curve_before))]
+
+
+def _write(folder: Path, reports: Sequence[StructureReport], title: str) -> list[Path]:
+    """Write structure.json, and structure.png where matplotlib is installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "structure.json"
+    content = {"title": title, "reports": [asdict(report) for report in reports]}
+    file.write_text(json.dumps(content, indent=2) + "\n")
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        return [file]
+    figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    steps = range(1, len(reports[0].curve_before) + 1)
+    for report in reports:
+        (line,) = axis.plot(steps, report.curve_before, linestyle="--")
+        axis.plot(steps, report.curve_after, color=line.get_color(), label=report.weights)
+    axis.axhline(1, color="0.7")
+    axis.set(xlabel="generation", ylabel="variance ratio (dashed: not decoded)", title=title)
+    axis.legend()
+    picture = folder / "structure.png"
+    figure.savefig(picture, dpi=130)
+    plt.close(figure)
+    return [file, picture]
