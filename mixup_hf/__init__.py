@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mixup_hf.inverter.sources import fetch_embedded
     from mixup_hf.loading import load_config
     from mixup_hf.losses import soft_cross_entropy
+    from mixup_hf.pairing import PairPlan
     from mixup_hf.plugin import InversedMixup
     from mixup_hf.pool import MixupPool
     from mixup_hf.records import MixedExample
@@ -34,6 +35,7 @@ __all__ = [
     "MixupCollator",
     "MixupConfig",
     "MixupPool",
+    "PairPlan",
     "fetch_embedded",
     "finetune",
     "load_config",
@@ -51,6 +53,7 @@ _HOMES = {
     "MixupCollator": "collator",
     "MixupConfig": "config",
     "MixupPool": "pool",
+    "PairPlan": "pairing",
     "fetch_embedded": "inverter.sources",
     "finetune": "finetuning",
     "load_config": "loading",

@@ -12,6 +12,7 @@ from mixup_hf import _checks
 
 EXACT_ROWS = 50_000
 _BLOCK = 65_536  # rows whose distances to a run of queries exist at one time
+_QUERIES = 512
 _PROBED_CELLS = 16
 NOBODY = -1
 
@@ -54,7 +55,10 @@ class Neighbours:
         Returns:
             (n, count), filled up with -1 where there are fewer.
         """
-        return self._exact(queries, count) if self._index is None else self._near(queries, count)
+        if self._index is not None:
+            return self._near(queries, count)
+        runs = queries.split(_QUERIES)
+        return np.concatenate([self._exact(run, count) for run in runs])
 
     def _exact(self, queries: Tensor, count: int) -> np.ndarray:
         best = torch.full((len(queries), 0), 0.0)
@@ -65,8 +69,8 @@ class Neighbours:
             score = block.square().sum(-1) - 2 * queries @ block.T
             position = torch.arange(start, start + len(block)).expand(len(queries), -1)
             best, at = torch.cat([best, score], dim=1), torch.cat([at, position], dim=1)
-            kept = best.argsort(dim=1, stable=True)[:, :count]  # ties go to the lower row
-            best, at = best.gather(1, kept), at.gather(1, kept)
+            best, kept = best.topk(min(count, best.shape[1]), dim=1, largest=False)
+            at = at.gather(1, kept)
         missing = count - at.shape[1]
         padded: Tensor = torch.nn.functional.pad(at, (0, max(0, missing)), value=NOBODY)
         return padded.numpy()
