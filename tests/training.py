@@ -165,7 +165,7 @@ class Row:
 def expected_rows(run: Run, batch: dict[str, Tensor], refill: int = 0) -> list[Row]:
     """The rows behind a recorded batch, from the training texts and the parents of mixed rows."""
     made = run.producer.produce(refill, run.callback.rows_per_epoch())
-    labels = torch.eye(LABELS)[run.producer.labels]
+    labels = run.producer.targets
     texts = {tuple(tokens(text)): at for at, text in enumerate(run.producer.texts)}
     rows = []
     for ids, mask, position in zip(
