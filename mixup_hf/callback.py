@@ -31,6 +31,7 @@ from mixup_hf.intrusion import intrusion_report
 from mixup_hf.pool import MixupPool
 from mixup_hf.producer import Producer
 from mixup_hf.records import MixedExample
+from mixup_hf.tasks import SINGLE_LABEL
 
 _FOLDER = "mixup_hf"
 _STATE_FILE = "state.json"
@@ -88,7 +89,7 @@ class MixupCallback(TrainerCallback):
         if self.collator.mix_ratio == 0:
             return  # the plain Trainer, bit for bit
         loader = kwargs["train_dataloader"]
-        _refuse_unsupported(args, loader, kwargs["model"])
+        _refuse_unsupported(args, loader, kwargs["model"], self.collator.problem_type)
         self._require_own_collator(loader)
         # Counted here: over a stream without length the Trainer's own epoch never gets to 1.
         self._epoch = int(state.epoch or 0) - 1
@@ -96,7 +97,10 @@ class MixupCallback(TrainerCallback):
         self._restore(args, state)
         self.collator.label_smoothing = args.label_smoothing_factor
         self._hooks = SoftLabelHooks(
-            kwargs["model"], self.collator.label_format, on_rows=self._count
+            kwargs["model"],
+            self.collator.label_format,
+            on_rows=self._count,
+            problem_type=self.collator.problem_type,
         )
         self._hooks.install(label_smoothing=args.label_smoothing_factor > 0)
         self._install_collate(loader)
@@ -274,7 +278,9 @@ def _checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _FOLDER
 
 
-def _refuse_unsupported(args: TrainingArguments, loader: Any, model: Any) -> None:
+def _refuse_unsupported(
+    args: TrainingArguments, loader: Any, model: Any, problem_type: str
+) -> None:
     if args.n_gpu > 1:
         raise ValueError(
             f"One process with {args.n_gpu} GPUs trains through DataParallel, whose replicas "
@@ -291,9 +297,19 @@ def _refuse_unsupported(args: TrainingArguments, loader: Any, model: Any) -> Non
             f"`train_dataloader` must be one that accelerate prepared, but got "
             f"{type(loader).__name__}. Do not override Trainer.get_train_dataloader."
         )
-    problem = getattr(getattr(model, "config", None), "problem_type", None)
-    if problem not in (None, "single_label_classification"):
+    if "TokenClassification" in type(model).__name__:
         raise ValueError(
-            f"`problem_type` must be 'single_label_classification', but the model has {problem!r}. "
-            "Multi-label and regression are not mixed yet."
+            f"{type(model).__name__} labels single tokens, and a mixed sentence has none of its "
+            "parents' tokens to label. Mixing is for labels of whole texts."
+        )
+    problem = getattr(getattr(model, "config", None), "problem_type", None)
+    if problem not in (None, problem_type):
+        raise ValueError(
+            f"`problem_type` must be {problem_type!r}, as the labels given to InversedMixup are, "
+            f"but the model has {problem!r}. Lists are several labels a row, floats are regression."
+        )
+    if problem_type != SINGLE_LABEL and args.label_smoothing_factor > 0:
+        raise ValueError(
+            f"`label_smoothing_factor` must be 0 for {problem_type!r}: the Trainer would smooth "
+            "the labels as if they were classes."
         )

@@ -15,12 +15,14 @@ from mixup_hf.config import check_mix_ratio
 from mixup_hf.losses import smooth
 from mixup_hf.pool import MixupPool
 from mixup_hf.records import MixedExample
+from mixup_hf.tasks import PROBLEM_TYPES, REGRESSION, SINGLE_LABEL
 
 Features = list[dict[str, Any]]
 Collator = Callable[[Features], Any]
 LABEL_KEYS = ("labels", "label", "label_ids")
 SOFT_LABELS = "soft_labels"
 POOL_ROWS = "mixup_rows"
+ROW_WEIGHTS = "mixup_weights"
 REAL_ROW = -1
 
 
@@ -38,13 +40,17 @@ class MixupCollator:
     - `soft_labels` (R, C), float32: one-hot for real rows. The loss uses these.
     - `mixup_rows` (R,), int64: position in the pool, -1 for real rows.
 
-    The last two never reach the model: the callback's hook takes them out. With
+    The last two never reach the model: the callback's hook takes them out. With several labels a
+    row, or numbers to predict, `soft_labels` holds these (R, C), `labels` only counts rows, and
+    `mixup_weights` (R,) weighs them in the loss. With
     `label_format="labels"`, for `Trainer(compute_loss_func=soft_cross_entropy)`, the batch holds
     the soft labels as `labels`, and nothing else is added but `mixup_rows`.
 
     Args:
         tokenizer: Tokenizes mixed rows as the training set was tokenized.
-        num_labels: C.
+        num_labels: C; 1 for regression.
+        problem_type: What labels are, as transformers' configs name it: one class a row, several
+            (`multi_label_classification`), or numbers (`regression`).
         base_collator: The user's collator. Default: `DataCollatorWithPadding`, which is given only
             what the tokenizer makes, and labels.
         label2id: Class name to index, for features whose labels are names.
@@ -64,6 +70,7 @@ class MixupCollator:
         tokenizer: PreTrainedTokenizerBase,
         *,
         num_labels: int,
+        problem_type: str = SINGLE_LABEL,
         base_collator: Collator | None = None,
         label2id: Mapping[str, int] | None = None,
         mix_ratio: float = 0.5,
@@ -73,7 +80,14 @@ class MixupCollator:
         extra_columns: Mapping[str, Any] | None = None,
         label_format: Literal["soft_labels", "labels"] = "soft_labels",
     ) -> None:
-        _checks.at_least("num_labels", num_labels, 2)
+        _checks.one_of("problem_type", problem_type, PROBLEM_TYPES)
+        _checks.at_least("num_labels", num_labels, 1 if problem_type == REGRESSION else 2)
+        if problem_type != SINGLE_LABEL and label_format == "labels":
+            raise ValueError(
+                f"`label_format` = 'labels' is for cross entropy, but `problem_type` is "
+                f"{problem_type!r}. Leave `explicit_loss` off: the callback makes the loss."
+            )
+        self.problem_type = problem_type
         check_mix_ratio(mix_ratio)
         _checks.positive("mixed_weight", mixed_weight)
         _checks.one_of("label_format", label_format, ("soft_labels", "labels"))
@@ -105,7 +119,7 @@ class MixupCollator:
         """A mixed row with the columns of the real feature `like`."""
         encoded = self.tokenizer(row.text, truncation=True, max_length=self.max_length)
         known: dict[str, Any] = {self.text_column: row.text, **encoded, **self.extra_columns}
-        known |= {key: row.hard_label for key in LABEL_KEYS if key in like}
+        known |= {key: self._label_of(row) for key in LABEL_KEYS if key in like}
         unknown = sorted(set(like) - set(known))
         if unknown:
             raise ValueError(
@@ -114,6 +128,11 @@ class MixupCollator:
                 f"what mixed rows get: MixupCollator(..., extra_columns={{{unknown[0]!r}: ...}})."
             )
         return {key: known[key] for key in like}
+
+    def _label_of(self, row: MixedExample) -> int | float | list[float]:
+        if self.problem_type == SINGLE_LABEL:
+            return row.hard_label
+        return row.label[0] if self.problem_type == REGRESSION else list(row.label)
 
     def _with_indices(self, features: Features) -> Features:
         """Features whose class names are replaced by indices; others are passed on untouched."""
@@ -148,13 +167,23 @@ class MixingCollator:
         """Collate real rows and the mixed rows drawn for them."""
         plain = self.plain
         count = plain.num_mixed(len(features))
-        _refuse_vector_labels(features[0])
+        if plain.problem_type == SINGLE_LABEL:
+            _refuse_vector_labels(features[0])
         real = plain._with_indices(features)
         drawn = self.pool.draw([_key(row) for row in real], count) if count else []
         mixed = [plain.mixed_feature(row, like=real[0]) for _, row in drawn]
         batch = self._collate(real, mixed)
-        hard = _labels_of(batch, len(real) + len(mixed))
-        positions = [REAL_ROW] * len(real) + [at for at, _ in drawn]
+        batch[POOL_ROWS] = torch.tensor([REAL_ROW] * len(real) + [at for at, _ in drawn])
+        if plain.problem_type == SINGLE_LABEL:
+            self._put_classes(batch, [row for _, row in drawn])
+        else:
+            self._put_values(batch, [row for _, row in drawn])
+        return batch
+
+    def _put_classes(self, batch: Any, mixed: Sequence[MixedExample]) -> None:
+        """Class indices and soft labels of a batch of R rows."""
+        plain = self.plain
+        hard = _labels_of(batch, len(batch[POOL_ROWS]))
         if hard.min() < 0 or hard.max() >= plain.num_labels:
             raise _checks.bad(
                 "labels",
@@ -162,13 +191,24 @@ class MixingCollator:
                 sorted(set(hard.tolist())),
                 "Set `num_labels` to the number of classes.",
             )
-        soft = self._soft(hard, [row for _, row in drawn])
-        batch[POOL_ROWS] = torch.tensor(positions)
+        soft = self._soft(hard, mixed)
         if plain.label_format == "labels":
             batch["labels"] = soft
         else:
             batch[SOFT_LABELS] = soft
-        return batch
+
+    def _put_values(self, batch: Any, mixed: Sequence[MixedExample]) -> None:
+        """Targets and weights of a batch of R rows with several labels each, or numbers."""
+        plain, rows = self.plain, len(batch[POOL_ROWS])
+        values = torch.as_tensor(batch["labels"]).float().reshape(rows, -1)
+        if values.shape[1] != plain.num_labels:
+            raise _checks.bad("labels", f"be of shape (R, {plain.num_labels})", tuple(values.shape))
+        weights = torch.ones(rows)
+        for at, row in enumerate(mixed, start=rows - len(mixed)):
+            values[at] = torch.tensor(row.label)
+            weights[at] = plain.mixed_weight * row.weight
+        batch["labels"] = torch.zeros(rows, dtype=torch.int64)  # the Trainer counts rows by it
+        batch[SOFT_LABELS], batch[ROW_WEIGHTS] = values, weights
 
     def _collate(self, real: Features, mixed: Features) -> Any:
         try:
@@ -211,7 +251,8 @@ def _refuse_vector_labels(feature: Mapping[str, Any]) -> None:
                 key,
                 "be one class index a row",
                 label,
-                "Mixing needs single-label classification; multi-label is not mixed yet.",
+                "Give InversedMixup the labels as lists, for multi-label classification; labels of "
+                "single tokens cannot be mixed.",
             )
 
 
@@ -221,8 +262,8 @@ def _labels_of(batch: Mapping[str, Any], rows: int) -> Tensor:
         got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
         raise ValueError(
             f"The collator must put class indices of shape ({rows},) under 'labels', but got "
-            f"{got}. Mixing needs single-label classification; multi-label and regression are not "
-            "mixed yet."
+            f"{got}. This collator mixes single-label classification. For other tasks give "
+            "InversedMixup the labels: lists for multi-label, floats for regression."
         )
     return labels
 

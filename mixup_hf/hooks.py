@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import trainer_pt_utils
 
-from mixup_hf.collator import POOL_ROWS, REAL_ROW, SOFT_LABELS
+from mixup_hf.collator import POOL_ROWS, REAL_ROW, ROW_WEIGHTS, SOFT_LABELS
 from mixup_hf.losses import row_losses
+from mixup_hf.tasks import SINGLE_LABEL
+
+
+class _Stash(NamedTuple):
+    """What a batch carried past the model."""
+
+    targets: Tensor
+    num_items: Tensor | int | None
+    weights: Tensor | None
 
 
 class SoftLabelHooks:
@@ -31,19 +40,25 @@ class SoftLabelHooks:
         label_format: The collator's; with `"labels"` the Trainer's own `compute_loss_func` makes
             the loss and the hooks only take out the pool rows.
         on_rows: Called with the pool rows (M,) of every training batch.
+        problem_type: Which loss: as `row_losses` takes it.
     """
 
     # A run that was interrupted left its hooks behind; the next one on the same model takes over.
     _installed: ClassVar[WeakKeyDictionary[nn.Module, SoftLabelHooks]] = WeakKeyDictionary()
 
     def __init__(
-        self, model: nn.Module, label_format: str, on_rows: Callable[[Tensor], None]
+        self,
+        model: nn.Module,
+        label_format: str,
+        on_rows: Callable[[Tensor], None],
+        problem_type: str = SINGLE_LABEL,
     ) -> None:
         self.model = model
         self.label_format = label_format
         self.on_rows = on_rows
+        self.problem_type = problem_type
         self.losses_made = 0
-        self._stash: tuple[Tensor, Tensor | int | None] | None = None
+        self._stash: _Stash | None = None
         self._pending: Tensor | None = None
         self._handles: list[Any] = []
         self._smoother: Callable[..., Any] | None = None
@@ -84,7 +99,11 @@ class SoftLabelHooks:
             _require_no_labels(kept)
         else:
             kept.pop("labels", None)
-            self._stash = (kept.pop(SOFT_LABELS), kept.pop("num_items_in_batch", None))
+            self._stash = _Stash(
+                kept.pop(SOFT_LABELS),
+                kept.pop("num_items_in_batch", None),
+                kept.pop(ROW_WEIGHTS, None),
+            )
         return args, kept
 
     def _after(
@@ -92,7 +111,7 @@ class SoftLabelHooks:
     ) -> Any:
         if self._stash is None:
             return None
-        soft, count = self._stash
+        soft, count, weights = self._stash
         self._stash = None
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if logits.shape[-1] != soft.shape[-1]:
@@ -100,7 +119,9 @@ class SoftLabelHooks:
                 f"`num_labels` must equal the model's {logits.shape[-1]} classes, but the mixed "
                 f"labels have {soft.shape[-1]}. Give InversedMixup the model's `num_labels`."
             )
-        rows = row_losses(logits, soft)
+        rows = row_losses(logits, soft, self.problem_type)
+        if weights is not None:
+            rows = rows * weights
         loss = rows.mean() if count is None else rows.sum() / torch.as_tensor(count).to(rows.device)
         self.losses_made += 1
         if self._smoother is not None:

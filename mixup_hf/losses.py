@@ -38,9 +38,20 @@ def soft_cross_entropy(
     return rows.sum() / (count / logits.shape[-1] if labels.is_floating_point() else count)
 
 
-def row_losses(logits: Tensor, soft_labels: Tensor) -> Tensor:
-    """Cross entropy of each row (B,), in float32, from logits (B, C) and soft labels (B, C)."""
-    return F.cross_entropy(logits.float(), soft_labels.float(), reduction="none")
+def row_losses(
+    logits: Tensor, targets: Tensor, problem_type: str = "single_label_classification"
+) -> Tensor:
+    """Loss of each row (B,), in float32, from logits (B, C) and targets (B, C).
+
+    Cross entropy; with several labels a row, the mean binary cross entropy of the classes; for
+    numbers, the mean squared error. As transformers' heads do, with targets that may be mixed.
+    """
+    logits, targets = logits.float(), targets.float()
+    if problem_type == "multi_label_classification":
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
+    if problem_type == "regression":
+        return F.mse_loss(logits, targets, reduction="none").mean(-1)
+    return F.cross_entropy(logits, targets, reduction="none")
 
 
 def as_soft_labels(labels: Tensor, num_labels: int) -> Tensor:

@@ -7,10 +7,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import _checks, distributed
@@ -22,10 +20,11 @@ from mixup_hf.inverter.generation import DecodeSettings
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.leaks import LeakError, shared_texts
 from mixup_hf.losses import soft_cross_entropy
-from mixup_hf.mixing import class_indices
 from mixup_hf.pairing import PairPlan, SamplingStrategy
+from mixup_hf.presets import preset
 from mixup_hf.producer import Producer
 from mixup_hf.records import MixedExample
+from mixup_hf.tasks import REGRESSION, SINGLE_LABEL, Targets, read_targets
 from mixup_hf.weights import parse_weights
 
 
@@ -40,7 +39,8 @@ class InversedMixup:
     Args:
         inverter: Encodes the texts and decodes their mixes.
         texts: The training texts (N), and only those: parents must never come from evaluation data.
-        labels: Their labels: class indices, or class names.
+        labels: Their labels: class indices or class names; lists of names, or of a 0 or 1 for each
+            class, for several labels a row; floats for regression.
         num_labels: C. Default: as many as occur.
         label_names: The classes' names in the order of the model's outputs
             (`model.config.id2label`). With class names as labels, default: sorted.
@@ -64,7 +64,9 @@ class InversedMixup:
         eval_texts: Sequence[str] = (),
         config: MixupConfig | None = None,
     ) -> None:
-        indices, self.label_names = _check_rows(texts, labels, num_labels, label_names)
+        targets = _check_rows(texts, labels, num_labels, label_names)
+        self.label_names = list(targets.names)
+        self.problem_type = targets.problem_type
         self.inverter = inverter
         self.config = config or MixupConfig()
         self.eval_texts = list(eval_texts)
@@ -74,8 +76,8 @@ class InversedMixup:
         self.num_labels = len(self.label_names)
         decode_settings = _decode_settings(self.config)
         plan = PairPlan(
-            np.asarray(indices),
-            pairing=self.config.pairing,
+            targets.groups,
+            pairing=_pairing(self.config, targets.problem_type),
             weights=parse_weights(self.config.weights),
             seed=self.seed,
             chunk_size=self.config.chunk_size,
@@ -85,7 +87,7 @@ class InversedMixup:
         )
         self.producer = Producer(
             texts,
-            F.one_hot(torch.tensor(indices), self.num_labels).float(),
+            targets.values,
             plan,
             inverter,
             partial(_invert_chunk, inverter, decode_settings),
@@ -93,6 +95,7 @@ class InversedMixup:
             self.config.interpolation,
             mix_weights=inverter.mix_weights,
             gate=self._build_gate,
+            bounded=targets.problem_type != REGRESSION,
             provenance={
                 "method": self.config.method,
                 "weights": self.config.weights,
@@ -109,7 +112,8 @@ class InversedMixup:
             judges=self.config.judges,
             log_likelihood=self.inverter.label_log_likelihood,
             label_names=self.label_names,
-            policy=self.config.intrusion,
+            # Judges speak of one class a row; leaks are leaks in every task.
+            policy=self.config.intrusion if self.problem_type == SINGLE_LABEL else "off",
             max_redraws=self.config.max_redraws,
             rate=self.config.intrusion_rate,
             eval_texts=self.eval_texts,
@@ -207,6 +211,7 @@ class InversedMixup:
         collator = MixupCollator(
             tokenizer,
             num_labels=self.num_labels,
+            problem_type=self.problem_type,
             base_collator=base_collator,
             label2id={name: index for index, name in enumerate(self.label_names)},
             mix_ratio=self.config.mix_ratio if self.config.enabled else 0.0,
@@ -234,8 +239,8 @@ def _check_rows(
     labels: Sequence[Any],
     num_labels: int | None,
     label_names: Sequence[str] | None,
-) -> tuple[list[int], list[str]]:
-    """Class indices and class names of good rows; an error for others."""
+) -> Targets:
+    """The targets of good rows; an error for others."""
     if isinstance(labels, str):
         raise TypeError(f"`labels` must be a list of labels, but got one string: {labels!r}.")
     if not isinstance(texts, str):
@@ -246,7 +251,19 @@ def _check_rows(
         raise ValueError(
             f"`texts` and `labels` must be of one length, but got {len(texts)} and {len(labels)}."
         )
-    return class_indices(labels, num_labels, label_names)
+    return read_targets(labels, num_labels, label_names)
+
+
+def _pairing(config: MixupConfig, problem_type: str) -> str:
+    """The config's; numbers have no classes, so there a method's own means near targets."""
+    if problem_type != REGRESSION or config.pairing in ("random", "near_target"):
+        return config.pairing
+    if config.pairing == preset(config.method).pairing:
+        return "near_target"
+    raise ValueError(
+        f"`pairing` = {config.pairing!r} needs classes, but the labels are numbers. Take "
+        "'near_target' or 'random'."
+    )
 
 
 def _check_parents(texts: Sequence[str], eval_texts: Sequence[str], *, fail: bool) -> None:

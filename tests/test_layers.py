@@ -30,6 +30,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "leaks",
         "losses",
         "presets",
+        "tasks",
         "distributed",
     ),
     2: ("encoders", "inverter", "intrusion"),
@@ -42,6 +43,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
 BESIDE: dict[str, tuple[str, ...]] = {
     "partners": ("neighbours",),
     "pairing": ("distributed", "partners", "weights"),
+    "tasks": ("mixing",),
     "inverter.prompting": ("inverter.checkpoint",),
     "inverter.checkpoint": (
         "encoders",

@@ -19,8 +19,12 @@ from mixup_hf.distributed import counter_rng
 from mixup_hf.mixing import linear
 
 STEPS = 20  # the curve holds the weights for ratios 0, 0.05, ..., 1
-_STRENGTHS = np.linspace(0, 1, 11)
+_STRENGTHS = np.linspace(1, 0, 11)  # of equals, the curve nearest to the exact one is taken
 _ASKED = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+
+
+class NoResponseError(ValueError):
+    """Decoded sentences do not depend on the ratio."""
 
 
 def fit_ratio_curve(
@@ -47,6 +51,9 @@ def fit_ratio_curve(
     Returns:
         Embedding weights for the ratios 0, 0.05, ..., 1: from 0 to 1, rising, and symmetric, for
         the parents' order means nothing.
+
+    Raises:
+        NoResponseError: Decoded sentences do not follow the ratio at all.
     """
     _checks.at_least("num_pairs", num_pairs, 2)
     pairs = torch.from_numpy(cross_topic_pairs(embeddings, num_pairs, counter_rng(seed, 2)))
@@ -75,16 +82,16 @@ def invert_response(response: np.ndarray) -> list[float]:
     """The weights at which a mean response (n,) to evenly spaced weights is evenly spaced itself.
 
     Raises:
-        ValueError: The response does not rise: nothing to be turned round.
+        NoResponseError: The response does not rise: nothing to be turned round.
     """
     from sklearn.isotonic import isotonic_regression
 
     even = (response + 1 - response[::-1]) / 2
     rising = isotonic_regression(even)
     if rising[-1] <= rising[0]:
-        raise ValueError(
-            "Decoded sentences do not follow the ratio at all, so no ratio curve can be fitted. "
-            "Train the aligner longer, or set `ratio_pairs: 0`."
+        raise NoResponseError(
+            "Decoded sentences do not follow the ratio at all, so there is no ratio curve to be "
+            "fitted. Train the aligner longer, or set `ratio_pairs: 0`."
         )
     share = (rising - rising[0]) / (rising[-1] - rising[0])
     # Where the response stands still, any weight would do; a hair of slope takes the middle ones.

@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from mixup_hf import distributed
 from mixup_hf.align import fidelity, text_scores
 from mixup_hf.align.batches import TokenBudgetBatches
-from mixup_hf.align.ratio import fit_ratio_curve
+from mixup_hf.align.ratio import NoResponseError, fit_ratio_curve
 from mixup_hf.align.session import Session
 from mixup_hf.align.stages import generation_loss, train_generation, train_lexicon
 from mixup_hf.config import AlignConfig, StageConfig
@@ -52,7 +52,10 @@ def align(config: AlignConfig) -> Path:
         distributed.wait_for_everyone()
     folder = output / "aligner"
     if config.ratio_pairs and distributed.is_main_process():
-        session.aligner.config.ratio_curve = _ratio_curve(session)
+        try:
+            session.aligner.config.ratio_curve = _ratio_curve(session)
+        except NoResponseError as error:  # the training is not to be lost for it
+            distributed.warn(f"{error} The aligner is written without one.")
     if distributed.is_main_process():
         save_checkpoint(folder, session.aligner, session.model.llm, _card(session, output))
         distributed.log(f"aligner written to {folder}")

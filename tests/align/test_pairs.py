@@ -115,6 +115,7 @@ def test_every_pair_trains_saves_loads_and_decodes(tmp_path: Path, encoder: str,
         base_grid=None,
         bf16=True,
         use_cpu=True,
+        ratio_pairs=0,
         stages=(
             StageConfig(name="0", train_lexicon=True, train_projector=False, **steps),
             StageConfig(name="1", train_lora=True, **steps),
