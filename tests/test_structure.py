@@ -95,3 +95,24 @@ def test_the_command_prints_and_writes(tmp_path: Path, saved_aligner: Callable[.
     assert len(content["reports"][0]["curve_after"]) == 2
     assert (tmp_path / "out" / "structure.png").stat().st_size > 1000
     assert CliRunner().invoke(app, ["evaluate", "--data", str(data)]).exit_code != 0
+
+
+def test_intrusion_is_reported_for_one_class_and_for_two(
+    tmp_path: Path, saved_aligner: Callable[..., Path]
+) -> None:
+    texts, labels = make_rows(48)
+    data = tmp_path / "rows.jsonl"
+    rows = [{"text": text, "label": str(label)} for text, label in zip(texts, labels, strict=True)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["evaluate", "--intrusion", "--data", data, "--num-rows", 12]
+    words += ["--aligner", saved_aligner(), "--output-dir", tmp_path / "out"]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    assert "same_class" in result.output
+    assert "third_class" in result.output
+    content = json.loads((tmp_path / "out" / "intrusion.json").read_text())
+    for pairing in ("same_class", "cross_class"):
+        assert content[pairing]["overall"]["of"] == 12
+        assert sum(rate["of"] for rate in content[pairing]["by_lam"].values()) == 12
+        assert content[pairing]["mitigations"] == {"none": 12}
+    assert (tmp_path / "out" / "intrusion.png").stat().st_size > 1000

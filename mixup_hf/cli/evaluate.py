@@ -15,9 +15,11 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from mixup_hf import _checks
-from mixup_hf.tables import read_table
+from mixup_hf.cli import intrusion_report
+from mixup_hf.tables import LabelledTexts, read_table
 
 if TYPE_CHECKING:
+    from mixup_hf.inverter.model import Inverter
     from mixup_hf.structure import StructureReport
 
 _WEIGHTS = ["beta:0.4", "uniform", "epbeta:eps=0.3"]
@@ -27,6 +29,9 @@ def command(
     data: Annotated[Path, typer.Option(help="Labelled texts: csv, jsonl or parquet.")],
     structure: Annotated[
         bool, typer.Option("--structure", help="Compare the spread of real and generated rows.")
+    ] = False,
+    intrusion: Annotated[
+        bool, typer.Option("--intrusion", help="How often generated rows do not fit their label.")
     ] = False,
     weights: Annotated[
         list[str] | None, typer.Option(help="May be given several times; default: three of them.")
@@ -41,30 +46,59 @@ def command(
         Path | None, typer.Option(help="Where structure.json and structure.png go.")
     ] = None,
 ) -> None:
-    """Measure, per class and before and after decoding, how generated rows vary.
+    """Measure generated rows against the real ones of a training set.
 
-    Variance ratio and Frobenius error of the covariance, energy distance with a permutation
-    p-value, and what becomes of the variance when rows are made from rows made, again and again.
+    --structure: variance ratio and Frobenius error of the covariance, energy distance with a
+    permutation p-value, per class, before and after decoding; and what becomes of the variance when
+    rows are made from rows made, again and again.
+
+    --intrusion: how often judges find a sentence that its label does not fit, by ratio and by
+    distance of the parents, for pairs of one class (where the label cannot be wrong by mixing: the
+    null) and of two. Ratios are uniform; of --weights only the first is used.
     """
-    if not structure:
-        raise ValueError("Say what to measure: --structure.")
+    if not (structure or intrusion):
+        raise ValueError("Say what to measure: --structure, --intrusion, or both.")
     _checks.at_least("--generations", generations, 1)
     _checks.at_least("--num-rows", num_rows, 2)
     table = read_table(data, text_column, label_column)
+    title = f"{aligner}, {len(table)} rows of {data.name}"
     from mixup_hf.inverter.model import Inverter
+
+    inverter = Inverter.from_pretrained(aligner)
+    console, written = Console(), []
+    if intrusion:
+        spec = weights[0] if weights else "uniform"
+        reports = intrusion_report.measure(inverter, table, spec, num_rows, seed)
+        intrusion_report.show(console, reports)
+        if output_dir is not None:
+            written += intrusion_report.write(output_dir, reports, title)
+    if structure:
+        found = _measure(inverter, table, weights or _WEIGHTS, num_rows, generations, seed)
+        _show(console, found)
+        if output_dir is not None:
+            written += _write(output_dir, found, title)
+    for path in written:
+        console.print(f"written: {path}", soft_wrap=True)
+
+
+def _measure(
+    inverter: Inverter,
+    table: LabelledTexts,
+    weights: Sequence[str],
+    num_rows: int,
+    generations: int,
+    seed: int,
+) -> list[StructureReport]:
     from mixup_hf.mixing import class_indices
     from mixup_hf.structure import measure_structure
     from mixup_hf.weights import parse_weights
 
-    chosen = weights or _WEIGHTS
-    for spec in chosen:
+    for spec in weights:
         parse_weights(spec)  # before minutes of decoding
     labels, names = class_indices(table.labels, None, None)
-    inverter = Inverter.from_pretrained(aligner)
-    reports = []
-    with tqdm(total=len(chosen) * generations, desc="generations") as bar:
-        for spec in chosen:
-            report = measure_structure(
+    with tqdm(total=len(weights) * generations, desc="generations") as bar:
+        return [
+            measure_structure(
                 inverter,
                 table.texts,
                 labels,
@@ -75,12 +109,8 @@ def command(
                 seed=seed,
                 on_generation=bar.update,
             )
-            reports.append(report)
-    console = Console()
-    _show(console, reports)
-    if output_dir is not None:
-        for path in _write(output_dir, reports, f"{aligner}, {len(table)} rows of {data.name}"):
-            console.print(f"written: {path}", soft_wrap=True)
+            for spec in weights
+        ]
 
 
 def _show(console: Console, reports: Sequence[StructureReport]) -> None:

@@ -1,0 +1,80 @@
+"""Intrusion measured and shown: pairs of one class, the null, beside pairs of two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mixup_hf.tables import LabelledTexts
+
+if TYPE_CHECKING:
+    from mixup_hf.intrusion import IntrusionReport
+    from mixup_hf.inverter.model import Inverter
+
+_PAIRINGS = ("same_class", "cross_class")
+
+
+def measure(
+    inverter: Inverter, table: LabelledTexts, weights: str, num_rows: int, seed: int
+) -> dict[str, IntrusionReport]:
+    """Reports by pairing, of rows that are judged and left as they are."""
+    from mixup_hf.config import MixupConfig
+    from mixup_hf.intrusion import intrusion_report
+    from mixup_hf.plugin import InversedMixup
+
+    reports = {}
+    for pairing in _PAIRINGS:
+        config = MixupConfig(pairing=pairing, weights=weights, intrusion="keep", seed=seed)
+        mixup = InversedMixup(inverter, table.texts, table.labels, config=config)
+        rows = mixup.generate(num_rows)
+        reports[pairing] = intrusion_report(rows, mixup.producer.embeddings())
+    return reports
+
+
+def show(console: Console, reports: Mapping[str, IntrusionReport]) -> None:
+    """Print the rates with their Wilson intervals."""
+    shown = Table("doubtful sentences", *reports, title="Intrusion (real rows trigger at 5 %)")
+    shown.add_row("all", *(str(report.overall) for report in reports.values()))
+    for part in ("by_event", "by_lam", "by_distance"):
+        shown.add_section()
+        groups = [getattr(report, part) for report in reports.values()]
+        for name in sorted({name for group in groups for name in group}):
+            rates = [str(group[name]) if name in group else "" for group in groups]
+            shown.add_row(escape(name), *rates)
+    console.print(shown)
+
+
+def write(folder: Path, reports: Mapping[str, IntrusionReport], title: str) -> list[Path]:
+    """Write intrusion.json, and intrusion.png where matplotlib is installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "intrusion.json"
+    content = {"title": title, **{name: asdict(report) for name, report in reports.items()}}
+    file.write_text(json.dumps(content, indent=2) + "\n")
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        return [file]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained", sharey=True)
+    parts = (("by_lam", "larger weight of the two"), ("by_distance", "likeness of the parents"))
+    for axis, (part, label) in zip(axes, parts, strict=True):
+        for name, report in reports.items():
+            rates = getattr(report, part)
+            shares = [rate.share for rate in rates.values()]
+            below = [rate.share - rate.low for rate in rates.values()]
+            above = [rate.high - rate.share for rate in rates.values()]
+            axis.errorbar(list(rates), shares, yerr=(below, above), marker="o", label=name)
+        axis.set(xlabel=label)
+    axes[0].set(ylabel="share of doubtful sentences, 95 % interval")
+    axes[0].legend()
+    figure.suptitle(title)
+    picture = folder / "intrusion.png"
+    figure.savefig(picture, dpi=130)
+    plt.close(figure)
+    return [file, picture]
