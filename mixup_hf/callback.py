@@ -71,7 +71,8 @@ class MixupCallback(TrainerCallback):
         self.seed = seed
         self.rows_per_refill = rows_per_refill
         self.refill_every = refill_every
-        self.settings = settings or {}
+        # As a checkpoint will hold them: JSON knows no tuples, and they are compared on resume.
+        self.settings = json.loads(json.dumps(settings or {}))
         self.pool: MixupPool | None = None
         self.used: Counter[tuple[int, int]] = Counter()
         self._hooks: SoftLabelHooks | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import (
     AutoModelForSequenceClassification,
@@ -22,6 +23,7 @@ from transformers import (
 )
 
 from mixup_hf import distributed
+from mixup_hf.calibration import brier_score, expected_calibration_error
 from mixup_hf.callback import MixupCallback
 from mixup_hf.config import FinetuneConfig
 from mixup_hf.inverter.sources import resolve
@@ -40,8 +42,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     Writes `metrics.json` and, for a run that mixes, `mixed.jsonl` with every sentence trained on.
 
     Returns:
-        The content of `metrics.json`: `test_accuracy`, `test_macro_f1`, `train_rows`, `mixed_rows`,
-        `seconds` and what tells the run apart.
+        The content of `metrics.json`: `test_accuracy`, `test_macro_f1`, `test_ece`, `train_rows`,
+        `mixed_rows`, `seconds` and what tells the run apart.
     """
     started = time.monotonic()
     output = Path(config.output_dir)
@@ -85,10 +87,13 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         "test_accuracy": measured["test_accuracy"],
         "test_macro_f1": measured["test_macro_f1"],
         "test_loss": measured["test_loss"],
+        "test_ece": measured["test_ece"],
+        "test_brier": measured["test_brier"],
         "train_rows": len(train),
         "test_rows": len(test),
         "mixed_rows": len(used),
         "mixed_draws": sum(count for _, count in used),
+        "doubtful": sum(bool(row.events) for row, _ in used),
         "steps": trainer.state.global_step,
         "processes": distributed.world_size(),
         "seed": config.seed,
@@ -130,8 +135,11 @@ def _tokenized(
 
 
 def _metrics(prediction: Any) -> dict[str, float]:
-    chosen = np.argmax(prediction.predictions, axis=-1)
+    logits, labels = prediction.predictions, prediction.label_ids
+    chosen, probabilities = np.argmax(logits, axis=-1), softmax(logits, axis=-1)
     return {
+        "ece": expected_calibration_error(probabilities, labels),
+        "brier": brier_score(probabilities, labels),
         "accuracy": float(accuracy_score(prediction.label_ids, chosen)),
         "macro_f1": float(f1_score(prediction.label_ids, chosen, average="macro")),
     }

@@ -22,6 +22,7 @@ PACKAGE = "mixup_hf"
 LAYERS: dict[int, tuple[str, ...]] = {
     0: ("_checks", "records"),
     1: (
+        "calibration",
         "weights",
         "mixing",
         "neighbours",

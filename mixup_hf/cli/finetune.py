@@ -64,9 +64,17 @@ def print_keys(console: Console, kind: type[Any]) -> None:
 def show_result(console: Console, metrics: dict[str, Any], output: Path, samples: int = 10) -> None:
     """Print the metrics, and some mixed sentences with parents, lambda and label."""
     table = Table("metric", "value", title="Test metrics")
-    for key in ("test_accuracy", "test_macro_f1", "test_loss"):
+    for key in ("test_accuracy", "test_macro_f1", "test_loss", "test_ece"):
         table.add_row(key, f"{metrics[key]:.4f}")
-    for key in ("train_rows", "test_rows", "mixed_rows", "mixed_draws", "steps", "seconds"):
+    for key in (
+        "train_rows",
+        "test_rows",
+        "mixed_rows",
+        "mixed_draws",
+        "doubtful",
+        "steps",
+        "seconds",
+    ):
         table.add_row(key, str(metrics[key]))
     console.print(table)
     rows = output / "mixed.jsonl"

@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0, help="of generation, for each arm")
     parser.add_argument("--sentences", type=int, default=6_000)
     parser.add_argument("--lexicon_sentences", type=int, default=40_000)
-    parser.add_argument("--measured", type=int, default=48, help="held-out sentences")
+    parser.add_argument("--measured", type=int, default=96, help="held-out sentences")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -101,7 +101,7 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     heldout = read_sentences(
         options.heldout, text_column="text", min_words=4, max_words=20, limit=options.measured
     )
-    found = measure_fidelity(Inverter.from_pretrained(aligner), heldout, num_pairs=12, num_mixes=1)
+    found = measure_fidelity(Inverter.from_pretrained(aligner), heldout, num_pairs=24, num_mixes=1)
     return {
         "steps": finished["steps"],
         "loss": finished["loss"],
