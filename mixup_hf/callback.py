@@ -188,7 +188,13 @@ class MixupCallback(TrainerCallback):
             count = self.rows_per_refill or self.rows_per_epoch() * max(1, self.refill_every)
             silent = not distributed.is_main_process()
             with tqdm(total=count, desc="generating mixed sentences", disable=silent) as bar:
+                reused = self.producer.reused
                 rows = self.producer.produce(refill, count, on_chunk=bar.update)
+            if self.producer.reused > reused:
+                distributed.log(
+                    f"{self.producer.reused - reused} sentences had been decoded by an earlier run "
+                    f"with the same settings and were taken from {self.producer.store}"
+                )
             _log_report(rows)
             if distributed.is_local_main_process():
                 self.pool.write(refill, rows)

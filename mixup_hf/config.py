@@ -10,6 +10,7 @@ from typing import Any
 
 from mixup_hf import _checks
 from mixup_hf.intrusion import JUDGES, LEAK_POLICIES, POLICIES
+from mixup_hf.inverter.engines import ENGINES
 from mixup_hf.mixing import check_interpolation
 from mixup_hf.pairing import PAIRINGS, STRATEGIES
 from mixup_hf.presets import preset
@@ -148,6 +149,10 @@ class AlignConfig:
     lexicon_sentences: int = field(
         default=300_000, metadata=_help("Further sentences, for the lexicon only.")
     )
+    lexicon_from: str | None = field(
+        default=None,
+        metadata=_help("Take the lexicon of this aligner (embedded, a folder, a Hub id)."),
+    )
     lexicon_epochs: int = field(default=2, metadata=_help("Passes over them, time permitting."))
     lexicon_words: int = field(default=18_000, metadata=_help("Most words the lexicon knows."))
     lexicon_common: int = field(
@@ -250,10 +255,18 @@ class AlignConfig:
         for name in ("lexicon_epochs", "lexicon_width", "lexicon_rank"):
             _checks.at_least(name, getattr(self, name), 1)
         trained = [stage.name for stage in self.stages if stage.train_lexicon]
-        if self.num_hints and not trained and self.start_from is None:
+        given = self.start_from or self.lexicon_from
+        if self.num_hints and not trained and given is None:
             raise ValueError(
                 f"`num_hints` = {self.num_hints} needs a lexicon, but no stage trains one. Add a "
-                "first stage with `train_lexicon: true`, set `start_from`, or set `num_hints: 0`."
+                "first stage with `train_lexicon: true`, set `lexicon_from` or `start_from`, or "
+                "set `num_hints: 0`."
+            )
+        if self.lexicon_from is not None and (trained or self.start_from or not self.num_hints):
+            raise ValueError(
+                f"`lexicon_from` = {self.lexicon_from!r} gives a new aligner with hints a lexicon, "
+                "but this one gets it from a stage or from `start_from`, or has `num_hints: 0`. "
+                "Leave one of them out."
             )
         if trained and not self.num_hints:
             raise ValueError(
@@ -325,6 +338,16 @@ class MixupConfig:
     revision: str | None = field(default=None, metadata=_help("Hub revision of the aligner."))
     quantization: str | None = field(
         default=None, metadata=_help("4bit or none; default: 4bit on CUDA, none elsewhere.")
+    )
+    engine: str = field(
+        default="auto",
+        metadata=_help(
+            "What decodes: transformers; fast, the LLM packed for a CPU; auto, fast where it can."
+        ),
+    )
+    reuse: bool = field(
+        default=True,
+        metadata=_help("Take sentences that an earlier run with the same settings decoded."),
     )
     method: str = field(
         default="inversed-mixup",
@@ -419,6 +442,7 @@ class MixupConfig:
         if self.rows_per_refill is not None:
             _checks.at_least("rows_per_refill", self.rows_per_refill, 1)
         _checks.one_of("quantization", self.quantization, (None, "4bit", "none"))
+        _checks.one_of("engine", self.engine, ENGINES)
         if self.seed is not None:
             _checks.at_least("seed", self.seed, 0)
         check_interpolation(self.interpolation, parse_weights(self.weights).num_parents)

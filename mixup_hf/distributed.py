@@ -11,6 +11,7 @@ import torch
 from accelerate import PartialState
 from accelerate.data_loader import DataLoaderDispatcher
 from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 _LOGGER = logging.getLogger("mixup_hf")
 K = TypeVar("K")
@@ -40,6 +41,14 @@ def is_main_process() -> bool:
 def local_device() -> torch.device:
     """The device accelerate gives this process."""
     return torch.device(PartialState().device)
+
+
+def memory_ran_out(error: Exception) -> bool:
+    """Whether `error` says so, of any device; what is free to go is then given back to it."""
+    if not should_reduce_batch_size(error):
+        return False
+    clear_device_cache(garbage_collection=True)
+    return True
 
 
 def is_dispatched(loader: object) -> bool:

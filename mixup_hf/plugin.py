@@ -18,12 +18,14 @@ from mixup_hf.config import MixupConfig
 from mixup_hf.intrusion import Gate, build_gate
 from mixup_hf.inverter.generation import DecodeSettings
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.inverter.sources import default_cache_dir
 from mixup_hf.leaks import LeakError, shared_texts
 from mixup_hf.losses import soft_cross_entropy
 from mixup_hf.pairing import PairPlan, SamplingStrategy
 from mixup_hf.presets import preset
 from mixup_hf.producer import Producer
 from mixup_hf.records import MixedExample
+from mixup_hf.store import SentenceStore
 from mixup_hf.tasks import REGRESSION, SINGLE_LABEL, Targets, read_targets
 from mixup_hf.weights import parse_weights
 
@@ -99,9 +101,22 @@ class InversedMixup:
             provenance={
                 "method": self.config.method,
                 "weights": self.config.weights,
-                "engine": "transformers",
+                "engine": inverter.engine,
             },
+            store=self._store(decode_settings) if self.config.reuse else None,
         )
+
+    def _store(self, settings: DecodeSettings) -> SentenceStore | None:
+        inverter = self.inverter
+        if not inverter.fingerprint:  # made of parts: nothing says which weights these are
+            return None
+        identity = {
+            "aligner": inverter.fingerprint,
+            "engine": inverter.engine,
+            "quantization": inverter.quantization,
+            "decoding": asdict(settings),
+        }
+        return SentenceStore(default_cache_dir() / "sentences" / inverter.fingerprint, identity)
 
     def _build_gate(self) -> Gate | None:
         return build_gate(
@@ -160,6 +175,7 @@ class InversedMixup:
             quantization=config.quantization,  # type: ignore[arg-type]  # checked by the config
             device=device,
             dtype=dtype,
+            engine=config.engine,
         )
         return cls(
             inverter,
@@ -226,7 +242,8 @@ class InversedMixup:
             seed=self.seed,
             rows_per_refill=self.config.rows_per_refill,
             refill_every=self.config.refill_every,
-            settings=asdict(self.config),
+            # Where a sentence is found changes no sentence.
+            settings={k: v for k, v in asdict(self.config).items() if k != "reuse"},
         )
         kwargs: dict[str, Any] = {"data_collator": collator, "callbacks": [callback]}
         if explicit_loss:

@@ -12,6 +12,7 @@ from mixup_hf import _checks, distributed
 from mixup_hf.mixing import check_interpolation, mix, mix_targets
 from mixup_hf.pairing import PairPlan, Pairs
 from mixup_hf.records import Encodes, MixedExample, Redraw, Reviews
+from mixup_hf.store import SentenceStore
 
 # What a stream of random numbers is for; part of its key, so that streams never meet.
 _DECODING = 1
@@ -38,6 +39,11 @@ class Producer:
             through.
         provenance: `method`, `weights` and `engine`, for every row.
         bounded: Whether targets are labels, and not real numbers: see `mix_targets`.
+        store: Where decoded sentences are kept, and looked for before any are decoded.
+
+    Attributes:
+        decoded: How many sentences were decoded.
+        reused: How many were found in the store.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class Producer:
         gate: Callable[[], Reviews | None] | None = None,
         provenance: Mapping[str, str] | None = None,
         bounded: bool = True,
+        store: SentenceStore | None = None,
     ) -> None:
         check_interpolation(interpolation, plan.weights.num_parents)
         self.interpolation = interpolation
@@ -67,6 +74,8 @@ class Producer:
         self.encoder = encoder
         self.invert = invert
         self.fingerprint = fingerprint
+        self.store = store
+        self.decoded = self.reused = 0
         self._embeddings: Tensor | None = None
 
     def embeddings(self) -> Tensor:
@@ -119,10 +128,33 @@ class Producer:
 
     def _decode(self, pairs: Pairs, epoch: int, seed: tuple[int, ...]) -> list[MixedExample]:
         parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)
-        mixes = mix(self.embeddings()[parents], self._weights(shares), self.interpolation)
-        texts = self.invert(mixes, seed)
+        texts = self._sentences(parents, self._weights(shares), seed)
         labels = mix_targets(self.targets[parents], shares, bounded=self.bounded)
         return self._rows(pairs, texts, labels, epoch)
+
+    def _sentences(self, parents: Tensor, weights: Tensor, seed: tuple[int, ...]) -> list[str]:
+        """Decoded from mixes of `parents` (n, m) by `weights` (n, m), or found in the store."""
+        key = "" if self.store is None else self._key(self.store, parents, weights, seed)
+        texts = None if self.store is None else self.store.get(key)
+        if texts is not None:
+            self.reused += len(texts)
+            return texts
+        mixes = mix(self.embeddings()[parents], weights, self.interpolation)
+        texts = self.invert(mixes, seed)
+        self.decoded += len(texts)
+        if self.store is not None:
+            self.store.put(key, texts)
+        return texts
+
+    def _key(
+        self, store: SentenceStore, parents: Tensor, weights: Tensor, seed: tuple[int, ...]
+    ) -> str:
+        return store.key(
+            parents=[[self.texts[row] for row in rows] for rows in parents.tolist()],
+            weights=weights.tolist(),
+            interpolation=self.interpolation,
+            seed=seed,
+        )
 
     def _weights(self, shares: Tensor) -> Tensor:
         if self.mix_weights is None or shares.shape[1] > 2:

@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mixup_hf import _checks
 from mixup_hf.config import MixupConfig
 from mixup_hf.records import MixedExample
@@ -115,7 +117,12 @@ def regenerate(row: dict[str, Any], data: Path | None = None) -> dict[str, Any]:
     if "judges" in settings:
         settings["judges"] = tuple(settings["judges"])
     aligner = settings.pop("aligner")
-    mixup = InversedMixup.from_pretrained(aligner, table.texts, table.labels, **settings)
+    # The engine of then, whatever this machine would choose; nothing that was kept is looked up.
+    engine, dtype = row["engine"].split(":")
+    settings |= {"engine": engine, "reuse": False}
+    mixup = InversedMixup.from_pretrained(
+        aligner, table.texts, table.labels, dtype=getattr(torch, dtype), **settings
+    )
     if mixup.inverter.fingerprint != row["aligner_fingerprint"]:
         raise ValueError(
             f"The aligner {aligner!r} has the fingerprint {mixup.inverter.fingerprint}, but the "

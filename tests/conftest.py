@@ -20,6 +20,11 @@ settings.register_profile("steady", deadline=None, derandomize=True, database=No
 settings.load_profile("steady")
 
 
+@pytest.fixture(autouse=True)
+def no_sentences_from_earlier_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixup_hf.plugin.default_cache_dir", lambda: tmp_path / "cache")
+
+
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
     return word_tokenizer(classifier=True)

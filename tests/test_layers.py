@@ -35,7 +35,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "distributed",
     ),
     2: ("encoders", "inverter", "intrusion"),
-    3: ("pool", "producer"),
+    3: ("pool", "producer", "store"),
     4: ("config", "loading", "collator", "hooks", "callback", "plugin"),
     5: ("align", "structure", "tables", "provenance", "finetuning", "cli"),
 }
@@ -52,16 +52,20 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "inverter.projector",
         "inverter.sources",
     ),
+    "inverter.engines": ("inverter.packed",),
+    "inverter.generation": ("inverter.engines",),
     "inverter.model_card": ("inverter.checkpoint",),
     "inverter.model": (
         "encoders",
         "inverter.checkpoint",
+        "inverter.engines",
         "inverter.generation",
         "inverter.likelihood",
         "inverter.prompting",
         "inverter.quantization",
         "inverter.sources",
     ),
+    "producer": ("store",),
     "hooks": ("collator",),
     "collator": ("config",),
     "callback": ("collator", "hooks"),
@@ -147,7 +151,7 @@ ONLY_INSIDE_FUNCTIONS = {"peft", "bitsandbytes", "faiss", "imblearn", "datasketc
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 # The pool and its producer see encoder and inverter through the protocols of `records` only.
-SEEN_BY_LAYER_3 = {"_checks", "distributed", "mixing", "pairing", "records"}
+SEEN_BY_LAYER_3 = {"_checks", "distributed", "mixing", "pairing", "records", "store"}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from mixup_hf import distributed
+from mixup_hf import _checks, distributed
 from mixup_hf.align.batches import TokenBudgetBatches, WordBatches
 from mixup_hf.align.data import StackedRows, cached_embeddings, read_sentences
 from mixup_hf.align.joined import with_joined
@@ -26,6 +26,7 @@ from mixup_hf.inverter.checkpoint import (
     load_aligner,
     save_checkpoint,
 )
+from mixup_hf.inverter.lexicon import Lexicon
 from mixup_hf.inverter.model import aligner_folder
 from mixup_hf.inverter.prompting import SoftPrompt, end_ids, input_rms, prompt_texts
 from mixup_hf.inverter.quantization import load_llm
@@ -44,7 +45,8 @@ class Session:
         device: Where it trains.
 
     Raises:
-        AlignerMismatchError: `start_from` names an aligner of another encoder or LLM.
+        AlignerMismatchError: `start_from` or `lexicon_from` names an aligner of another encoder or
+            LLM.
     """
 
     def __init__(self, config: AlignConfig, device: torch.device) -> None:
@@ -54,8 +56,7 @@ class Session:
         start = None if config.start_from is None else aligner_folder(config.start_from)
         self._loaded = None if start is None else load_aligner(start)
         if self._loaded is not None:
-            check_partner("encoder", self._loaded.config.encoder_fingerprint, self.encoder_source)
-            check_partner("LLM", self._loaded.config.llm_fingerprint, self.llm_source)
+            self._check_partners(self._loaded.config)
         task = None if config.task is None else read_task(config.task)
         if task is not None:
             self._warm_up(task)
@@ -81,6 +82,10 @@ class Session:
             seed=config.seed,
         )
         distributed.log(f"{len(self.sentences)} sentences in {len(self.batches)} batches")
+
+    def _check_partners(self, other: AlignerConfig) -> None:
+        check_partner("encoder", other.encoder_fingerprint, self.encoder_source)
+        check_partner("LLM", other.llm_fingerprint, self.llm_source)
 
     def save_trained(self, folder: Path) -> None:
         """Write what has been trained so far, for a later run that skips this stage."""
@@ -143,7 +148,7 @@ class Session:
         self.end_ids = end_ids(self.tokenizer, self.llm)
 
     def _new_aligner(self) -> Aligner:
-        config = self.config
+        config, known = self.config, self._known_lexicon()
         prefix, suffix = prompt_texts(
             self.tokenizer, config.prompt_prefix, config.prompt_suffix, chat=config.prompt_chat
         )
@@ -164,19 +169,38 @@ class Session:
                 num_soft_tokens=config.num_soft_tokens,
                 projector_width=config.projector_width,
                 num_hints=config.num_hints,
-                lexicon_words=0 if self.words is None else len(self.words.token_ids),
-                lexicon_width=config.lexicon_width,
-                lexicon_rank=config.lexicon_rank,
+                lexicon_words=self._num_words(known),
+                lexicon_width=config.lexicon_width if known is None else known.up.out_features,
+                lexicon_rank=config.lexicon_rank if known is None else known.words.in_features,
                 embedding_rms=input_rms(self.llm),
                 prompt_prefix=prefix,
                 prompt_suffix=suffix,
             )
         )
-        if self.words is not None and aligner.hints is not None:
+        if aligner.hints is not None and known is not None:
+            aligner.hints.lexicon.load_state_dict(known.state_dict())
+        elif aligner.hints is not None and self.words is not None:
             aligner.hints.lexicon.set_words(
                 self.words.token_ids, self.words.sentence_counts, config.lexicon_common
             )
         return aligner
+
+    def _known_lexicon(self) -> Lexicon | None:
+        """The one `lexicon_from` names; of the same encoder and LLM."""
+        if self.config.lexicon_from is None:
+            return None
+        other = load_aligner(aligner_folder(self.config.lexicon_from))
+        self._check_partners(other.config)
+        if other.hints is None:
+            raise _checks.bad(
+                "lexicon_from", "name an aligner with a lexicon", self.config.lexicon_from
+            )
+        return other.hints.lexicon
+
+    def _num_words(self, known: Lexicon | None) -> int:
+        if known is not None:
+            return len(known.token_ids)
+        return 0 if self.words is None else len(self.words.token_ids)
 
     def _read_data(self, task: LabelledTexts | None) -> None:
         """Held-out sentences first, then those for generation, then those for the lexicon.

@@ -20,6 +20,7 @@ from mixup_hf.align.session import Session
 from mixup_hf.align.stages import generation_loss, train_generation, train_lexicon
 from mixup_hf.config import AlignConfig, StageConfig
 from mixup_hf.inverter.checkpoint import save_checkpoint
+from mixup_hf.inverter.engines import TransformersEngine
 from mixup_hf.inverter.generation import DecodeSettings, decode
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.model_card import aligner_card
@@ -96,7 +97,7 @@ def reconstruct(session: Session) -> dict[str, Any]:
     session.model.eval()
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, session.config.bf16):
         tokens = decode(
-            session.model.base,
+            TransformersEngine(session.model.base),
             session.model.prompt(embeddings.to(device)),
             end_ids=session.end_ids,
             settings=DecodeSettings(temperature=0.0),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from mixup_hf import _checks
+from mixup_hf.inverter.engines import Engine
 
 # Rows that have ended leave the batch once they are more than this share of it: copying the cache
 # costs time as well, so it is not done for every single row.
@@ -53,7 +52,7 @@ class DecodeSettings:
 
 @torch.inference_mode()
 def decode(
-    llm: Any,
+    engine: Engine,
     prompts: Tensor,
     *,
     end_ids: Sequence[int],
@@ -66,7 +65,7 @@ def decode(
     row r, step t uses `uniforms[r, t]` whatever else is in the batch.
 
     Args:
-        llm: A causal LM.
+        engine: Runs the LLM.
         prompts: Prompt embeddings (B, P, H), all P positions real.
         end_ids: Token ids that end a sentence; never chosen first, so no sentence is empty.
         settings: How to sample.
@@ -80,27 +79,22 @@ def decode(
     ends = torch.tensor(list(end_ids), device=prompts.device)
     draws = None if uniforms is None else torch.as_tensor(uniforms, device=prompts.device)
     output = torch.full((len(prompts), settings.max_new_tokens), -1, device=prompts.device)
-    table = llm.get_input_embeddings()
-    cache = DynamicCache(config=llm.config)
+    batch = engine.decoding(len(prompts), prompts.shape[1] + settings.max_new_tokens)
     rows = torch.arange(len(prompts), device=prompts.device)  # which prompts the batch still holds
     alive = torch.ones_like(rows, dtype=torch.bool)
-    inputs = prompts.to(table.weight.dtype)
+    logits = batch.start(prompts)
+    logits[:, ends] = -torch.inf
     for step in range(settings.max_new_tokens):
-        logits = llm(
-            inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
-        ).logits[:, -1]
-        if step == 0:
-            logits[:, ends] = -torch.inf
         tokens = choose(logits, settings, None if draws is None else draws[rows, step])
         alive &= ~torch.isin(tokens, ends)
         output[rows[alive], step] = tokens[alive]
-        if not alive.any():
+        if step + 1 == settings.max_new_tokens or not alive.any():
             break
         if alive.float().mean() < _COMPACT_BELOW:
             keep = alive.nonzero()[:, 0]
-            cache.batch_select_indices(keep)
+            batch.keep(keep)
             rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
-        inputs = table(tokens)[:, None]
+        logits = batch.step(tokens)
     return [[token for token in row if token >= 0] for row in output.tolist()]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mixup_hf import _checks
-from mixup_hf.distributed import counter_rng
+from mixup_hf.distributed import counter_rng, memory_ran_out
 from mixup_hf.encoders import FrozenEncoder
 from mixup_hf.inverter.checkpoint import (
     LORA_FOLDER,
@@ -31,6 +32,7 @@ from mixup_hf.inverter.checkpoint import (
     push_folder,
     save_checkpoint,
 )
+from mixup_hf.inverter.engines import make_engine
 from mixup_hf.inverter.generation import DecodeSettings, decode
 from mixup_hf.inverter.likelihood import label_log_likelihood
 from mixup_hf.inverter.prompting import SoftPrompt, end_ids
@@ -59,6 +61,9 @@ class Inverter:
         name: What users call the aligner; goes into the rows it makes.
         fingerprint: Digest of the aligner's weights.
         folder: The checkpoint it was loaded from; holds the LoRA when `llm` has it merged in.
+        engine: What decodes, one of `ENGINES`. Only `"transformers"` sees later changes of `llm`.
+        dtype: Compute type of the fast engine.
+        quantization: How the LLM's weights are held.
     """
 
     def __init__(
@@ -71,6 +76,9 @@ class Inverter:
         name: str = "",
         fingerprint: str = "",
         folder: Path | None = None,
+        engine: str = "transformers",
+        dtype: torch.dtype | None = None,
+        quantization: Quantization = "none",
     ) -> None:
         self.encoder = encoder
         aligner.train(False)
@@ -80,8 +88,11 @@ class Inverter:
         self.name = name
         self.fingerprint = fingerprint
         self._folder = folder
+        self.quantization = quantization
         base = llm.get_base_model() if hasattr(llm, "peft_config") else llm
         self._base = base
+        # A LoRA that is not merged lives in hooks of the base model: transformers runs them.
+        self._engine = make_engine(base, engine, dtype)
         self._end_ids = end_ids(tokenizer, base)
         self._prompt = SoftPrompt.build(aligner, base, tokenizer)
 
@@ -94,6 +105,7 @@ class Inverter:
         quantization: Quantization | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        engine: str = "auto",
     ) -> Inverter:
         """Load an aligner with its encoder and its LLM.
 
@@ -104,7 +116,9 @@ class Inverter:
                 elsewhere, where 4-bit weights save little and decode slower. Both decode from the
                 same rounded weights when the aligner was trained on them.
             device: Where the models go. Default: CUDA if there is one.
-            dtype: Compute type. Default: bf16 where the device is fast in it, else float32.
+            dtype: Compute type. Default: bf16 where the engine is fast in it, else float32.
+            engine: `"transformers"`, `"fast"` (a packed copy of the weights, on CPUs), or `"auto"`:
+                fast where it can be.
 
         Raises:
             AlignerMismatchError: The checkpoint is damaged, or its encoder or LLM is not the one it
@@ -127,10 +141,12 @@ class Inverter:
             prefix=config.encoder_prefix,
         )
         quantization = quantization or default_quantization(where)
+        # The fast engine rounds a copy; what it copies, and merges the LoRA into, is not rounded.
+        exact = where.type == "cpu" and engine != "transformers" and quantization == "none"
         llm = load_llm(
             llm_source.path,
             quantization=quantization,
-            dtype=dtype or default_dtype(where),
+            dtype=torch.float32 if exact else dtype or default_dtype(where),
             device=where,
             base_grid=config.base_grid,
         )
@@ -143,7 +159,15 @@ class Inverter:
             name=str(aligner),
             fingerprint=_aligner_fingerprint(folder),
             folder=folder,
+            engine=engine,
+            dtype=dtype,
+            quantization=quantization,
         )
+
+    @property
+    def engine(self) -> str:
+        """What decodes, and in which type: `fast:bfloat16`, `transformers:float32`, ..."""
+        return self._engine.name
 
     @property
     def device(self) -> torch.device:
@@ -203,10 +227,17 @@ class Inverter:
         for key in keys:
             _checks.at_least("seed", key, 0)
         sentences: list[str] = []
-        starts = range(0, len(embeddings), batch_size)
-        for start in tqdm(starts, desc="decoding", delay=2, disable=not progress):
-            rows = embeddings[start : start + batch_size]
-            sentences += self._best(rows, settings, keys, start)
+        with tqdm(
+            total=len(embeddings), desc="decoding", delay=2, disable=not progress
+        ) as progress_bar:
+            while (start := len(sentences)) < len(embeddings):
+                rows = embeddings[start : start + batch_size]
+                try:
+                    sentences += self._best(rows, settings, keys, start)
+                except RuntimeError as error:
+                    batch_size = _smaller_batch(error, len(rows))
+                    continue
+                progress_bar.update(len(rows))
         return sentences
 
     def label_log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
@@ -320,10 +351,22 @@ class Inverter:
         with torch.inference_mode():
             prompts = self._prompt.to(self.device)(embeddings.to(self.device).float())
         tokens = decode(
-            self._base, prompts, end_ids=self._end_ids, settings=settings, uniforms=uniforms
+            self._engine, prompts, end_ids=self._end_ids, settings=settings, uniforms=uniforms
         )
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [_tidy(text) for text in texts]
+
+
+def _smaller_batch(error: RuntimeError, size: int) -> int:
+    """Half of a batch for which memory ran out; any other error is raised again."""
+    if size == 1 or not memory_ran_out(error):
+        raise error
+    warnings.warn(
+        f"Memory ran out while decoding {size} sentences at once: going on with {size // 2}. Set "
+        f"`batch_size` (in training: `chunk_size`) to {size // 2} to begin with that.",
+        stacklevel=3,
+    )
+    return size // 2
 
 
 def describe_aligner(aligner: str) -> str:

@@ -1,10 +1,11 @@
 """What each choice in an aligner's design is worth: one change at a time, the same time for each.
 
     python recipes/benchmarks/align_ablation.py --data sentences.txt --heldout heldout.txt \
-        --output_dir runs/ablation --minutes 1
+        --output_dir runs/ablation --minutes 2.5
 
 Every arm differs from `default` in the keys its line names. An arm that has finished is not run
-again, so a stopped run goes on. Prints a Markdown table and writes ablation.json.
+again, so a stopped run goes on. Hints come from the embedded aligner's lexicon, so that minutes are
+spent on what the arms differ in. Prints a Markdown table and writes ablation.json.
 """
 
 from __future__ import annotations
@@ -18,14 +19,6 @@ from typing import Any
 from mixup_hf import AlignConfig, Inverter, load_config
 from mixup_hf.align import align, measure_fidelity, read_sentences
 
-LEXICON = {
-    "name": "0-lexicon",
-    "train_lexicon": True,
-    "train_projector": False,
-    "projector_lr": 2e-3,
-    "decay_share": 1.0,
-    "minutes": 5.0,
-}
 TOGETHER = [{"name": "1b-lora", "train_lora": True, "warmup_steps": 10}]
 IN_TURN = [
     {"name": "1a-projector", "warmup_steps": 10},
@@ -40,14 +33,15 @@ ARMS: dict[str, dict[str, Any]] = {
     "K = 8": {"num_soft_tokens": 8},
     "LoRA in the upper half": {"lora_layers": 0.5},
     "bf16 base": {"base_grid": None},
-    "noise 0.3": {"noise": 0.3},
-    "neighbour mixes 0.3": {"mix_share": 0.3},
-    "joined sentences 0.35": {"joined_share": 0.35},
+    "raw embeddings": {"normalize": False},
     "chat prompt": {"prompt_chat": True, "prompt_prefix": "Write one sentence about: "},
     "projector width 256": {"projector_width": 256},
     "8 hints": {"num_hints": 8},
+    "joined sentences 0.35": {"joined_share": 0.35},
+    "neighbour mixes 0.3": {"mix_share": 0.3},
+    "noise 0.3": {"noise": 0.3},
     "no hints; projector, then LoRA": {"num_hints": 0, "stages": IN_TURN},
-    "raw embeddings": {"normalize": False},
+    "no hints; raw embeddings": {"num_hints": 0, "normalize": False},
 }
 
 
@@ -57,9 +51,8 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--heldout", required=True)
     parser.add_argument("--output_dir", required=True, type=Path)
-    parser.add_argument("--minutes", type=float, default=1.0, help="of generation, for each arm")
+    parser.add_argument("--minutes", type=float, default=2.5, help="of training, for each arm")
     parser.add_argument("--sentences", type=int, default=6_000)
-    parser.add_argument("--lexicon_sentences", type=int, default=40_000)
     parser.add_argument("--measured", type=int, default=96, help="held-out sentences")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     options = parser.parse_args()
@@ -80,15 +73,12 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     folder = options.output_dir / "".join(c if c.isalnum() else "-" for c in name)
     stages = changes.pop("stages", TOGETHER)
     timed = [{**stage, "minutes": options.minutes / len(stages)} for stage in stages]
-    if changes.get("num_hints", 1):
-        timed = [LEXICON, *timed]
     content: dict[str, Any] = {
         "data": options.data,
         "output_dir": str(folder),
         "cache_dir": str(options.output_dir / "cache"),
         "max_sentences": options.sentences,
-        "lexicon_sentences": options.lexicon_sentences,
-        "lexicon_epochs": 1,
+        "lexicon_from": "embedded" if changes.get("num_hints", 1) else None,
         "ratio_pairs": 0,  # arms are compared as they are, without the curve
         "eval_steps": 1_000_000,
         "save_steps": 1_000_000,

@@ -9,6 +9,7 @@ from tiny import SPECIAL, make_llm
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
+from mixup_hf.inverter.engines import Engine, make_engine
 from mixup_hf.inverter.generation import DecodeSettings, choose, decode
 
 EOS = SPECIAL.index("<eos>")
@@ -21,6 +22,11 @@ SAMPLED = DecodeSettings(max_new_tokens=12, temperature=1.5, top_p=0.9, top_k=20
 @pytest.fixture(scope="module")
 def llm() -> LlamaForCausalLM:
     return make_llm()
+
+
+@pytest.fixture(params=["transformers", "fast"])
+def engine(request: pytest.FixtureRequest, llm: LlamaForCausalLM) -> Engine:
+    return make_engine(llm, request.param, torch.float32)
 
 
 def make_prompts(count: int = 16) -> Tensor:
@@ -64,13 +70,13 @@ def one_token_at_a_time(
 
 @pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_a_batch_decodes_token_for_token_like_each_row_alone(
-    llm: LlamaForCausalLM, settings: DecodeSettings
+    engine: Engine, settings: DecodeSettings
 ) -> None:
     prompts, uniforms = make_prompts(), make_uniforms()
-    together = decode(llm, prompts, end_ids=ENDS, settings=settings, uniforms=uniforms)
+    together = decode(engine, prompts, end_ids=ENDS, settings=settings, uniforms=uniforms)
     alone = [
         decode(
-            llm,
+            engine,
             prompts[row : row + 1],
             end_ids=ENDS,
             settings=settings,
@@ -84,14 +90,14 @@ def test_a_batch_decodes_token_for_token_like_each_row_alone(
 
 @pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_decoding_is_what_the_model_says_without_cache_and_batch(
-    llm: LlamaForCausalLM, settings: DecodeSettings
+    llm: LlamaForCausalLM, engine: Engine, settings: DecodeSettings
 ) -> None:
     prompts, uniforms = make_prompts(), make_uniforms()
     expected = [
         one_token_at_a_time(llm, prompt, settings, draws)
         for prompt, draws in zip(prompts, uniforms, strict=True)
     ]
-    assert decode(llm, prompts, end_ids=ENDS, settings=settings, uniforms=uniforms) == expected
+    assert decode(engine, prompts, end_ids=ENDS, settings=settings, uniforms=uniforms) == expected
 
 
 @pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
@@ -100,6 +106,7 @@ def test_dropping_finished_rows_changes_no_sentence(
 ) -> None:
     sizes: dict[float, list[int]] = {}
     results = []
+    engine = make_engine(llm, "transformers")
     forward = llm.forward
     for share in (0.0, 0.85, 2.0):  # never, now and then, at every finished row
         seen = sizes.setdefault(share, [])
@@ -111,46 +118,48 @@ def test_dropping_finished_rows_changes_no_sentence(
         monkeypatch.setattr(llm, "forward", spy)
         monkeypatch.setattr("mixup_hf.inverter.generation._COMPACT_BELOW", share)
         results.append(
-            decode(llm, make_prompts(), end_ids=ENDS, settings=settings, uniforms=make_uniforms())
+            decode(
+                engine, make_prompts(), end_ids=ENDS, settings=settings, uniforms=make_uniforms()
+            )
         )
     assert results[0] == results[1] == results[2]
     assert set(sizes[0.0]) == {16}
     assert sum(sizes[2.0]) <= sum(sizes[0.85]) < sum(sizes[0.0])
 
 
-def test_rows_draw_from_their_own_numbers_wherever_they_stand(llm: LlamaForCausalLM) -> None:
+def test_rows_draw_from_their_own_numbers_wherever_they_stand(engine: Engine) -> None:
     prompts, uniforms = make_prompts(), make_uniforms()
     order = np.random.default_rng(1).permutation(16)
-    plain = decode(llm, prompts, end_ids=ENDS, settings=SAMPLED, uniforms=uniforms)
-    mixed = decode(llm, prompts[order], end_ids=ENDS, settings=SAMPLED, uniforms=uniforms[order])
+    plain = decode(engine, prompts, end_ids=ENDS, settings=SAMPLED, uniforms=uniforms)
+    mixed = decode(engine, prompts[order], end_ids=ENDS, settings=SAMPLED, uniforms=uniforms[order])
     assert mixed == [plain[row] for row in order]
 
 
-def test_no_sentence_is_empty_or_holds_an_end_token(llm: LlamaForCausalLM) -> None:
+def test_no_sentence_is_empty_or_holds_an_end_token(llm: LlamaForCausalLM, engine: Engine) -> None:
     vocabulary = llm.config.vocab_size
     ends = [token for token in range(vocabulary) if token != 7]
     for settings in (GREEDY, SAMPLED):
         for row in decode(
-            llm, make_prompts(), end_ids=ends, settings=settings, uniforms=make_uniforms()
+            engine, make_prompts(), end_ids=ends, settings=settings, uniforms=make_uniforms()
         ):
             assert row
             assert set(row) == {7}
 
 
-def test_no_sentence_is_longer_than_asked_for(llm: LlamaForCausalLM) -> None:
+def test_no_sentence_is_longer_than_asked_for(engine: Engine) -> None:
     settings = DecodeSettings(max_new_tokens=3, temperature=0.0)
-    rows = decode(llm, make_prompts(), end_ids=[EOS], settings=settings)
+    rows = decode(engine, make_prompts(), end_ids=[EOS], settings=settings)
     assert max(map(len, rows)) == 3
 
 
-def test_sampling_needs_its_numbers(llm: LlamaForCausalLM) -> None:
+def test_sampling_needs_its_numbers(engine: Engine) -> None:
     with pytest.raises(ValueError, match="`uniforms` must be given when `temperature` > 0"):
-        decode(llm, make_prompts(), end_ids=ENDS, settings=SAMPLED)
+        decode(engine, make_prompts(), end_ids=ENDS, settings=SAMPLED)
 
 
-def test_decoding_leaves_the_global_generator_alone(llm: LlamaForCausalLM) -> None:
+def test_decoding_leaves_the_global_generator_alone(engine: Engine) -> None:
     before = torch.get_rng_state()
-    decode(llm, make_prompts(), end_ids=ENDS, settings=SAMPLED, uniforms=make_uniforms())
+    decode(engine, make_prompts(), end_ids=ENDS, settings=SAMPLED, uniforms=make_uniforms())
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -57,6 +57,48 @@ def test_another_seed_gives_other_sentences(
     assert one != two
 
 
+OUT_OF_MEMORY = {
+    "cpu": "[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes",
+    "cuda": "CUDA out of memory. Tried to allocate 2.00 GiB",
+}
+
+
+@pytest.mark.parametrize("where", OUT_OF_MEMORY)
+def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(
+    tiny_inverter: Inverter, embeddings: Tensor, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = tiny_inverter.invert(embeddings, seed=1, **HOT)
+    small, sizes = tiny_inverter._decode, []
+
+    def decode(rows: Tensor, *rest: Any) -> list[str]:
+        sizes.append(len(rows))
+        if len(rows) > 3:
+            raise RuntimeError(OUT_OF_MEMORY[where])
+        return small(rows, *rest)
+
+    monkeypatch.setattr(tiny_inverter, "_decode", decode)
+    with pytest.warns(UserWarning, match="Memory ran out while decoding .* at once") as said:
+        assert tiny_inverter.invert(embeddings, seed=1, **HOT) == expected
+    assert sizes == [10, 5, 2, 2, 2, 2, 2]
+    assert [str(each.message).split(":")[1].split(".")[0] for each in said] == [
+        " going on with 5",
+        " going on with 2",
+    ]
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory.", "a shape is wrong"])
+def test_one_row_too_large_and_any_other_error_are_raised(
+    tiny_inverter: Inverter, embeddings: Tensor, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(rows: Tensor, *rest: Any) -> list[str]:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(tiny_inverter, "_decode", decode)
+    count = 1 if "memory" in message else 4
+    with pytest.raises(RuntimeError, match=message):
+        tiny_inverter.invert(embeddings[:count], **HOT)
+
+
 def test_numpy_integers_are_seeds(tiny_inverter: Inverter, embeddings: Tensor) -> None:
     expected = tiny_inverter.invert(embeddings, seed=3, **HOT)
     assert tiny_inverter.invert(embeddings, seed=np.int64(3), **HOT) == expected
