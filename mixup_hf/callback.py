@@ -28,9 +28,9 @@ from mixup_hf import _checks, distributed
 from mixup_hf.collator import MixupCollator
 from mixup_hf.hooks import SoftLabelHooks
 from mixup_hf.intrusion import intrusion_report
-from mixup_hf.pool import MixupPool
+from mixup_hf.pool import PAUSED, MixupPool
 from mixup_hf.producer import Producer
-from mixup_hf.records import MixedExample
+from mixup_hf.records import Follows, MixedExample
 from mixup_hf.tasks import SINGLE_LABEL
 
 _FOLDER = "mixup_hf"
@@ -51,6 +51,8 @@ class MixupCallback(TrainerCallback):
             one use.
         refill_every: Epochs between refills; 0 fills once and keeps the rows.
         settings: What the run depends on; stored with checkpoints and compared on resume.
+        follower: Keeps the producer's inverter in step with the model; None if it never moves.
+        warmup_epochs: Epochs before anything is mixed.
     """
 
     def __init__(
@@ -62,7 +64,10 @@ class MixupCallback(TrainerCallback):
         rows_per_refill: int | None = None,
         refill_every: int = 1,
         settings: dict[str, Any] | None = None,
+        follower: Follows | None = None,
+        warmup_epochs: int = 0,
     ) -> None:
+        _checks.at_least("warmup_epochs", warmup_epochs, 0)
         _checks.at_least("refill_every", refill_every, 0, "0 fills the pool once.")
         if rows_per_refill is not None:
             _checks.at_least("rows_per_refill", rows_per_refill, 1)
@@ -73,6 +78,8 @@ class MixupCallback(TrainerCallback):
         self.refill_every = refill_every
         # As a checkpoint will hold them: JSON knows no tuples, and they are compared on resume.
         self.settings = json.loads(json.dumps(settings or {}))
+        self.follower = follower
+        self.warmup_epochs = warmup_epochs
         self.pool: MixupPool | None = None
         self.used: Counter[tuple[int, int]] = Counter()
         self._hooks: SoftLabelHooks | None = None
@@ -113,9 +120,13 @@ class MixupCallback(TrainerCallback):
         if self.pool is None:
             return
         self._epoch += 1
-        refill = self._epoch // self.refill_every if self.refill_every else 0
+        mixing_epoch = self._epoch - self.warmup_epochs
+        if mixing_epoch < 0:
+            self.pool.publish_none()
+            return
+        refill = mixing_epoch // self.refill_every if self.refill_every else 0
         if refill != self.pool.refill:
-            self._refill(refill)
+            self._refill(refill, kwargs["model"])
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -144,7 +155,9 @@ class MixupCallback(TrainerCallback):
         counts = [(refill, at, count) for (refill, at), count in sorted(used.items())]
         content = {"refill": self.pool.refill, "settings": self.settings, "used": counts}
         (folder / _STATE_FILE).write_text(json.dumps(content))
-        for refill in {self.pool.refill, *(refill for refill, _ in used)}:
+        if self.follower is not None:
+            self.follower.save(folder)
+        for refill in {self.pool.refill, *(refill for refill, _ in used)} - {PAUSED}:
             source = self.pool.path(refill)
             shutil.copyfile(source, folder / source.name)
 
@@ -180,10 +193,13 @@ class MixupCallback(TrainerCallback):
             ]
         return result
 
-    def _refill(self, refill: int) -> None:
+    def _refill(self, refill: int, model: Any) -> None:
         assert self.pool is not None
         # Nodes without a shared disk may differ in what they have; all of them decode, or none.
         if distributed.anywhere(not self.pool.path(refill).is_file()):
+            if self.follower is not None:
+                self.follower.follow(model)
+                self.producer.forget()
             # Many epochs' rows decoded together cost far less than a small batch for each.
             count = self.rows_per_refill or self.rows_per_epoch() * max(1, self.refill_every)
             silent = not distributed.is_main_process()
@@ -234,6 +250,8 @@ class MixupCallback(TrainerCallback):
                 f"The checkpoint {folder.parent} was made with other mixup settings ({changed}). "
                 "Resume with the same settings, or start into another output_dir."
             )
+        if self.follower is not None:
+            self.follower.load(folder)
         if distributed.is_main_process():  # the checkpoint holds the sum over all processes
             self.used = Counter({(refill, at): count for refill, at, count in saved["used"]})
         if distributed.is_local_main_process():

@@ -16,6 +16,8 @@ from mixup_hf.pairing import PAIRINGS, STRATEGIES
 from mixup_hf.presets import preset
 from mixup_hf.weights import parse_weights
 
+SOURCES = ("frozen", "task")
+
 
 def check_mix_ratio(mix_ratio: float) -> None:
     """Raise `ValueError` unless 0 <= `mix_ratio` < 1."""
@@ -371,6 +373,23 @@ class MixupConfig:
             "Who is mixed: same_class, random, cross_class, smote, local, minority, near_target."
         ),
     )
+    source: str = field(
+        default="frozen",
+        metadata=_help(
+            "Whose embeddings are mixed: frozen, the aligner's own encoder's; task, those of the "
+            "model in training, which the aligner then follows."
+        ),
+    )
+    warmup_epochs: int = field(
+        default=1, metadata=_help("With source task: epochs on real rows before anything is mixed.")
+    )
+    refine_steps: int = field(
+        default=32, metadata=_help("With source task: steps by which the aligner is refined.")
+    )
+    staleness_threshold: float = field(
+        default=0.2,
+        metadata=_help("With source task: nats/token of staleness that call for a refresh."),
+    )
     num_neighbors: int = field(
         default=5, metadata=_help("Neighbours that smote and local choose from.")
     )
@@ -443,6 +462,10 @@ class MixupConfig:
             _checks.at_least("rows_per_refill", self.rows_per_refill, 1)
         _checks.one_of("quantization", self.quantization, (None, "4bit", "none"))
         _checks.one_of("engine", self.engine, ENGINES)
+        _checks.one_of("source", self.source, SOURCES)
+        _checks.at_least("warmup_epochs", self.warmup_epochs, 0)
+        _checks.at_least("refine_steps", self.refine_steps, 1)
+        _checks.at_least("staleness_threshold", self.staleness_threshold, 0.0)
         if self.seed is not None:
             _checks.at_least("seed", self.seed, 0)
         check_interpolation(self.interpolation, parse_weights(self.weights).num_parents)

@@ -18,11 +18,11 @@ Pooling = Literal["mean", "cls", "last"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "last")
 
 
-class FrozenEncoder:
-    """An encoder that never moves: embeddings made today are valid in every later run.
+class _Encoder:
+    """Texts to embeddings, by a transformers encoder and a way of pooling.
 
     Args:
-        model: A transformers encoder; put in evaluation mode and frozen.
+        model: A transformers encoder.
         tokenizer: Its tokenizer.
         pooling: How token states become one vector: mean over tokens, first token, or last token.
         normalize: Whether embeddings are scaled to unit length.
@@ -41,20 +41,12 @@ class FrozenEncoder:
         max_length: int = 128,
     ) -> None:
         _checks.one_of("pooling", pooling, POOLINGS)
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.normalize = normalize
         self.prefix = prefix
         self.max_length = max_length
-
-    @classmethod
-    def from_pretrained(
-        cls, path: str | Path, *, device: torch.device | str = "cpu", **settings: Any
-    ) -> FrozenEncoder:
-        """Load from a folder. `settings` are the keyword arguments of the class."""
-        model = AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
-        return cls(model.to(device), AutoTokenizer.from_pretrained(path), **settings)
 
     @property
     def embedding_dim(self) -> int:
@@ -91,6 +83,39 @@ class FrozenEncoder:
         ).to(self.model.device)
         states = self.model(**batch).last_hidden_state
         return pool(states, batch["attention_mask"], self.pooling, self.normalize).float().cpu()
+
+
+class FrozenEncoder(_Encoder):
+    """An encoder that never moves: embeddings made today are valid in every later run.
+
+    The model is put in evaluation mode and frozen. Arguments are those of `from_pretrained`'s
+    `settings`: `pooling`, `normalize`, `prefix` and `max_length`.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **settings: Any
+    ) -> None:
+        super().__init__(model.eval().requires_grad_(False), tokenizer, **settings)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, *, device: torch.device | str = "cpu", **settings: Any
+    ) -> FrozenEncoder:
+        """Load from a folder. `settings` are the keyword arguments of the class."""
+        model = AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+        return cls(model.to(device), AutoTokenizer.from_pretrained(path), **settings)
+
+
+class TaskEncoder(_Encoder):
+    """The model in training, as it is at the moment. It is left in the mode it was in."""
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        training = self.model.training
+        self.model.eval()
+        try:
+            return super()._embed(texts)
+        finally:
+            self.model.train(training)
 
 
 def pool(states: Tensor, mask: Tensor, pooling: Pooling, normalize: bool) -> Tensor:

@@ -26,6 +26,7 @@ from mixup_hf import distributed
 from mixup_hf.calibration import brier_score, expected_calibration_error
 from mixup_hf.callback import MixupCallback
 from mixup_hf.config import FinetuneConfig
+from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.sources import resolve
 from mixup_hf.mixing import class_indices, label_indices
 from mixup_hf.plugin import InversedMixup
@@ -36,10 +37,14 @@ from mixup_hf.tables import LabelledTexts, draw_shots, read_splits
 _DEFAULTS: dict[str, Any] = {"report_to": [], "save_strategy": "no", "logging_steps": 20}
 
 
-def finetune(config: FinetuneConfig) -> dict[str, Any]:
+def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[str, Any]:
     """Fine-tune a classifier, with mixed rows or without, and measure it on the test split.
 
     Writes `metrics.json` and, for a run that mixes, `mixed.jsonl` with every sentence trained on.
+
+    Args:
+        config: The run.
+        inverter: One that is loaded already, for many runs; the config's aligner is then not.
 
     Returns:
         The content of `metrics.json`: `test_accuracy`, `test_macro_f1`, `test_ece`, `train_rows`,
@@ -58,7 +63,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     )
 
     # The three lines that a script of one's own gains: mixup, and its keyword arguments.
-    mixup = _prepare_mixup(config, train, test, names)
+    mixup = _prepare_mixup(config, train, test, names, inverter)
     plugin: dict[str, Any] = {"data_collator": DataCollatorWithPadding(tokenizer)}
     if mixup is not None:
         plugin = mixup.trainer_kwargs(tokenizer, max_length=config.data.max_length)
@@ -106,24 +111,27 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def _prepare_mixup(
-    config: FinetuneConfig, train: LabelledTexts, test: LabelledTexts, names: list[str]
+    config: FinetuneConfig,
+    train: LabelledTexts,
+    test: LabelledTexts,
+    names: list[str],
+    inverter: Inverter | None,
 ) -> InversedMixup | None:
     settings = config.mixup
     if not settings.enabled:
         return None
     if settings.seed is None:
         settings = replace(settings, seed=config.seed)
+    rows: dict[str, Any] = {
+        "num_labels": len(names),
+        "label_names": names,
+        "eval_texts": test.texts,
+    }
+    if inverter is not None:
+        return InversedMixup(inverter, train.texts, train.labels, config=settings, **rows)
     fields = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
     aligner = fields.pop("aligner")
-    return InversedMixup.from_pretrained(
-        aligner,
-        train.texts,
-        train.labels,
-        num_labels=len(names),
-        label_names=names,
-        eval_texts=test.texts,
-        **fields,
-    )
+    return InversedMixup.from_pretrained(aligner, train.texts, train.labels, **rows, **fields)
 
 
 def _tokenized(

@@ -127,6 +127,13 @@ class PairPlan:
         self._near: LocalPartners | None = None
         self._partners = _make_partners(pairing, self._classes, embeddings, num_neighbors)
 
+    def forget(self) -> None:
+        """Look for neighbours anew: the rows' embeddings have changed."""
+        self._near = None
+        self._partners = _make_partners(
+            self.pairing, self._classes, self.embeddings, self.num_neighbors
+        )
+
     @property
     def rows_per_turn(self) -> int:
         """First parents until the order of them begins anew: N, or what the strategy asks for."""

@@ -24,10 +24,13 @@ from mixup_hf.losses import soft_cross_entropy
 from mixup_hf.pairing import PairPlan, SamplingStrategy
 from mixup_hf.presets import preset
 from mixup_hf.producer import Producer
-from mixup_hf.records import MixedExample
+from mixup_hf.records import Follows, MixedExample
 from mixup_hf.store import SentenceStore
 from mixup_hf.tasks import REGRESSION, SINGLE_LABEL, Targets, read_targets
 from mixup_hf.weights import parse_weights
+
+# Sentences of the frozen inverter that are learnt along when it is refined for a task.
+_REHEARSED = 128
 
 
 class InversedMixup:
@@ -118,10 +121,32 @@ class InversedMixup:
         }
         return SentenceStore(default_cache_dir() / "sentences" / inverter.fingerprint, identity)
 
+    def _follower(self, tokenizer: PreTrainedTokenizerBase) -> Follows:
+        """What lets the producer work on the embeddings of the model in training."""
+        # Training code, which is outside of what the plugin may know, but for this one case.
+        from mixup_hf.align.following import FollowingInverter
+
+        follower = FollowingInverter(
+            self.inverter,
+            self.producer.texts,
+            tokenizer,
+            rehearsed=[row.text for row in self.producer.produce(0, _REHEARSED)],
+            steps=self.config.refine_steps,
+            threshold=self.config.staleness_threshold,
+            seed=self.seed,
+        )
+        self.producer.follow(
+            follower,
+            partial(_invert_chunk, follower.inverter, _decode_settings(self.config)),
+            follower.inverter.fingerprint,
+        )
+        return follower
+
     def _build_gate(self) -> Gate | None:
         return build_gate(
             self.producer.texts,
-            self.producer.embeddings(),
+            # Judges look through the frozen encoder, whichever source is mixed.
+            self.inverter.encode(self.producer.texts),
             self.producer.targets,
             self.inverter,
             judges=self.config.judges,
@@ -199,7 +224,15 @@ class InversedMixup:
             n: How many.
             epoch: Another epoch gives other pairs, ratios and sentences.
             on_chunk: Called with the number of rows of each chunk made, for a progress bar.
+
+        Raises:
+            ValueError: The embeddings are to be those of a model in training, and none is.
         """
+        if self.config.source == "task":
+            raise ValueError(
+                "`source` = 'task' mixes embeddings of a model in training, and there is none "
+                "here. Fine-tune with `trainer_kwargs`, or set `source: frozen`."
+            )
         return self.producer.produce(epoch, n, on_chunk)
 
     def trainer_kwargs(
@@ -236,6 +269,7 @@ class InversedMixup:
             label_format="labels" if explicit_loss else "soft_labels",
             **collator_settings,
         )
+        follows = self.config.source == "task" and self.config.enabled
         callback = MixupCallback(
             collator,
             self.producer,
@@ -243,6 +277,8 @@ class InversedMixup:
             rows_per_refill=self.config.rows_per_refill,
             refill_every=self.config.refill_every,
             # Where a sentence is found changes no sentence.
+            follower=self._follower(tokenizer) if follows else None,
+            warmup_epochs=self.config.warmup_epochs if follows else 0,
             settings={k: v for k, v in asdict(self.config).items() if k != "reuse"},
         )
         kwargs: dict[str, Any] = {"data_collator": collator, "callbacks": [callback]}

@@ -18,6 +18,7 @@ from mixup_hf.records import MixedExample
 # What a stream of random numbers is for; part of its key, so that streams never meet.
 _DRAWING = 2
 _NOTHING = -1
+PAUSED = -2  # nothing is drawn
 
 
 class MixupPool:
@@ -41,11 +42,11 @@ class MixupPool:
 
     @property
     def refill(self) -> int:
-        """The refill that is drawn from; -1 before the first."""
+        """The refill that is drawn from; -1 before the first, -2 after `publish_none`."""
         return int(self._current.item())
 
     def __len__(self) -> int:
-        return len(self.rows()) if self.refill != _NOTHING else 0
+        return len(self.rows()) if self.refill >= 0 else 0
 
     def path(self, refill: int) -> Path:
         """The file of a refill."""
@@ -72,6 +73,10 @@ class MixupPool:
             raise FileNotFoundError(f"The pool has no file {self.path(refill)}; write it first.")
         self._current.fill_(refill)
 
+    def publish_none(self) -> None:
+        """Draw nothing from now on: the model is to see real rows only, for a while."""
+        self._current.fill_(PAUSED)
+
     def rows(self) -> list[MixedExample]:
         """The rows that are drawn from."""
         refill = self.refill
@@ -91,8 +96,10 @@ class MixupPool:
             count: How many.
 
         Returns:
-            `count` pairs of position in the pool and row.
+            `count` pairs of position in the pool and row; none after `publish_none`.
         """
+        if self.refill == PAUSED:
+            return []
         rows = self.rows()
         digest = zlib.crc32(b"\0".join(sorted(keys)))
         rng = counter_rng(self.seed, _DRAWING, self.refill, digest)

@@ -23,7 +23,7 @@ Invert = Callable[[Tensor, Sequence[int]], list[str]]
 class Producer:
     """Turns a pair plan into mixed examples.
 
-    Parents are embedded once, on first use: the encoder never moves.
+    Parents are embedded once, on first use, and again after `forget`.
 
     Args:
         texts: The training texts (N).
@@ -83,6 +83,17 @@ class Producer:
         if self._embeddings is None:
             self._embeddings = self.encoder.encode(self.texts)
         return self._embeddings
+
+    def follow(self, encoder: Encodes, invert: Invert, fingerprint: str) -> None:
+        """Use another encoder and inverter from now on; what they make is not kept in the store."""
+        self.encoder, self.invert, self.fingerprint = encoder, invert, fingerprint
+        self.store = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Embed the texts anew before the next rows: the encoder has moved."""
+        self._embeddings = None
+        self.plan.forget()
 
     def produce(
         self, epoch: int, num_rows: int, on_chunk: Callable[[int], object] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -92,6 +93,22 @@ class Encodes(Protocol):
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embed N texts as (N, D), float32."""
+        ...
+
+
+class Follows(Protocol):
+    """Keeps an inverter in step with a model in training."""
+
+    def follow(self, model: Any) -> float:
+        """Embed with `model` from now on; how stale the inverter had become, in nats/token."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what has changed."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Take what `save` wrote."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
@@ -35,6 +36,7 @@ from mixup_hf.inverter.checkpoint import (
 from mixup_hf.inverter.engines import make_engine
 from mixup_hf.inverter.generation import DecodeSettings, decode
 from mixup_hf.inverter.likelihood import label_log_likelihood
+from mixup_hf.inverter.packed import why_not_packed
 from mixup_hf.inverter.prompting import SoftPrompt, end_ids
 from mixup_hf.inverter.quantization import (
     Quantization,
@@ -94,7 +96,7 @@ class Inverter:
         # A LoRA that is not merged lives in hooks of the base model: transformers runs them.
         self._engine = make_engine(base, engine, dtype)
         self._end_ids = end_ids(tokenizer, base)
-        self._prompt = SoftPrompt.build(aligner, base, tokenizer)
+        self.prompt = SoftPrompt.build(aligner, base, tokenizer)
 
     @classmethod
     def from_pretrained(
@@ -150,6 +152,8 @@ class Inverter:
             device=where,
             base_grid=config.base_grid,
         )
+        if exact and why_not_packed(llm) is not None:
+            llm.to(dtype or default_dtype(where))
         _check_dimensions(config, encoder, llm)
         return cls(
             encoder,
@@ -239,6 +243,14 @@ class Inverter:
                     continue
                 progress_bar.update(len(rows))
         return sentences
+
+    def to_be_refined(self) -> Inverter:
+        """This inverter with an aligner of its own; encoder, LLM and engine are shared."""
+        other = copy.copy(self)
+        other.aligner = copy.deepcopy(self.aligner)
+        other.prompt = SoftPrompt.build(other.aligner, self._base, self.tokenizer).to(self.device)
+        other.fingerprint = f"{self.fingerprint}+task"
+        return other
 
     def label_log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
         """Mean log-likelihood per token (n, C) of each class name after each text."""
@@ -349,7 +361,7 @@ class Inverter:
             rows = range(start, start + len(embeddings))
             uniforms = np.stack([counter_rng(*keys, turn, row).random(length) for row in rows])
         with torch.inference_mode():
-            prompts = self._prompt.to(self.device)(embeddings.to(self.device).float())
+            prompts = self.prompt.to(self.device)(embeddings.to(self.device).float())
         tokens = decode(
             self._engine, prompts, end_ids=self._end_ids, settings=settings, uniforms=uniforms
         )
