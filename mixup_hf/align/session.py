@@ -257,6 +257,17 @@ def read_task(config: TaskConfig) -> LabelledTexts:
     return read_table(config.file, config.text_column, config.label_column)
 
 
+def _linear_names(llm: Any) -> list[str]:
+    """Last names of the linear modules inside the decoder layers."""
+    return sorted(
+        {
+            name.rsplit(".", 1)[-1]
+            for name, module in llm.get_decoder().named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
+    )
+
+
 def _upper_layers(llm: Any, share: float) -> list[int] | None:
     if share == 1.0:
         return None
@@ -268,12 +279,14 @@ def with_lora(llm: Any, config: AlignConfig) -> Any:
     """The LLM with a fresh LoRA in float32, as the config wants it."""
     from peft import LoraConfig, get_peft_model
 
+    upper = _upper_layers(llm, config.lora_layers)
     lora = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
-        target_modules="all-linear",
+        # peft wants names where layers are chosen; "all-linear" is the same modules.
+        target_modules="all-linear" if upper is None else _linear_names(llm),
         task_type="CAUSAL_LM",
-        layers_to_transform=_upper_layers(llm, config.lora_layers),
+        layers_to_transform=upper,
     )
     wrapped: Any = get_peft_model(llm, lora)
     for name, parameter in wrapped.named_parameters():

@@ -132,3 +132,21 @@ def test_stage_3_brings_a_stale_projector_back() -> None:
     )
     assert not any(value.requires_grad for value in model.parameters())
     assert stages.generation_loss(model, batches) == pytest.approx(after)
+
+
+def test_a_lora_in_the_upper_layers_is_nowhere_else(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    partners = save_partners(tmp_path)
+    names = {
+        share: {
+            name.split(".layers.")[1].split(".")[0]
+            for name in load_file(
+                align(make_config(partners, tmp_path / str(share), lora_layers=share))
+                / "lora"
+                / "adapter_model.safetensors"
+            )
+        }
+        for share in (0.5, 1.0)
+    }
+    assert names == {0.5: {"1"}, 1.0: {"0", "1"}}
