@@ -15,6 +15,7 @@ from mixup_hf.config import check_mix_ratio
 from mixup_hf.losses import smooth
 from mixup_hf.pool import MixupPool
 from mixup_hf.records import MixedExample
+from mixup_hf.sides import split_sides
 from mixup_hf.tasks import PROBLEM_TYPES, REGRESSION, SINGLE_LABEL
 
 Features = list[dict[str, Any]]
@@ -117,7 +118,8 @@ class MixupCollator:
 
     def mixed_feature(self, row: MixedExample, like: Mapping[str, Any]) -> dict[str, Any]:
         """A mixed row with the columns of the real feature `like`."""
-        encoded = self.tokenizer(row.text, truncation=True, max_length=self.max_length)
+        sides = split_sides(row.text)
+        encoded = self.tokenizer(*sides, truncation=True, max_length=self.max_length)
         known: dict[str, Any] = {self.text_column: row.text, **encoded, **self.extra_columns}
         known |= {key: self._label_of(row) for key in LABEL_KEYS if key in like}
         unknown = sorted(set(like) - set(known))

@@ -496,6 +496,9 @@ class DataConfig:
     dataset: str | None = field(default=None, metadata=_help("bbc_headlines, or a Hub id."))
     revision: str | None = field(default=None, metadata=_help("Hub revision of the data set."))
     text_column: str = field(default="text", metadata=_help("Column that holds the text."))
+    text_pair_column: str | None = field(
+        default=None, metadata=_help("Column of a second text, where rows are pairs of texts.")
+    )
     label_column: str = field(default="label", metadata=_help("Column that holds the label."))
     shots: int | None = field(default=None, metadata=_help("Rows per class, drawn with `seed`."))
     max_length: int = field(default=128, metadata=_help("Longest text of the classifier, tokens."))

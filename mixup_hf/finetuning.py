@@ -32,6 +32,7 @@ from mixup_hf.mixing import class_indices, label_indices
 from mixup_hf.plugin import InversedMixup
 from mixup_hf.provenance import mixed_json
 from mixup_hf.records import MixedExample
+from mixup_hf.sides import split_sides
 from mixup_hf.tables import LabelledTexts, draw_shots, read_splits
 
 _DEFAULTS: dict[str, Any] = {"report_to": [], "save_strategy": "no", "logging_steps": 20}
@@ -138,7 +139,8 @@ def _tokenized(
     table: LabelledTexts, names: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Dataset:
     labels = label_indices(table.labels, names)
-    encoded = tokenizer(table.texts, truncation=True, max_length=max_length)
+    sides = [list(side) for side in zip(*map(split_sides, table.texts), strict=True)]
+    encoded = tokenizer(*sides, truncation=True, max_length=max_length)
     return Dataset.from_dict({**encoded, "label": labels})
 
 

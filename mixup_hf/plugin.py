@@ -24,7 +24,8 @@ from mixup_hf.losses import soft_cross_entropy
 from mixup_hf.pairing import PairPlan, SamplingStrategy
 from mixup_hf.presets import preset
 from mixup_hf.producer import Producer
-from mixup_hf.records import Follows, MixedExample
+from mixup_hf.records import Encodes, Follows, MixedExample
+from mixup_hf.sides import PairEncoder, are_pairs, both_sides, join_sides, split_sides
 from mixup_hf.store import SentenceStore
 from mixup_hf.tasks import REGRESSION, SINGLE_LABEL, Targets, read_targets
 from mixup_hf.weights import parse_weights
@@ -69,12 +70,16 @@ class InversedMixup:
         eval_texts: Sequence[str] = (),
         config: MixupConfig | None = None,
     ) -> None:
-        targets = _check_rows(texts, labels, num_labels, label_names)
+        texts, targets = _check_rows(texts, labels, num_labels, label_names)
         self.label_names = list(targets.names)
         self.problem_type = targets.problem_type
         self.inverter = inverter
         self.config = config or MixupConfig()
-        self.eval_texts = list(eval_texts)
+        self.eval_texts = join_sides("eval_texts", list(eval_texts))
+        pairs = are_pairs(texts)
+        if pairs:
+            _check_pairs(self.config)
+        self.encoder: Encodes = PairEncoder(inverter) if pairs else inverter
         if self.config.leaks != "off":
             _check_parents(texts, self.eval_texts, fail=self.config.leaks == "fail")
         self.seed = self.config.seed or 0
@@ -90,12 +95,13 @@ class InversedMixup:
             embeddings=lambda: self.producer.embeddings(),
             sampling_strategy=_by_index(self.config.sampling_strategy, self.label_names),
         )
+        invert = partial(_invert_chunk, inverter, decode_settings)
         self.producer = Producer(
             texts,
             targets.values,
             plan,
-            inverter,
-            partial(_invert_chunk, inverter, decode_settings),
+            self.encoder,
+            both_sides(invert) if pairs else invert,
             inverter.fingerprint,
             self.config.interpolation,
             mix_weights=inverter.mix_weights,
@@ -146,11 +152,11 @@ class InversedMixup:
         return build_gate(
             self.producer.texts,
             # Judges look through the frozen encoder, whichever source is mixed.
-            self.inverter.encode(self.producer.texts),
+            self.encoder.encode(self.producer.texts),
             self.producer.targets,
-            self.inverter,
+            self.encoder,
             judges=self.config.judges,
-            log_likelihood=self.inverter.label_log_likelihood,
+            log_likelihood=self._log_likelihood,
             label_names=self.label_names,
             # Judges speak of one class a row; leaks are leaks in every task.
             policy=self.config.intrusion if self.problem_type == SINGLE_LABEL else "off",
@@ -160,6 +166,10 @@ class InversedMixup:
             leaks=self.config.leaks,
             seed=self.seed,
         )
+
+    def _log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
+        read = ["\n".join(split_sides(text)) for text in texts]
+        return self.inverter.label_log_likelihood(read, names)
 
     @classmethod
     def from_pretrained(
@@ -292,19 +302,27 @@ def _check_rows(
     labels: Sequence[Any],
     num_labels: int | None,
     label_names: Sequence[str] | None,
-) -> Targets:
-    """The targets of good rows; an error for others."""
+) -> tuple[list[str], Targets]:
+    """Texts and targets of good rows; an error for others."""
     if isinstance(labels, str):
         raise TypeError(f"`labels` must be a list of labels, but got one string: {labels!r}.")
-    if not isinstance(texts, str):
-        texts = list(texts)
+    texts = join_sides("texts", texts if isinstance(texts, str) else list(texts))
     _checks.texts("texts", texts)
     labels = list(labels)
     if len(texts) != len(labels):
         raise ValueError(
             f"`texts` and `labels` must be of one length, but got {len(texts)} and {len(labels)}."
         )
-    return read_targets(labels, num_labels, label_names)
+    return texts, read_targets(labels, num_labels, label_names)
+
+
+def _check_pairs(config: MixupConfig) -> None:
+    """What texts of two sides cannot be mixed with."""
+    for name, wanted in (("interpolation", "linear"), ("source", "frozen")):
+        if getattr(config, name) != wanted:
+            raise _checks.bad(
+                name, f"be {wanted!r} for pairs of texts", getattr(config, name), "Leave it out."
+            )
 
 
 def _pairing(config: MixupConfig, problem_type: str) -> str:

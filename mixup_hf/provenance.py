@@ -13,6 +13,7 @@ import torch
 from mixup_hf import _checks
 from mixup_hf.config import MixupConfig
 from mixup_hf.records import MixedExample
+from mixup_hf.sides import are_pairs, split_sides
 from mixup_hf.tables import LabelledTexts, read_table
 
 
@@ -26,10 +27,12 @@ def augmented_json(
 def mixed_json(row: MixedExample, train: LabelledTexts, names: list[str]) -> dict[str, Any]:
     """A mixed row as users read it: class names, and the parents' texts."""
     label = {name: round(share, 6) for name, share in zip(names, row.label, strict=True)}
-    return row.to_json() | {
-        "label": label,
-        "parent_texts": [train.texts[parent] for parent in row.parents],
-    }
+    parents = [train.texts[parent] for parent in row.parents]
+    shown = row.to_json() | {"label": label, "parent_texts": parents}
+    if are_pairs([row.text]):
+        shown["text"], shown["text_pair"] = split_sides(row.text)
+        shown["parent_texts"] = [split_sides(parent) for parent in parents]
+    return shown
 
 
 def run_record(

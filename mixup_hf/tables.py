@@ -13,6 +13,7 @@ from mixup_hf import _checks
 from mixup_hf.config import DataConfig
 from mixup_hf.distributed import counter_rng
 from mixup_hf.inverter.sources import fetch_embedded, is_embedded
+from mixup_hf.sides import join_sides
 
 _READERS = {".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
@@ -32,8 +33,10 @@ class LabelledTexts:
         return LabelledTexts([self.texts[i] for i in rows], [self.labels[i] for i in rows])
 
 
-def read_table(path: str | Path, text_column: str, label_column: str) -> LabelledTexts:
-    """Read a csv, jsonl or parquet file.
+def read_table(
+    path: str | Path, text_column: str, label_column: str, text_pair_column: str | None = None
+) -> LabelledTexts:
+    """Read a csv, jsonl or parquet file; pairs of texts come as `join_sides` makes them.
 
     Raises:
         FileNotFoundError: No such file.
@@ -59,12 +62,12 @@ def read_table(path: str | Path, text_column: str, label_column: str) -> Labelle
             "its name says? Convert it, or rename it."
         ) from error
     assert isinstance(table, Dataset)
-    return _columns(str(file), table, text_column, label_column)
+    return _columns(str(file), table, text_column, label_column, text_pair_column)
 
 
 def read_splits(config: DataConfig) -> tuple[LabelledTexts, LabelledTexts]:
     """Train and test texts of a data config, all of them."""
-    columns = (config.text_column, config.label_column)
+    columns = (config.text_column, config.label_column, config.text_pair_column)
     if config.dataset is None:
         assert config.train_file is not None and config.test_file is not None
         return read_table(config.train_file, *columns), read_table(config.test_file, *columns)
@@ -104,14 +107,24 @@ def draw_shots(table: LabelledTexts, shots: int, seed: int) -> LabelledTexts:
     return table.take(sorted(rows))
 
 
-def _columns(source: str, table: Any, text_column: str, label_column: str) -> LabelledTexts:
-    for key, name in (("text_column", text_column), ("label_column", label_column)):
-        if name not in table.column_names:
+def _columns(
+    source: str, table: Any, text_column: str, label_column: str, text_pair_column: str | None
+) -> LabelledTexts:
+    wanted = {
+        "text_column": text_column,
+        "label_column": label_column,
+        "text_pair_column": text_pair_column,
+    }
+    for key, name in wanted.items():
+        if name is not None and name not in table.column_names:
             raise _checks.bad(
                 key, f"be a column of {source} ({', '.join(table.column_names)})", name
             )
     texts, labels = list(table[text_column]), list(table[label_column])
     _checks.texts(f"{source}:{text_column}", texts)
+    if text_pair_column is not None:
+        pairs = list(zip(texts, table[text_pair_column], strict=True))
+        texts = join_sides(f"{source}:{text_pair_column}", pairs)
     absent = [row for row, label in enumerate(labels) if label is None or label == ""]
     if absent:
         raise ValueError(

@@ -201,7 +201,9 @@ def test_one_string_is_not_taken_for_a_list_of_letters(
 
 
 def test_a_text_that_is_no_string_is_named(make: Callable[..., InversedMixup]) -> None:
-    with pytest.raises(TypeError, match=r"`texts\[3\]` must be a string, but got NoneType"):
+    with pytest.raises(
+        TypeError, match=r"`texts\[3\]` must be a string, or a pair of strings, but got NoneType"
+    ):
         make(texts=[*TEXTS[:3], None, *TEXTS[4:]])
 
 

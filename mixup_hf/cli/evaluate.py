@@ -54,7 +54,8 @@ def command(
 
     --intrusion: how often judges find a sentence that its label does not fit, by ratio and by
     distance of the parents, for pairs of one class (where the label cannot be wrong by mixing: the
-    null) and of two. Ratios are uniform; of --weights only the first is used.
+    null) and of two; and how often the judges doubt real rows that they have not seen. Ratios are
+    uniform; of --weights only the first is used.
     """
     if not (structure or intrusion):
         raise ValueError("Say what to measure: --structure, --intrusion, or both.")
@@ -67,6 +68,9 @@ def command(
     inverter = Inverter.from_pretrained(aligner)
     console, written = Console(), []
     if intrusion:
+        intrusion_report.show_judges(
+            console, intrusion_report.measure_judges(inverter, table, seed)
+        )
         spec = weights[0] if weights else "uniform"
         reports = intrusion_report.measure(inverter, table, spec, num_rows, seed)
         intrusion_report.show(console, reports)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,6 +91,13 @@ def print_mixes(console: Console, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         shares = sorted(row["label"].items(), key=lambda item: -item[1])
         label = ", ".join(f"{name} {share:.2f}" for name, share in shares if share > 0)
-        texts = ("\n".join(row["parent_texts"]), row["text"], label)
+        parents = "\n".join(_one_line(parent) for parent in row["parent_texts"])
+        sides = [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
+        texts = (parents, _one_line(sides), label)
         table.add_row(f"{row['lam']:.2f}", *(escape(text) for text in texts))
     console.print(table)
+
+
+def _one_line(text: str | Sequence[str]) -> str:
+    """A text, or both sides of a pair."""
+    return text if isinstance(text, str) else " / ".join(text)

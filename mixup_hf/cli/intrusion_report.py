@@ -15,7 +15,7 @@ from rich.table import Table
 from mixup_hf.tables import LabelledTexts
 
 if TYPE_CHECKING:
-    from mixup_hf.intrusion import IntrusionReport
+    from mixup_hf.intrusion import IntrusionReport, Rate
     from mixup_hf.inverter.model import Inverter
 
 _PAIRINGS = ("same_class", "cross_class")
@@ -36,6 +36,34 @@ def measure(
         rows = mixup.generate(num_rows)
         reports[pairing] = intrusion_report(rows, mixup.producer.embeddings())
     return reports
+
+
+def measure_judges(inverter: Inverter, table: LabelledTexts, seed: int) -> dict[str, Rate | str]:
+    """How often real rows that they have not seen are doubted, by judge; or why none can say."""
+    import torch
+
+    from mixup_hf.intrusion import ClassifierJudge, KnnJudge, false_alarms
+    from mixup_hf.mixing import class_indices
+
+    indices, names = class_indices(table.labels, None, None)
+    targets, embeddings = torch.eye(len(names))[indices], inverter.encode(table.texts)
+    rates: dict[str, Rate | str] = {}
+    for name, judge in (("knn", KnnJudge), ("classifier", ClassifierJudge)):
+        try:
+            rates[name] = false_alarms(judge, table.texts, embeddings, targets, seed=seed)
+        except ValueError as error:  # too few rows of a class for this judge
+            rates[name] = str(error)
+    return rates
+
+
+def show_judges(console: Console, rates: Mapping[str, Rate | str]) -> None:
+    """Print how often each judge is wrong about real rows."""
+    for name, rate in rates.items():
+        if isinstance(rate, str):
+            console.print(f"{name}: not measured. {escape(rate)}")
+            continue
+        shown = f"{rate.share:.1%} of {rate.of} real rows it had not seen were doubted"
+        console.print(f"{name}: {shown} ({rate.low:.1%} to {rate.high:.1%}; 5 % asked for)")
 
 
 def show(console: Console, reports: Mapping[str, IntrusionReport]) -> None:

@@ -95,12 +95,7 @@ class Detector:
         judged = torch.stack(list(opinions.values())).mean(0)
         labels = torch.tensor([row.label for row in rows])
         scores = self.scores(judged, labels, embeddings, self.classes[torch.from_numpy(parents)])
-        limits = self.thresholds
-        found = {
-            THIRD_CLASS: scores[THIRD_CLASS] > limits.third_class,
-            CONFLICT: scores[CONFLICT] > limits.conflict,
-            COLLISION: -scores[COLLISION] < limits.collision,
-        }
+        found = self.triggered(scores)
         findings = []
         for at, row in enumerate(rows):
             events = [name for name, hits in found.items() if bool(hits[at])]
@@ -108,6 +103,15 @@ class Detector:
             each = {name: _rounded(opinion[at]) for name, opinion in opinions.items()}
             findings.append(Finding(tuple(events), each, judged[at]))
         return findings
+
+    def triggered(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Which rows (n,) have which of the calibrated events, from `scores`."""
+        limits = self.thresholds
+        return {
+            THIRD_CLASS: scores[THIRD_CLASS] > limits.third_class,
+            CONFLICT: scores[CONFLICT] > limits.conflict,
+            COLLISION: -scores[COLLISION] < limits.collision,
+        }
 
     def opinions(
         self, texts: Sequence[str], embeddings: Tensor, parents: np.ndarray

@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mixup_hf.intrusion.events import EVENTS
+from mixup_hf.intrusion.events import EVENTS, Detector
+from mixup_hf.intrusion.judges import Judge
+from mixup_hf.neighbours import NOBODY
 from mixup_hf.records import MixedExample
 
 _Z = 1.959964  # of a two-sided interval of 95 %
@@ -67,6 +70,41 @@ def wilson(count: int, of: int) -> Rate:
     spread = share * (1 - share) / of + square / (4 * of**2)
     half = _Z * spread**0.5 / (1 + square / of)
     return Rate(count, of, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def false_alarms(
+    make_judge: Callable[[Tensor, Tensor], Judge],
+    texts: Sequence[str],
+    embeddings: Tensor,
+    targets: Tensor,
+    *,
+    rate: float = 0.05,
+    seed: int = 0,
+) -> Rate:
+    """How often real rows are doubted by a judge that has not seen them.
+
+    It learns from one half of the rows, and its thresholds are set there; the other half is judged.
+
+    Args:
+        make_judge: Makes the judge from embeddings and targets.
+        texts: Real texts (N).
+        embeddings: Theirs (N, D).
+        targets: Their one-hot labels (N, C).
+        rate: At which they shall be doubted.
+        seed: Of the halves.
+    """
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed))
+    seen, unseen = order[: len(order) // 2], order[len(order) // 2 :]
+    here = [texts[row] for row in seen.tolist()]
+    judges = {"judge": make_judge(embeddings[seen], targets[seen])}
+    detector = Detector(judges, here, embeddings[seen], targets[seen], rate=rate)
+    others = [texts[row] for row in unseen.tolist()]
+    nobody = np.full((len(others), 1), NOBODY)
+    judged = detector.opinions(others, embeddings[unseen], nobody)["judge"]
+    labels = targets[unseen]
+    scores = detector.scores(judged, labels, embeddings[unseen], labels.argmax(1)[:, None])
+    doubted = torch.stack(list(detector.triggered(scores).values())).any(0)
+    return wilson(int(doubted.sum()), len(others))
 
 
 def intrusion_report(

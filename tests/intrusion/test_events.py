@@ -13,8 +13,20 @@ from hypothesis import strategies as st
 from judging import ROW, blobs
 from torch import Tensor
 
-from mixup_hf.intrusion import ClassifierJudge, Detector, KnnJudge, Thresholds, calibrate
+from mixup_hf.config import DataConfig
+from mixup_hf.encoders import FrozenEncoder
+from mixup_hf.intrusion import (
+    ClassifierJudge,
+    Detector,
+    KnnJudge,
+    Thresholds,
+    calibrate,
+    false_alarms,
+)
 from mixup_hf.intrusion.events import is_degenerate
+from mixup_hf.inverter.sources import resolve
+from mixup_hf.mixing import class_indices
+from mixup_hf.tables import read_splits
 
 TEXTS = [f"row {number} of the training set" for number in range(600)]
 
@@ -75,17 +87,27 @@ def test_several_judges_are_averaged() -> None:
 
 @pytest.mark.parametrize("kind", [KnnJudge, ClassifierJudge])
 @pytest.mark.parametrize("rate", [0.05, 0.2])
-def test_unseen_real_rows_trigger_at_the_calibrated_rate(kind: Any, rate: float) -> None:
-    embeddings, targets = blobs(600, spread=0.5)
-    judged = Detector({"it": kind(embeddings, targets)}, TEXTS, embeddings, targets, rate=rate)
-    unseen, labels = blobs(1500, spread=0.5, seed=7)
-    opinions = judged.opinions(["x"] * 1500, unseen, np.full((1500, 1), -1))
-    scores = judged.scores(opinions["it"], labels, unseen, labels.argmax(1)[:, None])
-    limits = judged.thresholds
-    fired = scores["third_class"] > limits.third_class
-    fired |= scores["conflict"] > limits.conflict
-    fired |= -scores["collision"] < limits.collision
-    assert fired.float().mean() == pytest.approx(rate, abs=0.02 if rate == 0.05 else 0.04)
+@pytest.mark.parametrize("spread", [0.3, 0.5, 0.8])
+def test_unseen_real_rows_trigger_at_the_calibrated_rate(
+    kind: Any, rate: float, spread: float
+) -> None:
+    """Three sets: well apart, touching, and one where the judges are often wrong."""
+    texts = [f"text {row}" for row in range(2400)]
+    doubted = false_alarms(kind, texts, *blobs(2400, spread=spread), rate=rate)
+    assert doubted.of == 1200
+    assert doubted.share == pytest.approx(rate, abs=0.02 if rate == 0.05 else 0.04)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [KnnJudge, ClassifierJudge])
+def test_unseen_headlines_trigger_at_the_calibrated_rate(kind: Any) -> None:
+    table, _ = read_splits(DataConfig(dataset="bbc_headlines"))
+    indices, names = class_indices(table.labels, None, None)
+    encoder = FrozenEncoder.from_pretrained(resolve("all-minilm-l6-v2").path)
+    embeddings = encoder.encode(table.texts, progress=False)
+    doubted = false_alarms(kind, table.texts, embeddings, torch.eye(len(names))[indices])
+    assert doubted.of == 733
+    assert doubted.share == pytest.approx(0.05, abs=0.02)
 
 
 @settings(max_examples=40)
