@@ -1,0 +1,244 @@
+"""How fast sentences are decoded, and what the plugin adds to a training step.
+
+    python recipes/benchmarks/speed.py --output speed.json
+
+Every round runs every case once, in turn, so that a noisy machine slows all of them; ratios are
+taken within a round, medians over rounds. Sentences are decoded greedily from mixes of embedded
+headlines, so that all cases have the same work; bf16 may end some a token sooner or later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from mixup_hf import InversedMixup, Inverter, fetch_embedded
+
+MAX_NEW_TOKENS = 40
+REFERENCE = "generate, float32, batch 16"
+
+
+def main() -> None:
+    """Measure, print tables, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sentences", type=int, default=256, help="of a case in a round")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    found = {
+        "decoding": decoding(options.rounds, options.sentences),
+        "training": training(options.rounds),
+        "import": importing(options.rounds),
+    }
+    if options.output:
+        options.output.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def headlines() -> tuple[list[str], list[str]]:
+    """Texts and labels of the embedded data set."""
+    lines = (fetch_embedded("bbc_headlines") / "train.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in lines.strip("\n").split("\n")]
+    return [row["text"] for row in rows], [row["label"] for row in rows]
+
+
+def decoding(rounds: int, count: int) -> dict[str, Any]:
+    """Sentences a second, by engine, type and batch size."""
+    exact = Inverter.from_pretrained(engine="transformers", dtype=torch.float32)
+    fast = {
+        dtype: Inverter.from_pretrained(engine="fast", dtype=dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    texts, _ = headlines()
+    ends = exact.encode(texts[: 2 * count])
+    lams = torch.rand(count, 1, generator=torch.Generator().manual_seed(0))
+    mixes = torch.lerp(ends[:count], ends[count : 2 * count], lams)
+    cases: dict[str, Callable[[], list[str]]] = {
+        REFERENCE: lambda: generate(exact, mixes, 16),
+        "transformers, float32, batch 16": lambda: invert(exact, mixes, 16),
+        "transformers, float32, batch 64": lambda: invert(exact, mixes, 64),
+        "fast, float32, batch 64": lambda: invert(fast[torch.float32], mixes, 64),
+        "fast, float32, batch 256": lambda: invert(fast[torch.float32], mixes, 256),
+        "fast, bfloat16, batch 16": lambda: invert(fast[torch.bfloat16], mixes, 16),
+        "fast, bfloat16, batch 64": lambda: invert(fast[torch.bfloat16], mixes, 64),
+        "fast, bfloat16, batch 256": lambda: invert(fast[torch.bfloat16], mixes, 256),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    flops = 0.0
+    for _ in range(rounds):
+        for name, case in cases.items():
+            started = time.perf_counter()
+            sentences = case()
+            seconds[name].append(time.perf_counter() - started)
+            flops = flops or needed_flops(exact, sentences)
+    rates = {dtype: gemm_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    print("| case | sentences/s | against the first | share of the GEMM rate |\n|---|---|---|---|")
+    rows = {}
+    for name, each in seconds.items():
+        ratio = statistics.median(
+            base / own for base, own in zip(seconds[REFERENCE], each, strict=True)
+        )
+        rate = rates[torch.bfloat16 if "bfloat16" in name else torch.float32]
+        median = statistics.median(each)
+        rows[name] = {
+            "sentences_per_second": count / median,
+            "ratio": ratio,
+            "gemm_share": flops / median / rate,
+        }
+        print(
+            f"| {name} | {count / median:.1f} | {ratio:.2f} | {flops / median / rate:.0%} |",
+            flush=True,
+        )
+    print(f"\nGEMM rates: {', '.join(f'{k}: {v / 1e9:.0f} GFLOP/s' for k, v in rates.items())}\n")
+    return rows
+
+
+def invert(inverter: Inverter, mixes: torch.Tensor, batch: int) -> list[str]:
+    """Decode greedily with our loop."""
+    return inverter.invert(
+        mixes,
+        batch_size=batch,
+        temperature=0.0,
+        max_new_tokens=MAX_NEW_TOKENS,
+        progress=False,
+    )
+
+
+@torch.inference_mode()
+def generate(inverter: Inverter, mixes: torch.Tensor, batch: int) -> list[str]:
+    """Decode greedily with transformers' own `generate`."""
+    sentences: list[str] = []
+    for rows in mixes.split(batch):
+        tokens = inverter.llm.generate(
+            inputs_embeds=inverter.prompt(rows),
+            attention_mask=torch.ones(len(rows), inverter.prompt.length, dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=MAX_NEW_TOKENS,
+            pad_token_id=inverter.tokenizer.eos_token_id,
+        )
+        sentences += inverter.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return sentences
+
+
+def needed_flops(inverter: Inverter, sentences: list[str]) -> float:
+    """Of all products with weights; the head only where a token is made."""
+    head = inverter.llm.get_output_embeddings().weight.numel()
+    table = inverter.llm.get_input_embeddings().weight
+    layers = sum(value.numel() for value in inverter.llm.parameters()) - table.numel()
+    if inverter.llm.get_output_embeddings().weight is not table:
+        layers -= head
+    lengths = [len(ids) + 1 for ids in inverter.tokenizer(sentences)["input_ids"]]
+    positions = sum(inverter.prompt.length + length - 1 for length in lengths)
+    return 2.0 * (layers * positions + head * sum(lengths))
+
+
+def gemm_rate(dtype: torch.dtype, size: int = 2048) -> float:
+    """FLOP/s of a large product, the best of ten."""
+    one, two = (torch.randn(size, size).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(10):
+        started = time.perf_counter()
+        one @ two
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def training(rounds: int, rows: int = 256) -> dict[str, float]:
+    """An epoch on a filled pool, against the plain Trainer on as many rows."""
+    texts, labels = (column[:rows] for column in headlines())
+    names = sorted(set(labels))
+    indices = [names.index(label) for label in labels]
+    base = fetch_embedded("all-minilm-l6-v2")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    mixup = InversedMixup.from_pretrained(
+        "embedded", texts, indices, num_labels=len(names), refill_every=0, intrusion="off"
+    )
+    mixed = [row.text for row in mixup.generate(rows)]  # decoded once, then found in the store
+    ratios: list[float] = []
+    for _ in range(rounds):
+        took = []
+        for plugin in (False, True):
+            model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(names))
+            kwargs: dict[str, Any] = {"data_collator": DataCollatorWithPadding(tokenizer)}
+            shown, wanted = (texts + mixed, indices * 2) if not plugin else (texts, indices)
+            if plugin:
+                kwargs = mixup.trainer_kwargs(tokenizer)
+            with TemporaryDirectory() as folder:
+                trainer = Trainer(
+                    model,
+                    TrainingArguments(
+                        folder,
+                        num_train_epochs=2,
+                        per_device_train_batch_size=16 if plugin else 32,
+                        save_strategy="no",
+                        report_to=[],
+                        disable_tqdm=True,
+                    ),
+                    train_dataset=Dataset.from_dict({**tokenizer(shown), "label": wanted}),
+                    processing_class=tokenizer,
+                    **kwargs,
+                )
+                clock = StepClock()
+                trainer.add_callback(clock)
+                trainer.train()
+                took.append(clock.seconds)
+        ratios.append(took[1] / took[0])
+    ratio = statistics.median(ratios)
+    print(f"A training step with a filled pool takes {ratio:.3f} times a plain one.\n")
+    return {"step_ratio": ratio}
+
+
+class StepClock(TrainerCallback):
+    """Seconds of all steps but the first of each epoch, which waits for workers or a refill."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._last: float | None = None
+
+    def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Forget what was before."""
+        self._last = None
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        """Count from the end of the step before."""
+        now = time.perf_counter()
+        if self._last is not None:
+            self.seconds += now - self._last
+        self._last = now
+
+
+def importing(rounds: int) -> dict[str, float]:
+    """`import mixup_hf` against `import transformers`."""
+    ratios = []
+    for _ in range(rounds):
+        took = []
+        for name in ("transformers", "mixup_hf"):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
+            took.append(time.perf_counter() - started)
+        ratios.append(took[1] / took[0])
+    ratio = statistics.median(ratios)
+    print(f"`import mixup_hf` takes {ratio:.2f} times `import transformers`.")
+    return {"import_ratio": ratio}
+
+
+if __name__ == "__main__":
+    main()
