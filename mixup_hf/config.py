@@ -354,8 +354,8 @@ class MixupConfig:
     method: str = field(
         default="inversed-mixup",
         metadata=_help(
-            "inversed-mixup, smotext or structure-preserving: sets weights, pairing and "
-            "interpolation where those are left empty."
+            "inversed-mixup, smotext or structure-preserving: sets weights, pairing, "
+            "interpolation and source where those are left empty."
         ),
     )
     weights: str = field(
@@ -374,7 +374,7 @@ class MixupConfig:
         ),
     )
     source: str = field(
-        default="frozen",
+        default="",
         metadata=_help(
             "Whose embeddings are mixed: frozen, the aligner's own encoder's; task, those of the "
             "model in training, which the aligner then follows."
@@ -447,7 +447,7 @@ class MixupConfig:
 
     def __post_init__(self) -> None:
         meant = preset(self.method)
-        for name in ("weights", "pairing", "interpolation"):
+        for name in ("weights", "pairing", "interpolation", "source"):
             if not getattr(self, name):
                 object.__setattr__(self, name, getattr(meant, name))
         _checks.one_of("leaks", self.leaks, LEAK_POLICIES)

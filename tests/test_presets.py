@@ -23,16 +23,22 @@ from mixup_hf.presets import METHODS
 def test_a_method_sets_its_parts(method: str, weights: str, pairing: str) -> None:
     config = MixupConfig(method=method)
     assert (config.weights, config.pairing) == (weights, pairing)
-    assert config.interpolation == "linear"
+    assert (config.interpolation, config.source) == ("linear", "frozen")
 
 
 @pytest.mark.parametrize(
-    "given", [{"weights": "fixed:0.3"}, {"pairing": "random"}, {"interpolation": "slerp"}]
+    "given",
+    [
+        {"weights": "fixed:0.3"},
+        {"pairing": "random"},
+        {"interpolation": "slerp"},
+        {"source": "task"},
+    ],
 )
 @pytest.mark.parametrize("method", METHODS)
 def test_every_part_can_be_overridden(method: str, given: dict[str, Any]) -> None:
     config, plain = MixupConfig(method=method, **given), MixupConfig(method=method)
-    for name in ("weights", "pairing", "interpolation"):
+    for name in ("weights", "pairing", "interpolation", "source"):
         assert getattr(config, name) == given.get(name, getattr(plain, name))
 
 
@@ -43,5 +49,13 @@ def test_an_unknown_method_is_refused() -> None:
 
 def test_env_prints_what_a_method_means() -> None:
     printed = CliRunner().invoke(app, ["env", "--method", "structure-preserving"]).output
-    for part in ("epbeta:eps=0.3", "same_class", "linear", "100.0%", "2503.02645"):
+    for part in (
+        "epbeta:eps=0.3",
+        "same_class",
+        "linear",
+        "100.0%",
+        "2503.02645",
+        "frozen",
+        "prompt",
+    ):
         assert part in printed

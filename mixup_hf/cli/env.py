@@ -62,12 +62,11 @@ def _print_method(method: str) -> None:
 
     config = MixupConfig(method=method)
     table = Table("key", "value", title=f"{method} ({preset(method).paper})")
-    for name in ("weights", "pairing", "interpolation"):
+    for name in ("weights", "pairing", "interpolation", "source"):
         table.add_row(name, getattr(config, name))
     factor = variance_factor(parse_weights(config.weights))
     table.add_row("variance that mixes keep", f"{factor:.1%}")
-    table.add_row("encoder", "frozen: the aligner's own")
-    table.add_row("prompt", "the aligner's own")
+    table.add_row("prompt", preset(method).prompt)
     Console().print(table)
 
 
