@@ -314,6 +314,10 @@ class FidelityConfig:
     quantization: str | None = field(
         default=None, metadata=_help("4bit or none; default: 4bit on CUDA, none elsewhere.")
     )
+    dtype: str = field(
+        default="float32",
+        metadata=_help("float32, which gives the same figures on every CPU, or bfloat16."),
+    )
     output_dir: str | None = field(
         default=None, metadata=_help("Where fidelity.json and fidelity.png go; none: only print.")
     )
@@ -325,6 +329,7 @@ class FidelityConfig:
         _checks.at_least("max_words", self.max_words, self.min_words)
         _checks.at_least("num_pairs", self.num_pairs, 2)
         _checks.at_least("best_of", self.best_of, 1)
+        _checks.one_of("dtype", self.dtype, ("float32", "bfloat16"))
         _checks.one_of("quantization", self.quantization, (None, "4bit", "none"))
         _checks.at_least("seed", self.seed, 0)
 

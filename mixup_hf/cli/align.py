@@ -51,6 +51,8 @@ def command(
 
 def _evaluate(console: Console, aligner: str, path: Path | None, overrides: list[str]) -> None:
     settings = load_config(FidelityConfig, path, overrides)
+    import torch
+
     from mixup_hf.align.data import read_with_origins
     from mixup_hf.align.fidelity import measure_fidelity
     from mixup_hf.cli import fidelity_report
@@ -67,6 +69,7 @@ def _evaluate(console: Console, aligner: str, path: Path | None, overrides: list
     inverter = Inverter.from_pretrained(
         aligner,
         quantization=settings.quantization,  # type: ignore[arg-type]  # checked by the config
+        dtype=getattr(torch, settings.dtype),
     )
     found = measure_fidelity(
         inverter,

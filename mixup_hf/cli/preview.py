@@ -28,10 +28,13 @@ def command(
     """
     _checks.at_least("--steps", steps, 2)
     _checks.texts("--a, --b", [a, b])
+    import torch
+
     from mixup_hf.align.fidelity import recovered_lam
     from mixup_hf.inverter.model import Inverter
 
-    inverter = Inverter.from_pretrained(aligner)
+    # Not in bf16: what is printed shall be the same on every CPU.
+    inverter = Inverter.from_pretrained(aligner, dtype=torch.float32)
     lams = [1 - step / (steps - 1) for step in range(steps)]
     temperature = 0.0 if num_candidates == 1 else 0.7
     texts = inverter.interpolate(
