@@ -27,14 +27,14 @@ from mixup_hf import FinetuneConfig, Inverter, finetune, load_config
 ARMS: dict[str, dict[str, Any]] = {
     "none": {"enabled": False},
     "oversample": {"enabled": False},
-    "inversed-mixup, keep": {"intrusion": "keep"},
-    "inversed-mixup, drop": {"intrusion": "drop"},
-    "inversed-mixup, relabel": {"intrusion": "relabel"},
-    "inversed-mixup, blend": {"intrusion": "blend"},
-    "inversed-mixup, same class": {"pairing": "same_class"},
+    "inversed-mixup, keep": {"pairing": "random", "intrusion": "keep"},
+    "inversed-mixup, drop": {"pairing": "random", "intrusion": "drop"},
+    "inversed-mixup, relabel": {"pairing": "random", "intrusion": "relabel"},
+    "inversed-mixup, blend": {"pairing": "random", "intrusion": "blend"},
+    "inversed-mixup, same class": {},
     "smotext": {"method": "smotext"},
     "structure-preserving": {"method": "structure-preserving"},
-    "inversed-mixup, task": {"source": "task"},
+    "inversed-mixup, same class, task": {"source": "task"},
 }
 BATCH = 8
 METRICS = ("test_accuracy", "test_macro_f1", "test_ece", "seconds")
