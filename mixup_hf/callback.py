@@ -15,8 +15,9 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mixup_hf import _checks, distributed
+from mixup_hf.ahead import Ahead
 from mixup_hf.collator import MixupCollator
 from mixup_hf.hooks import SoftLabelHooks
 from mixup_hf.intrusion import intrusion_report
@@ -33,6 +35,7 @@ from mixup_hf.producer import Producer
 from mixup_hf.records import Follows, MixedExample
 from mixup_hf.tasks import SINGLE_LABEL
 
+ON_FAILURE = ("stop", "real_rows")
 _FOLDER = "mixup_hf"
 _STATE_FILE = "state.json"
 
@@ -53,6 +56,10 @@ class MixupCallback(TrainerCallback):
         settings: What the run depends on; stored with checkpoints and compared on resume.
         follower: Keeps the producer's inverter in step with the model; None if it never moves.
         warmup_epochs: Epochs before anything is mixed.
+        background: Make the rows of the next refill in a thread, while training goes on.
+        on_failure: What happens when rows cannot be made: `stop`, or `real_rows`: training goes on
+            without mixed rows, says so, and tries again in the next epoch. Several processes
+            always stop: one of them alone cannot go on.
     """
 
     def __init__(
@@ -66,8 +73,11 @@ class MixupCallback(TrainerCallback):
         settings: dict[str, Any] | None = None,
         follower: Follows | None = None,
         warmup_epochs: int = 0,
+        background: bool = False,
+        on_failure: str = "stop",
     ) -> None:
         _checks.at_least("warmup_epochs", warmup_epochs, 0)
+        _checks.one_of("on_failure", on_failure, ON_FAILURE)
         _checks.at_least("refill_every", refill_every, 0, "0 fills the pool once.")
         if rows_per_refill is not None:
             _checks.at_least("rows_per_refill", rows_per_refill, 1)
@@ -80,6 +90,8 @@ class MixupCallback(TrainerCallback):
         self.settings = json.loads(json.dumps(settings or {}))
         self.follower = follower
         self.warmup_epochs = warmup_epochs
+        self.on_failure = on_failure
+        self._ahead = Ahead(producer) if background else None
         self.pool: MixupPool | None = None
         self.used: Counter[tuple[int, int]] = Counter()
         self._hooks: SoftLabelHooks | None = None
@@ -92,6 +104,8 @@ class MixupCallback(TrainerCallback):
     ) -> None:
         """Install mixing on the train loader and the loss on the model."""
         self._uninstall()  # an interrupted run has had no on_train_end
+        if self._ahead is not None:
+            self._ahead.stop()
         self.pool = None
         self.used.clear()
         if self.collator.mix_ratio == 0:
@@ -124,14 +138,18 @@ class MixupCallback(TrainerCallback):
         if mixing_epoch < 0:
             self.pool.publish_none()
             return
-        refill = mixing_epoch // self.refill_every if self.refill_every else 0
+        refill = self._refill_of(mixing_epoch)
         if refill != self.pool.refill:
             self._refill(refill, kwargs["model"])
+
+    def _refill_of(self, mixing_epoch: int) -> int:
+        return mixing_epoch // self.refill_every if self.refill_every else 0
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Assert, at the first step, that the soft labels reached the loss."""
+        """Assert, at the first step, that the soft labels reached the loss; work ahead."""
+        self._work_ahead(state)
         hooks = self._hooks
         if hooks is None or hooks.losses_made or hooks.label_format == "labels":
             return
@@ -165,6 +183,8 @@ class MixupCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Leave loader and model as they were."""
+        if self._ahead is not None:
+            self._ahead.stop()
         if self.pool is not None:
             self.used = distributed.total(self.used)
         self._uninstall()
@@ -200,12 +220,14 @@ class MixupCallback(TrainerCallback):
             if self.follower is not None:
                 self.follower.follow(model)
                 self.producer.forget()
-            # Many epochs' rows decoded together cost far less than a small batch for each.
-            count = self.rows_per_refill or self.rows_per_epoch() * max(1, self.refill_every)
+            count = self._rows_of_a_refill()
             silent = not distributed.is_main_process()
             with tqdm(total=count, desc="generating mixed sentences", disable=silent) as bar:
                 reused = self.producer.reused
-                rows = self.producer.produce(refill, count, on_chunk=bar.update)
+                rows = self._rows(refill, count, bar.update)
+            if rows is None:
+                self.pool.publish_none()
+                return
             if self.producer.reused > reused:
                 distributed.log(
                     f"{self.producer.reused - reused} sentences had been decoded by an earlier run "
@@ -216,6 +238,36 @@ class MixupCallback(TrainerCallback):
                 self.pool.write(refill, rows)
             distributed.wait_for_everyone()
         self.pool.publish(refill)
+
+    def _rows_of_a_refill(self) -> int:
+        # Many epochs' rows decoded together cost far less than a small batch for each.
+        return self.rows_per_refill or self.rows_per_epoch() * max(1, self.refill_every)
+
+    def _rows(
+        self, refill: int, count: int, on_chunk: Callable[[int], object]
+    ) -> list[MixedExample] | None:
+        """A refill's rows; None if they cannot be made and training is to go on all the same."""
+        make = self.producer.produce if self._ahead is None else self._ahead.take
+        if self.on_failure == "stop" or distributed.world_size() > 1:
+            return make(refill, count, on_chunk)
+        try:
+            return make(refill, count, on_chunk)
+        except Exception:  # whatever it is: the user asked to go on
+            distributed.warn(
+                f"No sentences could be made for refill {refill}: training goes on with real rows, "
+                "as `on_failure` = 'real_rows' says, and they are tried again in the next epoch.\n"
+                + traceback.format_exc()
+            )
+            return None
+
+    def _work_ahead(self, state: TrainerState) -> None:
+        """Begin with the next refill; after a step, for by then the loader's workers are forked."""
+        if self._ahead is None or self._ahead.busy or self.pool is None or self.pool.refill < 0:
+            return
+        refill = self.pool.refill + 1
+        first_epoch = self.warmup_epochs + refill * self.refill_every
+        if self.refill_every and first_epoch < state.num_train_epochs:
+            self._ahead.start(refill, self._rows_of_a_refill())
 
     def rows_per_epoch(self) -> int:
         """Mixed rows that an epoch over all training rows takes, at least one."""

@@ -432,6 +432,16 @@ class MixupConfig:
     refill_every: int = field(
         default=1, metadata=_help("Epochs between fresh sentences; 0 makes them once.")
     )
+    background: bool = field(
+        default=False,
+        metadata=_help("Make the next refill's sentences in a thread while training goes on."),
+    )
+    on_failure: str = field(
+        default="stop",
+        metadata=_help(
+            "When sentences cannot be made: stop; or real_rows: say so and go on (one process)."
+        ),
+    )
     rows_per_refill: int | None = field(
         default=None, metadata=_help("Sentences per refill; default: what is used until the next.")
     )
@@ -468,6 +478,12 @@ class MixupConfig:
         _checks.one_of("quantization", self.quantization, (None, "4bit", "none"))
         _checks.one_of("engine", self.engine, ENGINES)
         _checks.one_of("source", self.source, SOURCES)
+        _checks.one_of("on_failure", self.on_failure, ("stop", "real_rows"))
+        if self.background and self.source == "task":
+            raise ValueError(
+                "`background` cannot be had with `source` = 'task': sentences made ahead would be "
+                "of a model that has moved on. Leave one of them out."
+            )
         _checks.at_least("warmup_epochs", self.warmup_epochs, 0)
         _checks.at_least("refine_steps", self.refine_steps, 1)
         _checks.at_least("staleness_threshold", self.staleness_threshold, 0.0)

@@ -30,6 +30,8 @@ from mixup_hf.store import SentenceStore
 from mixup_hf.tasks import REGRESSION, SINGLE_LABEL, Targets, read_targets
 from mixup_hf.weights import parse_weights
 
+# Settings that say where or when sentences are made, and not which: a resumed run may change them.
+_CHANGE_NO_ROW = ("reuse", "background", "on_failure")
 # Sentences of the frozen inverter that are learnt along when it is refined for a task.
 _REHEARSED = 128
 
@@ -286,10 +288,11 @@ class InversedMixup:
             seed=self.seed,
             rows_per_refill=self.config.rows_per_refill,
             refill_every=self.config.refill_every,
-            # Where a sentence is found changes no sentence.
             follower=self._follower(tokenizer) if follows else None,
             warmup_epochs=self.config.warmup_epochs if follows else 0,
-            settings={k: v for k, v in asdict(self.config).items() if k != "reuse"},
+            background=self.config.background,
+            on_failure=self.config.on_failure,
+            settings={k: v for k, v in asdict(self.config).items() if k not in _CHANGE_NO_ROW},
         )
         kwargs: dict[str, Any] = {"data_collator": collator, "callbacks": [callback]}
         if explicit_loss:

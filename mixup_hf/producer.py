@@ -108,13 +108,21 @@ class Producer:
             num_rows: How many rows.
             on_chunk: Called with the number of rows of each chunk decoded here.
         """
-        _checks.at_least("num_rows", num_rows, 1)
-        rank, world = distributed.rank(), distributed.world_size()
         mine: dict[int, list[MixedExample]] = {}
-        for chunk in range(rank, self.plan.num_chunks(num_rows), world):
+        for chunk in self.share(num_rows):
             mine[chunk] = self.chunk(epoch, chunk, num_rows)
             if on_chunk is not None:
                 on_chunk(len(mine[chunk]))
+        return self.gather(mine)
+
+    def share(self, num_rows: int) -> range:
+        """The chunks that this process makes."""
+        _checks.at_least("num_rows", num_rows, 1)
+        chunks = self.plan.num_chunks(num_rows)
+        return range(distributed.rank(), chunks, distributed.world_size())
+
+    def gather(self, mine: dict[int, list[MixedExample]]) -> list[MixedExample]:
+        """The rows of all chunks, in order, from what each process has made."""
         every = distributed.merge(mine)
         return [row for chunk in sorted(every) for row in every[chunk]]
 

@@ -36,7 +36,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "distributed",
     ),
     2: ("encoders", "inverter", "intrusion"),
-    3: ("pool", "producer", "store"),
+    3: ("ahead", "pool", "producer", "store"),
     4: ("config", "loading", "collator", "hooks", "callback", "plugin"),
     5: ("align", "structure", "tables", "provenance", "finetuning", "cli"),
 }
@@ -67,6 +67,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "inverter.quantization",
         "inverter.sources",
     ),
+    "ahead": ("producer",),
     "producer": ("store",),
     "hooks": ("collator",),
     "collator": ("config",),
@@ -156,7 +157,15 @@ ONLY_INSIDE_FUNCTIONS = {"peft", "bitsandbytes", "faiss", "imblearn", "datasketc
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 # The pool and its producer see encoder and inverter through the protocols of `records` only.
-SEEN_BY_LAYER_3 = {"_checks", "distributed", "mixing", "pairing", "records", "store"}
+SEEN_BY_LAYER_3 = {
+    "_checks",
+    "distributed",
+    "mixing",
+    "pairing",
+    "producer",
+    "records",
+    "store",
+}
 
 
 @dataclass(frozen=True)

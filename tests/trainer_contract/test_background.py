@@ -1,0 +1,112 @@
+"""Sentences made in the background, and what happens when they cannot be made."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import make_producer
+from training import LABELS, Run, assert_identical, make_run, weights
+
+from mixup_hf import MixupConfig
+from mixup_hf.ahead import Ahead
+from mixup_hf.producer import Producer
+from mixup_hf.records import MixedExample
+
+SETTINGS: dict[str, Any] = {"rows": 12, "num_train_epochs": 4}
+
+
+def prepare(folder: Path, producer: Producer | None = None, **callback: Any) -> Run:
+    producer = producer or make_producer(12, LABELS)
+    return make_run(folder, producer=producer, callback=callback, **SETTINGS)
+
+
+@pytest.mark.parametrize("refill_every", [0, 1, 2])
+def test_background_and_inline_are_the_same_run(tmp_path: Path, refill_every: int) -> None:
+    inline = prepare(tmp_path / "inline", refill_every=refill_every).train()
+    ahead = prepare(tmp_path / "ahead", refill_every=refill_every, background=True).train()
+    assert_identical(weights(ahead.model), weights(inline.model))
+    assert ahead.used() == inline.used()
+
+
+class WatchedProducer(Producer):
+    """Notes in which thread each chunk is made; fails where it is told to."""
+
+    def __init__(self, producer: Producer, fails_at: tuple[int, ...] = (), wait: float = 0) -> None:
+        self.__dict__.update(producer.__dict__)
+        self.made: list[tuple[int, str]] = []
+        self.fails_at, self.wait = fails_at, wait
+
+    def chunk(self, epoch: int, chunk: int, num_rows: int) -> list[MixedExample]:
+        time.sleep(self.wait)
+        self.made.append((epoch, threading.current_thread().name))
+        if epoch in self.fails_at:
+            raise OSError("the server is gone")
+        return super().chunk(epoch, chunk, num_rows)
+
+
+def watched(**settings: Any) -> WatchedProducer:
+    return WatchedProducer(make_producer(12, LABELS), **settings)
+
+
+def test_only_the_first_refill_is_made_in_line_and_none_too_many(tmp_path: Path) -> None:
+    producer = watched()
+    prepare(tmp_path, producer, background=True).train()
+    threads = {epoch: {name for at, name in producer.made if at == epoch} for epoch in range(5)}
+    assert threads[0] == {"MainThread"}
+    assert threads[1] == threads[2] == threads[3] == {"mixup_hf-ahead"}
+    assert threads[4] == set()  # there is no fifth epoch
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_failure_stops_training_with_its_own_traceback(tmp_path: Path, background: bool) -> None:
+    run = prepare(tmp_path, watched(fails_at=(1,)), background=background)
+    with pytest.raises(OSError, match="the server is gone") as error:
+        run.train()
+    assert "chunk" in [entry.name for entry in error.traceback]
+    assert run.trainer.state.global_step == 3
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_on_wish_training_goes_on_with_real_rows_and_says_so(
+    tmp_path: Path, background: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = prepare(
+        tmp_path, watched(fails_at=(1,)), background=background, on_failure="real_rows"
+    ).train()
+    mixed = [int((batch["mixup_rows"] >= 0).sum()) for batch in run.batches.training]
+    assert mixed == [4] * 3 + [0] * 3 + [4] * 6
+    assert "the server is gone" in caplog.text
+    assert "training goes on with real rows" in caplog.text
+
+
+def test_a_run_that_ends_early_leaves_no_thread_behind(tmp_path: Path) -> None:
+    run = prepare(tmp_path, watched(wait=0.05), background=True)
+    run.trainer.args.max_steps = 2
+    run.train()
+    assert not [each for each in threading.enumerate() if each.name == "mixup_hf-ahead"]
+
+
+def test_rows_of_another_refill_than_the_one_begun_are_made_in_line() -> None:
+    ahead = Ahead(make_producer(12, LABELS))
+    ahead.start(3, 8)
+    expected = make_producer(12, LABELS).produce(5, 8)
+    assert ahead.take(5, 8) == expected
+    assert not ahead.busy
+    ahead.start(3, 8)
+    assert ahead.take(3, 8) == make_producer(12, LABELS).produce(3, 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"on_failure": "ignore"}, "`on_failure` must be one of"),
+        ({"background": True, "source": "task"}, "`background` cannot be had with `source`"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MixupConfig(**settings)
