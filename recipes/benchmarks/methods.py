@@ -4,8 +4,9 @@
 
 `--data` holds a folder for each set, with train.jsonl and test.jsonl ({"text", "label"} a line). An
 arm's run shares its shots, its head and its number of steps with the runs of all other arms of the
-same seed. Runs are appended to runs.jsonl; those already there are not run again. Prints a Markdown
-table of each set, with differences to `oversample` (bootstrap, 95 %).
+same seed. Runs are appended to runs.jsonl; those already there are not run again, so a stopped
+benchmark goes on, and several processes can share one folder, each with `--seeds` of its own. Prints
+a Markdown table of each set, with differences to `oversample` (bootstrap, 95 %).
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ def main() -> None:
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--sets", nargs="*", default=["bbc_headlines", "trec", "sst2"])
     parser.add_argument("--shots", type=int, default=10)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--rows", type=int, default=240, help="mixed sentences of a run")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--rows", type=int, default=160, help="mixed sentences of a run")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def main() -> None:
     runs = read_runs(results)
     done = {(run["set"], run["arm"], run["seed"]) for run in runs}
     inverter = Inverter.from_pretrained()
-    for seed in range(options.seeds):  # seed by seed: a run that is stopped leaves whole seeds
+    for seed in options.seeds:  # seed by seed: a run that is stopped leaves whole seeds
         for name in options.sets:
             for arm in options.arms:
                 if (name, arm, seed) not in done:
