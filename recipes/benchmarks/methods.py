@@ -4,9 +4,9 @@
 
 `--data` holds a folder for each set, with train.jsonl and test.jsonl ({"text", "label"} a line). An
 arm's run shares its shots, its head and its number of steps with the runs of all other arms of the
-same seed. Runs are appended to runs.jsonl; those already there are not run again, so a stopped
-benchmark goes on, and several processes can share one folder, each with `--seeds` of its own. Prints
-a Markdown table of each set, with differences to `oversample` (bootstrap, 95 %).
+same seed. Runs are appended to runs.jsonl; those already there are not run again: a benchmark that
+was stopped goes on, and processes can share a folder, each with `--seeds` of its own. Prints a
+Markdown table of each set, with differences to `oversample` (bootstrap, 95 %).
 """
 
 from __future__ import annotations
