@@ -46,9 +46,14 @@ class SentenceStore:
         if place is None:
             return None
         file, offset = place
-        with file.open("rb") as stream:
-            stream.seek(offset)
-            return _parse(stream.readline())[1]
+        try:
+            with file.open("rb") as stream:
+                stream.seek(offset)
+                found, texts = _parse(stream.readline())
+        except (OSError, ValueError) as error:
+            _LOGGER.warning("%s has changed (%s); its sentences are decoded again.", file, error)
+            return None
+        return texts if found == key else None
 
     def put(self, key: str, texts: Sequence[str]) -> None:
         """Keep a batch. Where nothing can be written the run goes on without, and says so once."""

@@ -89,6 +89,17 @@ def test_a_changed_byte_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert "decoded again" in caplog.text
 
 
+def test_a_store_that_is_emptied_meanwhile_is_a_miss(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(tmp_path)
+    store.put("key", BATCH)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert store.get("key") is None
+    assert "decoded again" in caplog.text
+
+
 def test_a_full_disk_stops_the_keeping_and_not_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -101,7 +101,7 @@ def make_engine(llm: Any, engine: str, dtype: torch.dtype | None = None) -> Engi
     if engine == "transformers":
         return TransformersEngine(llm)
     reason = why_not_packed(llm)
-    if reason is None and (engine == "fast" or _on_cpu(llm)):
+    if reason is None:
         return PackedLlm(llm, dtype or fast_dtype())
     if engine == "fast":
         raise ValueError(
@@ -119,7 +119,3 @@ def fast_dtype() -> torch.dtype:
 def dtype_name(dtype: torch.dtype) -> str:
     """`float32`, `bfloat16`, ..."""
     return str(dtype).removeprefix("torch.")
-
-
-def _on_cpu(llm: Any) -> bool:
-    return bool(llm.get_input_embeddings().weight.device.type == "cpu")

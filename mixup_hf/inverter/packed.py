@@ -29,6 +29,9 @@ def why_not_packed(llm: Any) -> str | None:
     config = llm.config
     if config.model_type not in _MODEL_TYPES:
         return f"its type is {config.model_type!r}, not one of {', '.join(_MODEL_TYPES)}"
+    device = llm.get_input_embeddings().weight.device.type
+    if device != "cpu":
+        return f"it is on {device!r}, not on a CPU"
     if any(hasattr(each, "lora_A") for each in llm.modules()):
         return "its LoRA is not merged"
     if any(isinstance(each, nn.Linear) and type(each) is not nn.Linear for each in llm.modules()):

@@ -169,6 +169,13 @@ def test_a_lora_that_is_not_merged_is_left_to_transformers() -> None:
         make_engine(wrapped.get_base_model(), "fast")
 
 
+def test_an_llm_on_another_device_is_left_to_transformers() -> None:
+    llm = make(PACKABLE["llama"]).to("meta")
+    assert make_engine(llm, "auto").name == "transformers:float32"
+    with pytest.raises(ValueError, match="it is on 'meta', not on a CPU"):
+        make_engine(llm, "fast")
+
+
 def test_an_engine_says_what_it_is() -> None:
     llm = make(PACKABLE["llama"])
     assert make_engine(llm, "fast", torch.float32).name == "fast:float32"
