@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=10)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--test_rows", type=int, default=629, help="at most")
     parser.add_argument("--rows", type=int, default=160, help="mixed sentences of a run")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     options = parser.parse_args()
@@ -91,8 +92,12 @@ def measure(
     copies = 2 if arm == "oversample" else 1
     train = folder / "train.jsonl"
     train.write_text("".join(shots * copies))
+    test = folder / "test.jsonl"
+    lines = read_lines(options.data / name / "test.jsonl")
+    random.Random(0).shuffle(lines)
+    test.write_text("".join(lines[: options.test_rows]))
     content = {
-        "data": {"train_file": str(train), "test_file": str(options.data / name / "test.jsonl")},
+        "data": {"train_file": str(train), "test_file": str(test)},
         "output_dir": str(folder),
         "seed": seed,
         "training": {
@@ -110,9 +115,14 @@ def measure(
     return {key: found[key] for key in kept if key in found}
 
 
+def read_lines(file: Path) -> list[str]:
+    """The lines of a file, their ends kept."""
+    return [line + "\n" for line in file.read_text(encoding="utf-8").strip("\n").split("\n")]
+
+
 def draw(file: Path, shots: int, seed: int) -> list[str]:
     """So many lines of each class, in mixed order."""
-    lines = [line + "\n" for line in file.read_text(encoding="utf-8").strip("\n").split("\n")]
+    lines = read_lines(file)
     generator = random.Random(seed)
     generator.shuffle(lines)
     by_class: dict[str, list[str]] = defaultdict(list)
