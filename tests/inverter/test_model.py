@@ -250,9 +250,16 @@ def test_the_fingerprint_is_that_of_the_weights(saved_aligner: Callable[..., Pat
     assert load(first.save_pretrained(folder)).fingerprint != first.fingerprint
 
 
-def test_bfloat16_is_a_compute_type(saved_aligner: Callable[..., Path], embeddings: Tensor) -> None:
-    inverter = load(saved_aligner(), dtype=torch.bfloat16)
-    assert inverter.llm.dtype == torch.bfloat16
+@pytest.mark.parametrize(
+    ("engine", "kept"), [("transformers", torch.bfloat16), ("fast", torch.float32)]
+)
+def test_bfloat16_is_a_compute_type(
+    saved_aligner: Callable[..., Path], embeddings: Tensor, engine: str, kept: torch.dtype
+) -> None:
+    """The fast engine packs a rounded copy, and keeps what it copied as it was."""
+    inverter = load(saved_aligner(), dtype=torch.bfloat16, engine=engine)
+    assert inverter.engine == f"{engine}:bfloat16"
+    assert inverter.llm.dtype == kept
     assert len(inverter.invert(embeddings, **HOT)) == len(TEXTS)
 
 
