@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mixup_hf.inverter.sources import fetch_embedded
     from mixup_hf.loading import load_config
     from mixup_hf.losses import soft_cross_entropy
+    from mixup_hf.offline import OfflineMixup
     from mixup_hf.pairing import PairPlan
     from mixup_hf.plugin import InversedMixup
     from mixup_hf.pool import MixupPool
@@ -35,6 +36,7 @@ __all__ = [
     "MixupCollator",
     "MixupConfig",
     "MixupPool",
+    "OfflineMixup",
     "PairPlan",
     "fetch_embedded",
     "finetune",
@@ -53,6 +55,7 @@ _HOMES = {
     "MixupCollator": "collator",
     "MixupConfig": "config",
     "MixupPool": "pool",
+    "OfflineMixup": "offline",
     "PairPlan": "pairing",
     "fetch_embedded": "inverter.sources",
     "finetune": "finetuning",

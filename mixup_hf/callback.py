@@ -32,7 +32,7 @@ from mixup_hf.hooks import SoftLabelHooks
 from mixup_hf.intrusion import intrusion_report
 from mixup_hf.pool import PAUSED, MixupPool
 from mixup_hf.producer import Producer
-from mixup_hf.records import Follows, MixedExample
+from mixup_hf.records import Follows, MixedExample, Supplies
 from mixup_hf.tasks import SINGLE_LABEL
 
 ON_FAILURE = ("stop", "real_rows")
@@ -48,7 +48,7 @@ class MixupCallback(TrainerCallback):
 
     Args:
         collator: The collator given to the same Trainer.
-        producer: Makes the mixed rows.
+        producer: Makes the mixed rows, or has them.
         seed: Seed of the draws from the pool.
         rows_per_refill: Mixed rows made at each refill. Default: what the epochs until the next
             one use.
@@ -65,7 +65,7 @@ class MixupCallback(TrainerCallback):
     def __init__(
         self,
         collator: MixupCollator,
-        producer: Producer,
+        producer: Supplies,
         *,
         seed: int = 0,
         rows_per_refill: int | None = None,
@@ -91,7 +91,7 @@ class MixupCallback(TrainerCallback):
         self.follower = follower
         self.warmup_epochs = warmup_epochs
         self.on_failure = on_failure
-        self._ahead = Ahead(producer) if background else None
+        self._ahead = _ahead(producer) if background else None
         self.pool: MixupPool | None = None
         self.used: Counter[tuple[int, int]] = Counter()
         self._hooks: SoftLabelHooks | None = None
@@ -223,16 +223,10 @@ class MixupCallback(TrainerCallback):
             count = self._rows_of_a_refill()
             silent = not distributed.is_main_process()
             with tqdm(total=count, desc="generating mixed sentences", disable=silent) as bar:
-                reused = self.producer.reused
                 rows = self._rows(refill, count, bar.update)
             if rows is None:
                 self.pool.publish_none()
                 return
-            if self.producer.reused > reused:
-                distributed.log(
-                    f"{self.producer.reused - reused} sentences had been decoded by an earlier run "
-                    f"with the same settings and were taken from {self.producer.store}"
-                )
             _log_report(rows)
             if distributed.is_local_main_process():
                 self.pool.write(refill, rows)
@@ -331,6 +325,12 @@ class MixupCallback(TrainerCallback):
             wrapper.data_collator = mixing
             mixing = wrapper
         _set_collate(loader, mixing)
+
+
+def _ahead(producer: Supplies) -> Ahead:
+    if not isinstance(producer, Producer):
+        raise _checks.bad("background", "be false where rows are not made, but at hand", True)
+    return Ahead(producer)
 
 
 def _log_report(rows: Sequence[MixedExample]) -> None:

@@ -356,6 +356,12 @@ class MixupConfig:
         default=True,
         metadata=_help("Take sentences that an earlier run with the same settings decoded."),
     )
+    rows_file: str | None = field(
+        default=None,
+        metadata=_help(
+            "Rows made before, by `mixup-hf augment` or a run that mixed: no LLM is loaded."
+        ),
+    )
     method: str = field(
         default="inversed-mixup",
         metadata=_help(
@@ -484,6 +490,11 @@ class MixupConfig:
                 "`background` cannot be had with `source` = 'task': sentences made ahead would be "
                 "of a model that has moved on. Leave one of them out."
             )
+        if self.rows_file is not None and (self.background or self.source == "task"):
+            raise ValueError(
+                f"`rows_file` = {self.rows_file!r} has its rows already: `background` and `source` "
+                "= 'task' say how rows are made. Leave out one or the other."
+            )
         _checks.at_least("warmup_epochs", self.warmup_epochs, 0)
         _checks.at_least("refine_steps", self.refine_steps, 1)
         _checks.at_least("staleness_threshold", self.staleness_threshold, 0.0)
@@ -558,3 +569,6 @@ class FinetuneConfig:
         for name in ("output_dir", "seed"):
             if name in self.training:
                 raise ValueError(f"Set `{name}` at the top of the config, not in `training`.")
+        for name, value in self.training.items():
+            if value in ("on", "off"):  # to TrainingArguments any word is true
+                raise _checks.bad(f"training.{name}", "be true or false", value)

@@ -23,14 +23,16 @@ from transformers import (
 )
 
 from mixup_hf import distributed
+from mixup_hf.attach import TrainerPlugin
 from mixup_hf.calibration import brier_score, expected_calibration_error
 from mixup_hf.callback import MixupCallback
 from mixup_hf.config import FinetuneConfig
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.sources import resolve
 from mixup_hf.mixing import class_indices, label_indices
+from mixup_hf.offline import OfflineMixup
 from mixup_hf.plugin import InversedMixup
-from mixup_hf.provenance import mixed_json
+from mixup_hf.recorded import mixed_json
 from mixup_hf.records import MixedExample
 from mixup_hf.sides import split_sides
 from mixup_hf.tables import LabelledTexts, draw_shots, read_splits
@@ -117,7 +119,7 @@ def _prepare_mixup(
     test: LabelledTexts,
     names: list[str],
     inverter: Inverter | None,
-) -> InversedMixup | None:
+) -> TrainerPlugin | None:
     settings = config.mixup
     if not settings.enabled:
         return None
@@ -128,6 +130,8 @@ def _prepare_mixup(
         "label_names": names,
         "eval_texts": test.texts,
     }
+    if settings.rows_file is not None:
+        return OfflineMixup(settings.rows_file, train.texts, train.labels, config=settings, **rows)
     if inverter is not None:
         return InversedMixup(inverter, train.texts, train.labels, config=settings, **rows)
     fields = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
@@ -174,4 +178,5 @@ def _write(
         return
     with (output / "mixed.jsonl").open("w", encoding="utf-8") as stream:
         for row, count in used:
-            stream.write(json.dumps(mixed_json(row, train, names) | {"times_used": count}) + "\n")
+            line = mixed_json(row, train.texts, names) | {"times_used": count}
+            stream.write(json.dumps(line) + "\n")

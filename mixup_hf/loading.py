@@ -73,16 +73,22 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _with_plain_exponents(resolvers: Mapping[str, Any]) -> dict[str, Any]:
-    float_tag = "tag:yaml.org,2002:float"
+def _as_people_write(resolvers: Mapping[str, Any]) -> dict[str, Any]:
+    float_tag, bool_tag = "tag:yaml.org,2002:float", "tag:yaml.org,2002:bool"
+    words = {first: [rule for rule in resolvers[first] if rule[0] != bool_tag] for first in "oO"}
     rule = (float_tag, re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"))
-    return dict(resolvers) | {first: [rule, *resolvers.get(first, [])] for first in "-+.0123456789"}
+    numbers = {first: [rule, *resolvers.get(first, [])] for first in "-+.0123456789"}
+    return dict(resolvers) | words | numbers
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: `1e-3` is a number, though YAML 1.1 wants a point and a sign."""
+    """YAML as people write it.
 
-    yaml_implicit_resolvers = _with_plain_exponents(yaml.SafeLoader.yaml_implicit_resolvers)
+    `1e-3` is a number, though YAML 1.1 wants a point and a sign; `off` is a word, as in
+    `intrusion: off`, which a field that is true or false still understands.
+    """
+
+    yaml_implicit_resolvers = _as_people_write(yaml.SafeLoader.yaml_implicit_resolvers)
 
 
 def _parse(text: str) -> Any:

@@ -11,32 +11,27 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mixup_hf import _checks, distributed
-from mixup_hf.callback import MixupCallback
-from mixup_hf.collator import Collator, MixupCollator
+from mixup_hf import _checks
+from mixup_hf.attach import TrainerPlugin, check_rows
 from mixup_hf.config import MixupConfig
 from mixup_hf.intrusion import Gate, build_gate
 from mixup_hf.inverter.generation import DecodeSettings
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.sources import default_cache_dir
-from mixup_hf.leaks import LeakError, shared_texts
-from mixup_hf.losses import soft_cross_entropy
 from mixup_hf.pairing import PairPlan, SamplingStrategy
 from mixup_hf.presets import preset
 from mixup_hf.producer import Producer
 from mixup_hf.records import Encodes, Follows, MixedExample
-from mixup_hf.sides import PairEncoder, are_pairs, both_sides, join_sides, split_sides
+from mixup_hf.sides import PairEncoder, are_pairs, both_sides, split_sides
 from mixup_hf.store import SentenceStore
-from mixup_hf.tasks import REGRESSION, SINGLE_LABEL, Targets, read_targets
+from mixup_hf.tasks import REGRESSION, SINGLE_LABEL
 from mixup_hf.weights import parse_weights
 
-# Settings that say where or when sentences are made, and not which: a resumed run may change them.
-_CHANGE_NO_ROW = ("reuse", "background", "on_failure")
 # Sentences of the frozen inverter that are learnt along when it is refined for a task.
 _REHEARSED = 128
 
 
-class InversedMixup:
+class InversedMixup(TrainerPlugin):
     """Inverted mixup for one training set.
 
     Example:
@@ -72,20 +67,21 @@ class InversedMixup:
         eval_texts: Sequence[str] = (),
         config: MixupConfig | None = None,
     ) -> None:
-        texts, targets = _check_rows(texts, labels, num_labels, label_names)
-        self.label_names = list(targets.names)
-        self.problem_type = targets.problem_type
-        self.inverter = inverter
-        self.config = config or MixupConfig()
-        self.eval_texts = join_sides("eval_texts", list(eval_texts))
+        config = config or MixupConfig()
+        if config.rows_file is not None:
+            raise _checks.bad(
+                "rows_file",
+                "be left out of InversedMixup, which makes its rows",
+                config.rows_file,
+                "OfflineMixup(rows_file, texts, labels) takes them from a file.",
+            )
+        texts, targets = check_rows(texts, labels, num_labels, label_names)
         pairs = are_pairs(texts)
         if pairs:
-            _check_pairs(self.config)
+            _check_pairs(config)
+        super().__init__(config, texts, targets, eval_texts)
+        self.inverter = inverter
         self.encoder: Encodes = PairEncoder(inverter) if pairs else inverter
-        if self.config.leaks != "off":
-            _check_parents(texts, self.eval_texts, fail=self.config.leaks == "fail")
-        self.seed = self.config.seed or 0
-        self.num_labels = len(self.label_names)
         decode_settings = _decode_settings(self.config)
         plan = PairPlan(
             targets.groups,
@@ -98,7 +94,7 @@ class InversedMixup:
             sampling_strategy=_by_index(self.config.sampling_strategy, self.label_names),
         )
         invert = partial(_invert_chunk, inverter, decode_settings)
-        self.producer = Producer(
+        self.producer: Producer = Producer(
             texts,
             targets.values,
             plan,
@@ -129,8 +125,10 @@ class InversedMixup:
         }
         return SentenceStore(default_cache_dir() / "sentences" / inverter.fingerprint, identity)
 
-    def _follower(self, tokenizer: PreTrainedTokenizerBase) -> Follows:
-        """What lets the producer work on the embeddings of the model in training."""
+    def _follower(self, tokenizer: PreTrainedTokenizerBase) -> Follows | None:
+        """With `source` = 'task', what lets the producer work on the embeddings of the model."""
+        if self.config.source != "task" or not self.config.enabled:
+            return None
         # Training code, which is outside of what the plugin may know, but for this one case.
         from mixup_hf.align.following import FollowingInverter
 
@@ -204,7 +202,7 @@ class InversedMixup:
         for name in settings:
             _checks.one_of("settings", name, sorted(known))
         config = replace(MixupConfig(**settings), aligner=aligner)
-        _check_rows(texts, labels, num_labels, label_names)  # before minutes of loading
+        check_rows(texts, labels, num_labels, label_names)  # before minutes of loading
         _decode_settings(config)
         inverter = Inverter.from_pretrained(
             aligner,
@@ -247,77 +245,6 @@ class InversedMixup:
             )
         return self.producer.produce(epoch, n, on_chunk)
 
-    def trainer_kwargs(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        base_collator: Collator | None = None,
-        *,
-        explicit_loss: bool = False,
-        max_length: int | None = None,
-        **collator_settings: Any,
-    ) -> dict[str, Any]:
-        """What an unmodified `transformers.Trainer` needs: `data_collator` and `callbacks`.
-
-        Args:
-            tokenizer: The classifier's tokenizer.
-            base_collator: The collator the script used so far; it is wrapped. Default: dynamic
-                padding.
-            explicit_loss: Also return `compute_loss_func`, instead of hooking into the model.
-            max_length: Cut mixed rows to this many tokens.
-            **collator_settings: Further arguments of `MixupCollator`.
-
-        Returns:
-            Keyword arguments for `Trainer(...)`.
-        """
-        collator = MixupCollator(
-            tokenizer,
-            num_labels=self.num_labels,
-            problem_type=self.problem_type,
-            base_collator=base_collator,
-            label2id={name: index for index, name in enumerate(self.label_names)},
-            mix_ratio=self.config.mix_ratio if self.config.enabled else 0.0,
-            mixed_weight=self.config.mixed_weight,
-            max_length=max_length,
-            label_format="labels" if explicit_loss else "soft_labels",
-            **collator_settings,
-        )
-        follows = self.config.source == "task" and self.config.enabled
-        callback = MixupCallback(
-            collator,
-            self.producer,
-            seed=self.seed,
-            rows_per_refill=self.config.rows_per_refill,
-            refill_every=self.config.refill_every,
-            follower=self._follower(tokenizer) if follows else None,
-            warmup_epochs=self.config.warmup_epochs if follows else 0,
-            background=self.config.background,
-            on_failure=self.config.on_failure,
-            settings={k: v for k, v in asdict(self.config).items() if k not in _CHANGE_NO_ROW},
-        )
-        kwargs: dict[str, Any] = {"data_collator": collator, "callbacks": [callback]}
-        if explicit_loss:
-            kwargs["compute_loss_func"] = soft_cross_entropy
-        return kwargs
-
-
-def _check_rows(
-    texts: Sequence[str],
-    labels: Sequence[Any],
-    num_labels: int | None,
-    label_names: Sequence[str] | None,
-) -> tuple[list[str], Targets]:
-    """Texts and targets of good rows; an error for others."""
-    if isinstance(labels, str):
-        raise TypeError(f"`labels` must be a list of labels, but got one string: {labels!r}.")
-    texts = join_sides("texts", texts if isinstance(texts, str) else list(texts))
-    _checks.texts("texts", texts)
-    labels = list(labels)
-    if len(texts) != len(labels):
-        raise ValueError(
-            f"`texts` and `labels` must be of one length, but got {len(texts)} and {len(labels)}."
-        )
-    return texts, read_targets(labels, num_labels, label_names)
-
 
 def _check_pairs(config: MixupConfig) -> None:
     """What texts of two sides cannot be mixed with."""
@@ -338,20 +265,6 @@ def _pairing(config: MixupConfig, problem_type: str) -> str:
         f"`pairing` = {config.pairing!r} needs classes, but the labels are numbers. Take "
         "'near_target' or 'random'."
     )
-
-
-def _check_parents(texts: Sequence[str], eval_texts: Sequence[str], *, fail: bool) -> None:
-    """Say, or with `fail` raise, when the model would be trained on what it is evaluated on."""
-    shared = shared_texts(texts, eval_texts)
-    if not shared:
-        return
-    message = (
-        f"{len(shared)} of {len(texts)} training texts are evaluation texts too, the first "
-        f"{texts[shared[0]]!r}: scores on them say nothing. Remove them from one of the sets."
-    )
-    if fail:
-        raise LeakError(message)
-    distributed.warn(message)
 
 
 def _by_index(

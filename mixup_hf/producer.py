@@ -68,14 +68,14 @@ class Producer:
         self.provenance = dict(provenance or {})
         self.bounded = bounded
         self._make_gate = gate
-        self.texts = list(texts)
+        self.texts: Sequence[str] = list(texts)
         self.targets = targets
         self.plan = plan
         self.encoder = encoder
         self.invert = invert
         self.fingerprint = fingerprint
         self.store = store
-        self.decoded = self.reused = 0
+        self.decoded = self.reused = self._reported = 0
         self._embeddings: Tensor | None = None
 
     def embeddings(self) -> Tensor:
@@ -124,6 +124,12 @@ class Producer:
     def gather(self, mine: dict[int, list[MixedExample]]) -> list[MixedExample]:
         """The rows of all chunks, in order, from what each process has made."""
         every = distributed.merge(mine)
+        if self.reused > self._reported:
+            distributed.log(
+                f"{self.reused - self._reported} sentences had been decoded by an earlier run "
+                f"with the same settings and were taken from {self.store}"
+            )
+            self._reported = self.reused
         return [row for chunk in sorted(every) for row in every[chunk]]
 
     def chunk(self, epoch: int, chunk: int, num_rows: int) -> list[MixedExample]:

@@ -12,8 +12,8 @@ import torch
 
 from mixup_hf import _checks
 from mixup_hf.config import MixupConfig
+from mixup_hf.recorded import mixed_json
 from mixup_hf.records import MixedExample
-from mixup_hf.sides import are_pairs, split_sides
 from mixup_hf.tables import LabelledTexts, read_table
 
 
@@ -21,18 +21,7 @@ def augmented_json(
     row: MixedExample, table: LabelledTexts, names: list[str], run: dict[str, Any]
 ) -> dict[str, Any]:
     """A line of `mixup-hf augment`: the row as users read it, and the run that made it."""
-    return mixed_json(row, table, names) | {"aligner": run["settings"]["aligner"], "run": run}
-
-
-def mixed_json(row: MixedExample, train: LabelledTexts, names: list[str]) -> dict[str, Any]:
-    """A mixed row as users read it: class names, and the parents' texts."""
-    label = {name: round(share, 6) for name, share in zip(names, row.label, strict=True)}
-    parents = [train.texts[parent] for parent in row.parents]
-    shown = row.to_json() | {"label": label, "parent_texts": parents}
-    if are_pairs([row.text]):
-        shown["text"], shown["text_pair"] = split_sides(row.text)
-        shown["parent_texts"] = [split_sides(parent) for parent in parents]
-    return shown
+    return mixed_json(row, table.texts, names) | {"aligner": run["settings"]["aligner"], "run": run}
 
 
 def run_record(

@@ -96,6 +96,25 @@ class Encodes(Protocol):
         ...
 
 
+class Supplies(Protocol):
+    """Has mixed rows of a training set for every refill."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """The training texts (N)."""
+        ...
+
+    def produce(
+        self, epoch: int, num_rows: int, on_chunk: Callable[[int], object] | None = None
+    ) -> list[MixedExample]:
+        """The rows of a refill, on every process; `on_chunk` hears of those made on this one."""
+        ...
+
+    def forget(self) -> None:
+        """Forget what was learnt of a model that has moved since."""
+        ...
+
+
 class Follows(Protocol):
     """Keeps an inverter in step with a model in training."""
 

@@ -36,8 +36,8 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "distributed",
     ),
     2: ("encoders", "inverter", "intrusion"),
-    3: ("ahead", "pool", "producer", "store"),
-    4: ("config", "loading", "collator", "hooks", "callback", "plugin"),
+    3: ("ahead", "pool", "producer", "recorded", "store"),
+    4: ("config", "loading", "collator", "hooks", "callback", "attach", "offline", "plugin"),
     5: ("align", "structure", "tables", "provenance", "finetuning", "cli"),
 }
 
@@ -72,7 +72,9 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "hooks": ("collator",),
     "collator": ("config",),
     "callback": ("collator", "hooks"),
-    "plugin": ("callback", "collator", "config"),
+    "attach": ("callback", "collator", "config"),
+    "offline": ("attach", "config"),
+    "plugin": ("attach", "config"),
     "intrusion": (
         "intrusion.events",
         "intrusion.gate",
@@ -109,7 +111,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "align.text_scores",
     ),
     "provenance": ("tables",),
-    "finetuning": ("provenance", "tables"),
+    "finetuning": ("tables",),
 }
 # A higher layer, imported inside a function: training code that only `source: task` needs.
 ABOVE: dict[str, tuple[str, ...]] = {"plugin": ("align.following",)}
@@ -164,6 +166,7 @@ SEEN_BY_LAYER_3 = {
     "pairing",
     "producer",
     "records",
+    "sides",
     "store",
 }
 

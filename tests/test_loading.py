@@ -54,6 +54,15 @@ def test_keys_may_be_spelled_with_hyphens(option: str) -> None:
     assert finetune(option, "elsewhere").output_dir == "elsewhere"
 
 
+def test_off_is_a_word_where_words_are_wanted() -> None:
+    config = finetune("--mixup.intrusion", "off", "--mixup.leaks", "off")
+    assert (config.mixup.intrusion, config.mixup.leaks) == ("off", "off")
+    assert finetune("--mixup.enabled", "off").mixup.enabled is False
+    assert finetune("--mixup.background", "on").mixup.background is True
+    with pytest.raises(ValueError, match="`training.bf16` must be true or false, but got 'off'"):
+        finetune("--training.bf16", "off")
+
+
 def test_values_are_read_as_yaml() -> None:
     config = finetune("--data.shots", "null", "--training", "{bf16: false, report_to: [a, b]}")
     assert config.data.shots is None

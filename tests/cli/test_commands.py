@@ -154,6 +154,19 @@ def test_finetune_without_mixup_uses_no_aligner(
     assert not (tmp_path / "out" / "mixed.jsonl").exists()
 
 
+def test_finetune_on_augmented_rows_needs_no_aligner(
+    run: Callable[..., str], data: Path, tmp_path: Path, saved_aligner: Callable[..., Path]
+) -> None:
+    aligner, rows = saved_aligner(), tmp_path / "rows.jsonl"
+    run("augment", "--data", data, "--num-samples", 6, "--output", rows, "--aligner", aligner)
+    config = finetune_config(tmp_path, data, aligner)
+    keys = ("--mixup.rows_file", rows, "--mixup.aligner", "nowhere", "--mixup.refill_every", 0)
+    # Shots would leave parents out, and these rows are evaluated on: see `data`.
+    run("finetune", config, "--data.shots", "null", "--mixup.leaks", "off", *keys)
+    used = read_jsonl(tmp_path / "out" / "mixed.jsonl")
+    assert {row["text"] for row in used} == {row["text"] for row in read_jsonl(rows)}
+
+
 def test_finetune_needs_no_config_file(
     run: Callable[..., str], tmp_path: Path, data: Path, saved_aligner: Callable[..., Path]
 ) -> None:
