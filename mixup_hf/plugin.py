@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -238,12 +238,31 @@ class InversedMixup(TrainerPlugin):
         Raises:
             ValueError: The embeddings are to be those of a model in training, and none is.
         """
+        self._check_not_training()
+        return self.producer.produce(epoch, n, on_chunk)
+
+    def stream(self, n: int, *, epoch: int = 0) -> Iterator[list[MixedExample]]:
+        """The rows of `generate`, a chunk at a time: memory does not grow with `n`.
+
+        In several processes each gets the chunks that are its own.
+
+        Args:
+            n: How many rows in all.
+            epoch: As for `generate`.
+
+        Raises:
+            ValueError: As for `generate`.
+        """
+        self._check_not_training()
+        for chunk in self.producer.share(n):
+            yield self.producer.chunk(epoch, chunk, n)
+
+    def _check_not_training(self) -> None:
         if self.config.source == "task":
             raise ValueError(
                 "`source` = 'task' mixes embeddings of a model in training, and there is none "
                 "here. Fine-tune with `trainer_kwargs`, or set `source: frozen`."
             )
-        return self.producer.produce(epoch, n, on_chunk)
 
 
 def _check_pairs(config: MixupConfig) -> None:

@@ -48,6 +48,15 @@ def test_exactly_as_many_rows_are_made_as_asked_for(
     assert [row.index for row in rows] == list(range(count))
 
 
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_a_stream_is_the_same_rows_a_chunk_at_a_time(
+    make: Callable[..., InversedMixup], count: int
+) -> None:
+    chunks = list(make().stream(count))
+    assert [row for chunk in chunks for row in chunk] == make().generate(count)
+    assert max(len(chunk) for chunk in chunks) <= 4
+
+
 def test_a_row_says_where_it_came_from(make: Callable[..., InversedMixup]) -> None:
     mixup = make(pairing="cross_class", seed=5)
     for row in mixup.generate(12, epoch=2):

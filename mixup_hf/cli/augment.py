@@ -76,16 +76,19 @@ def command(
         temperature=temperature,
         num_candidates=num_candidates,
     )
-    with tqdm(total=num_samples, desc="generating", unit="sentence") as bar:
-        rows = mixup.generate(num_samples, on_chunk=bar.update)
     run = run_record(data, (text_column, label_column), table, mixup.config, num_samples)
-    lines = [augmented_json(row, table, mixup.label_names, run) for row in rows]
     partial = output.with_name(f".{output.name}.partial")
-    partial.write_text(
-        "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8"
-    )
+    with (
+        partial.open("w", encoding="utf-8") as stream,
+        tqdm(total=num_samples, desc="generating", unit="sentence") as bar,
+    ):
+        for rows in mixup.stream(num_samples):
+            for row in rows:
+                line = augmented_json(row, table, mixup.label_names, run)
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            bar.update(len(rows))
     os.replace(partial, output)
-    Console().print(f"{len(lines)} rows written to {output}", soft_wrap=True)
+    Console().print(f"{num_samples} rows written to {output}", soft_wrap=True)
 
 
 def _print_again(place: str, data: Path | None) -> None:
