@@ -19,7 +19,14 @@ from mixup_hf.sides import join_sides
 from mixup_hf.tasks import Targets, read_targets
 
 # Settings that say where or when sentences are made, and not which: a resumed run may change them.
-_CHANGE_NO_ROW = ("reuse", "background", "on_failure")
+_CHANGE_NO_ROW = (
+    "reuse",
+    "background",
+    "on_failure",
+    "server_timeout",
+    "max_inflight",
+    "server_fallback",
+)
 
 
 class TrainerPlugin:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mixup_hf import _checks
 from mixup_hf.intrusion import JUDGES, LEAK_POLICIES, POLICIES
-from mixup_hf.inverter.engines import ENGINES
+from mixup_hf.inverter.engines import check_engine
 from mixup_hf.mixing import check_interpolation
 from mixup_hf.pairing import PAIRINGS, STRATEGIES
 from mixup_hf.presets import preset
@@ -349,8 +349,19 @@ class MixupConfig:
     engine: str = field(
         default="auto",
         metadata=_help(
-            "What decodes: transformers; fast, the LLM packed for a CPU; auto, fast where it can."
+            "What decodes: transformers; fast, the LLM packed for a CPU; auto, fast where it can; "
+            "vllm:http://host:8000, a vLLM server."
         ),
+    )
+    server_timeout: float = field(
+        default=120.0, metadata=_help("With a server: seconds that a sentence may take.")
+    )
+    max_inflight: int = field(
+        default=64, metadata=_help("With a server: sentences asked for at a time.")
+    )
+    server_fallback: bool = field(
+        default=False,
+        metadata=_help("With a server: decode here, and say so, once it cannot; else stop."),
     )
     reuse: bool = field(
         default=True,
@@ -482,7 +493,9 @@ class MixupConfig:
         if self.rows_per_refill is not None:
             _checks.at_least("rows_per_refill", self.rows_per_refill, 1)
         _checks.one_of("quantization", self.quantization, (None, "4bit", "none"))
-        _checks.one_of("engine", self.engine, ENGINES)
+        check_engine(self.engine)
+        _checks.positive("server_timeout", self.server_timeout)
+        _checks.at_least("max_inflight", self.max_inflight, 1)
         _checks.one_of("source", self.source, SOURCES)
         _checks.one_of("on_failure", self.on_failure, ("stop", "real_rows"))
         if self.background and self.source == "task":

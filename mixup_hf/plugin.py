@@ -17,6 +17,7 @@ from mixup_hf.config import MixupConfig
 from mixup_hf.intrusion import Gate, build_gate
 from mixup_hf.inverter.generation import DecodeSettings
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.inverter.served import ServerSettings
 from mixup_hf.inverter.sources import default_cache_dir
 from mixup_hf.pairing import PairPlan, SamplingStrategy
 from mixup_hf.presets import preset
@@ -108,8 +109,8 @@ class InversedMixup(TrainerPlugin):
             provenance={
                 "method": self.config.method,
                 "weights": self.config.weights,
-                "engine": inverter.engine,
             },
+            engine=lambda: inverter.engine,
             store=self._store(decode_settings) if self.config.reuse else None,
         )
 
@@ -119,7 +120,6 @@ class InversedMixup(TrainerPlugin):
             return None
         identity = {
             "aligner": inverter.fingerprint,
-            "engine": inverter.engine,
             "quantization": inverter.quantization,
             "decoding": asdict(settings),
         }
@@ -211,6 +211,9 @@ class InversedMixup(TrainerPlugin):
             device=device,
             dtype=dtype,
             engine=config.engine,
+            server=ServerSettings(
+                config.server_timeout, config.max_inflight, config.server_fallback
+            ),
         )
         return cls(
             inverter,

@@ -37,7 +37,8 @@ class Producer:
             Default: the ratios themselves.
         gate: Makes what judges and mends the rows, when the first ones are made; None lets all
             through.
-        provenance: `method`, `weights` and `engine`, for every row.
+        provenance: `method` and `weights`, for every row.
+        engine: Says what decodes; asked for every batch, for a server may be replaced.
         bounded: Whether targets are labels, and not real numbers: see `mix_targets`.
         store: Where decoded sentences are kept, and looked for before any are decoded.
 
@@ -59,6 +60,7 @@ class Producer:
         mix_weights: Callable[[Tensor], Tensor] | None = None,
         gate: Callable[[], Reviews | None] | None = None,
         provenance: Mapping[str, str] | None = None,
+        engine: Callable[[], str] = str,
         bounded: bool = True,
         store: SentenceStore | None = None,
     ) -> None:
@@ -66,6 +68,7 @@ class Producer:
         self.interpolation = interpolation
         self.mix_weights = mix_weights
         self.provenance = dict(provenance or {})
+        self.engine = engine
         self.bounded = bounded
         self._make_gate = gate
         self.texts: Sequence[str] = list(texts)
@@ -154,21 +157,22 @@ class Producer:
     def _decode(self, pairs: Pairs, epoch: int, seed: tuple[int, ...]) -> list[MixedExample]:
         parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)
         texts = self._sentences(parents, self._weights(shares), seed)
+        engine = self.engine()
         labels = mix_targets(self.targets[parents], shares, bounded=self.bounded)
-        return self._rows(pairs, texts, labels, epoch)
+        return self._rows(pairs, texts, labels, epoch, engine)
 
     def _sentences(self, parents: Tensor, weights: Tensor, seed: tuple[int, ...]) -> list[str]:
         """Decoded from mixes of `parents` (n, m) by `weights` (n, m), or found in the store."""
-        key = "" if self.store is None else self._key(self.store, parents, weights, seed)
-        texts = None if self.store is None else self.store.get(key)
-        if texts is not None:
-            self.reused += len(texts)
-            return texts
+        store = self.store
+        kept = None if store is None else store.get(self._key(store, parents, weights, seed))
+        if kept is not None:
+            self.reused += len(kept)
+            return kept
         mixes = mix(self.embeddings()[parents], weights, self.interpolation)
         texts = self.invert(mixes, seed)
         self.decoded += len(texts)
-        if self.store is not None:
-            self.store.put(key, texts)
+        if store is not None:  # under what has decoded them: a server may have been replaced
+            store.put(self._key(store, parents, weights, seed), texts)
         return texts
 
     def _key(
@@ -178,6 +182,7 @@ class Producer:
             parents=[[self.texts[row] for row in rows] for rows in parents.tolist()],
             weights=weights.tolist(),
             interpolation=self.interpolation,
+            engine=self.engine(),
             seed=seed,
         )
 
@@ -188,7 +193,7 @@ class Producer:
         return torch.stack([first, 1 - first], dim=1)
 
     def _rows(
-        self, pairs: Pairs, texts: Sequence[str], labels: Tensor, epoch: int
+        self, pairs: Pairs, texts: Sequence[str], labels: Tensor, epoch: int, engine: str
     ) -> list[MixedExample]:
         return [
             MixedExample(
@@ -204,7 +209,7 @@ class Producer:
                 interpolation=self.interpolation,
                 method=self.provenance.get("method", ""),
                 weights=self.provenance.get("weights", ""),
-                engine=self.provenance.get("engine", ""),
+                engine=engine,
             )
             for row in range(len(pairs))
         ]

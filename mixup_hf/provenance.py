@@ -12,6 +12,7 @@ import torch
 
 from mixup_hf import _checks
 from mixup_hf.config import MixupConfig
+from mixup_hf.inverter.engines import ENGINES
 from mixup_hf.recorded import mixed_json
 from mixup_hf.records import MixedExample
 from mixup_hf.tables import LabelledTexts, read_table
@@ -110,7 +111,12 @@ def regenerate(row: dict[str, Any], data: Path | None = None) -> dict[str, Any]:
         settings["judges"] = tuple(settings["judges"])
     aligner = settings.pop("aligner")
     # The engine of then, whatever this machine would choose; nothing that was kept is looked up.
-    engine, dtype = row["engine"].split(":")
+    engine, _, dtype = row["engine"].partition(":")
+    if engine not in ENGINES:
+        raise ValueError(
+            f"The row was decoded by a server, {row['engine']!r}, whose arithmetic is not that of "
+            "this process: it cannot be made again here."
+        )
     settings |= {"engine": engine, "reuse": False}
     mixup = InversedMixup.from_pretrained(
         aligner, table.texts, table.labels, dtype=getattr(torch, dtype), **settings

@@ -40,6 +40,9 @@ def command(
     ] = "drop",
     temperature: Annotated[float, typer.Option(help="0 decodes greedily.")] = 0.7,
     num_candidates: Annotated[int, typer.Option(help="Keep the best of this many.")] = 1,
+    engine: Annotated[
+        str, typer.Option(help="auto, transformers, fast, or vllm:http://host:8000.")
+    ] = "auto",
     from_row: Annotated[
         str | None,
         typer.Option(metavar="FILE:LINE", help="Print this row of an earlier output, made again."),
@@ -75,6 +78,7 @@ def command(
         pairing=pairing,
         temperature=temperature,
         num_candidates=num_candidates,
+        engine=engine,
     )
     run = run_record(data, (text_column, label_column), table, mixup.config, num_samples)
     partial = output.with_name(f".{output.name}.partial")

@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
-from mixup_hf.cli import align, augment, env, evaluate, finetune, preview, push
+from mixup_hf.cli import align, augment, env, evaluate, export, finetune, preview, push
 
 app = typer.Typer(
     name="mixup-hf",
@@ -24,6 +24,7 @@ app.command("align", context_settings=_FREE)(align.command)
 app.command("augment")(augment.command)
 app.command("evaluate")(evaluate.command)
 app.command("preview")(preview.command)
+app.command("export")(export.command)
 app.command("env")(env.command)
 app.command("push")(push.command)
 

@@ -97,7 +97,7 @@ def make_engine(llm: Any, engine: str, dtype: torch.dtype | None = None) -> Engi
     Raises:
         ValueError: An unknown name, or `"fast"` for an LLM that cannot be packed.
     """
-    _checks.one_of("engine", engine, ENGINES)
+    check_engine(engine)
     if engine == "transformers":
         return TransformersEngine(llm)
     reason = why_not_packed(llm)
@@ -108,6 +108,12 @@ def make_engine(llm: Any, engine: str, dtype: torch.dtype | None = None) -> Engi
             f"`engine` = 'fast' cannot run this LLM: {reason}. Take 'transformers', or 'auto'."
         )
     return TransformersEngine(llm)
+
+
+def check_engine(engine: str) -> None:
+    """Raise `ValueError` unless `engine` is one of `ENGINES`, or a server's `vllm:URL`."""
+    if not engine.startswith(("vllm:http://", "vllm:https://")):
+        _checks.one_of("engine", engine, ENGINES, "A server is given as 'vllm:http://host:8000'.")
 
 
 def fast_dtype() -> torch.dtype:

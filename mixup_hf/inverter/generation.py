@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import _checks
+from mixup_hf.distributed import counter_rng
 from mixup_hf.inverter.engines import Engine
 
 # Rows that have ended leave the batch once they are more than this share of it: copying the cache
@@ -48,6 +51,55 @@ class DecodeSettings:
                 f"`num_candidates` = {self.num_candidates} asks for different candidates, but "
                 "`temperature` = 0 makes them all the same. Raise `temperature`, or ask for 1."
             )
+
+
+class Writes(Protocol):
+    """Turns prompts into sentences, here or elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """What decodes; goes into the rows it makes."""
+        ...
+
+    def write(
+        self, prompts: Tensor, settings: DecodeSettings, streams: Sequence[tuple[int, ...]]
+    ) -> list[str]:
+        """Decode one sentence per prompt (B, P, H), each with a stream of random numbers."""
+        ...
+
+
+class LocalWriter:
+    """Decodes in this process.
+
+    Args:
+        engine: Runs the LLM.
+        tokenizer: The LLM's.
+        end_ids: Token ids that end a sentence.
+    """
+
+    def __init__(
+        self, engine: Engine, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int]
+    ) -> None:
+        self._engine, self._tokenizer, self._end_ids = engine, tokenizer, end_ids
+
+    @property
+    def name(self) -> str:
+        """The engine's."""
+        return self._engine.name
+
+    def write(
+        self, prompts: Tensor, settings: DecodeSettings, streams: Sequence[tuple[int, ...]]
+    ) -> list[str]:
+        """Decode one sentence per prompt (B, P, H); row r draws from the stream `streams[r]`."""
+        uniforms = None
+        if settings.temperature > 0:
+            length = settings.max_new_tokens
+            uniforms = np.stack([counter_rng(*stream).random(length) for stream in streams])
+        tokens = decode(
+            self._engine, prompts, end_ids=self._end_ids, settings=settings, uniforms=uniforms
+        )
+        texts: list[str] = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return texts
 
 
 @torch.inference_mode()

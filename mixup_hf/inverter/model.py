@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mixup_hf import _checks
-from mixup_hf.distributed import counter_rng, memory_ran_out
+from mixup_hf.distributed import memory_ran_out
 from mixup_hf.encoders import FrozenEncoder
 from mixup_hf.inverter.checkpoint import (
     LORA_FOLDER,
@@ -34,7 +34,7 @@ from mixup_hf.inverter.checkpoint import (
     save_checkpoint,
 )
 from mixup_hf.inverter.engines import make_engine
-from mixup_hf.inverter.generation import DecodeSettings, decode
+from mixup_hf.inverter.generation import DecodeSettings, LocalWriter, Writes
 from mixup_hf.inverter.likelihood import label_log_likelihood
 from mixup_hf.inverter.packed import why_not_packed
 from mixup_hf.inverter.prompting import SoftPrompt, end_ids
@@ -44,10 +44,22 @@ from mixup_hf.inverter.quantization import (
     default_quantization,
     load_llm,
 )
+from mixup_hf.inverter.served import SERVED, ServerSettings, connect
 from mixup_hf.inverter.sources import file_sha256, resolve
 from mixup_hf.mixing import linear
 
 EMBEDDED_ALIGNER = "embedded"
+# Sentences on which a server is compared with what decodes here.
+_PROBES = (
+    "Where is the nearest station?",
+    "A new phone was shown to the press on Monday.",
+    "She thanked her mother for the cake.",
+    "Shares fell after the bank's warning.",
+    "I never liked the second half of that film.",
+    "The law will be changed before the election.",
+    "Please turn the lights off in the kitchen.",
+    "Two goals in the last minute decided the match.",
+)
 
 
 class Inverter:
@@ -66,6 +78,10 @@ class Inverter:
         engine: What decodes, one of `ENGINES`. Only `"transformers"` sees later changes of `llm`.
         dtype: Compute type of the fast engine.
         quantization: How the LLM's weights are held.
+        server: How a server is talked to, where `engine` is one.
+
+    Raises:
+        ServerError: `engine` is a server that is not there, or not right.
     """
 
     def __init__(
@@ -81,6 +97,7 @@ class Inverter:
         engine: str = "transformers",
         dtype: torch.dtype | None = None,
         quantization: Quantization = "none",
+        server: ServerSettings | None = None,
     ) -> None:
         self.encoder = encoder
         aligner.train(False)
@@ -94,9 +111,15 @@ class Inverter:
         base = llm.get_base_model() if hasattr(llm, "peft_config") else llm
         self._base = base
         # A LoRA that is not merged lives in hooks of the base model: transformers runs them.
-        self._engine = make_engine(base, engine, dtype)
-        self._end_ids = end_ids(tokenizer, base)
         self.prompt = SoftPrompt.build(aligner, base, tokenizer)
+        ends = end_ids(tokenizer, base)
+        served = engine.startswith(SERVED)
+        local = make_engine(base, "auto" if served else engine, dtype)
+        self._writer: Writes = LocalWriter(local, tokenizer, ends)
+        if served:
+            url, settings = engine.removeprefix(SERVED), server or ServerSettings()
+            probes = self._prompts(self.encode(_PROBES))
+            self._writer = connect(url, ends, settings, self._writer, probes)
 
     @classmethod
     def from_pretrained(
@@ -108,6 +131,7 @@ class Inverter:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         engine: str = "auto",
+        server: ServerSettings | None = None,
     ) -> Inverter:
         """Load an aligner with its encoder and its LLM.
 
@@ -119,12 +143,14 @@ class Inverter:
                 same rounded weights when the aligner was trained on them.
             device: Where the models go. Default: CUDA if there is one.
             dtype: Compute type. Default: bf16 where the engine is fast in it, else float32.
-            engine: `"transformers"`, `"fast"` (a packed copy of the weights, on CPUs), or `"auto"`:
-                fast where it can be.
+            engine: `"transformers"`, `"fast"` (a packed copy of the weights, on CPUs), `"auto"`:
+                fast where it can be, or `"vllm:http://host:8000"`, a server.
+            server: How a server is talked to.
 
         Raises:
             AlignerMismatchError: The checkpoint is damaged, or its encoder or LLM is not the one it
                 was trained for.
+            ServerError: `engine` is a server that is not there, or not right.
             SourceError: A base model cannot be had.
         """
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -166,12 +192,13 @@ class Inverter:
             engine=engine,
             dtype=dtype,
             quantization=quantization,
+            server=server,
         )
 
     @property
     def engine(self) -> str:
-        """What decodes, and in which type: `fast:bfloat16`, `transformers:float32`, ..."""
-        return self._engine.name
+        """What decodes: `fast:bfloat16`, `transformers:float32`, `vllm:MODEL`."""
+        return self._writer.name
 
     @property
     def device(self) -> torch.device:
@@ -305,6 +332,20 @@ class Inverter:
             shutil.copytree(lora, target / LORA_FOLDER, dirs_exist_ok=True)
         return target
 
+    def export_llm(self, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> Path:
+        """Write the LLM with its LoRA merged in, and its tokenizer, for a server to load.
+
+        Raises:
+            ValueError: The LLM is held in 4 bits, into which nothing can be merged.
+        """
+        if hasattr(self.llm, "peft_config"):
+            raise _checks.bad(
+                "quantization", "be 'none' to export the LLM with its LoRA", self.quantization
+            )
+        copy.deepcopy(self.llm).to(dtype).save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        return Path(folder)
+
     def push_to_hub(
         self,
         repo_id: str,
@@ -355,18 +396,14 @@ class Inverter:
         start: int,
         turn: int,
     ) -> list[str]:
-        uniforms = None
-        if settings.temperature > 0:
-            length = settings.max_new_tokens
-            rows = range(start, start + len(embeddings))
-            uniforms = np.stack([counter_rng(*keys, turn, row).random(length) for row in rows])
-        with torch.inference_mode():
-            prompts = self.prompt.to(self.device)(embeddings.to(self.device).float())
-        tokens = decode(
-            self._engine, prompts, end_ids=self._end_ids, settings=settings, uniforms=uniforms
-        )
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        streams = [(*keys, turn, start + row) for row in range(len(embeddings))]
+        texts = self._writer.write(self._prompts(embeddings), settings, streams)
         return [_tidy(text) for text in texts]
+
+    @torch.inference_mode()
+    def _prompts(self, embeddings: Tensor) -> Tensor:
+        prompts: Tensor = self.prompt.to(self.device)(embeddings.to(self.device).float())
+        return prompts
 
 
 def _smaller_batch(error: RuntimeError, size: int) -> int:
