@@ -1,4 +1,4 @@
-"""How fast sentences are decoded, and what the plugin adds to a training step.
+"""How fast sentences are decoded, and what the plugin adds to training.
 
     python recipes/benchmarks/speed.py --output speed.json
 
@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import (
     AutoModelForSequenceClassification,
@@ -43,11 +44,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sentences", type=int, default=256, help="of a case in a round")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.worker:
+        generate_alone(options.sentences)
+        return
     found = {
         "decoding": decoding(options.rounds, options.sentences),
         "training": training(options.rounds),
         "import": importing(options.rounds),
+        "background": background(),
+        "rows": rows_without_decoding(),
+        "processes": processes(options.rounds, options.sentences),
     }
     if options.output:
         options.output.write_text(json.dumps(found, indent=2) + "\n")
@@ -210,12 +218,19 @@ class StepClock(TrainerCallback):
     """Seconds of all steps but the first of each epoch, which waits for workers or a refill."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds = self.waited = 0.0
         self._last: float | None = None
+        self._epoch_ended: float | None = None
+
+    def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
+        """The next refill begins."""
+        self._epoch_ended = time.perf_counter()
 
     def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Forget what was before."""
+        """Forget what was before; this callback is the last, so a refill is over."""
         self._last = None
+        if self._epoch_ended is not None:
+            self.waited += time.perf_counter() - self._epoch_ended
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """Count from the end of the step before."""
@@ -238,6 +253,101 @@ def importing(rounds: int) -> dict[str, float]:
     ratio = statistics.median(ratios)
     print(f"`import mixup_hf` takes {ratio:.2f} times `import transformers`.")
     return {"import_ratio": ratio}
+
+
+def background(rows: int = 128, epochs: int = 3) -> dict[str, float]:
+    """Share of a training in which it waits for sentences, made in line and in the background."""
+    texts, labels = (column[:rows] for column in headlines())
+    base = fetch_embedded("all-minilm-l6-v2")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    found: dict[str, float] = {}
+    for name, ahead in (("inline", False), ("background", True)):
+        mixup = InversedMixup.from_pretrained(
+            "embedded", texts, labels, reuse=False, background=ahead, intrusion="off"
+        )
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=5)
+        names = mixup.label_names
+        train = {**tokenizer(texts), "label": [names.index(label) for label in labels]}
+        clock = StepClock()
+        with TemporaryDirectory() as folder:
+            trainer = Trainer(
+                model,
+                TrainingArguments(
+                    folder,
+                    num_train_epochs=epochs,
+                    save_strategy="no",
+                    report_to=[],
+                    disable_tqdm=True,
+                ),
+                train_dataset=Dataset.from_dict(train),
+                processing_class=tokenizer,
+                **mixup.trainer_kwargs(tokenizer),
+            )
+            trainer.add_callback(clock)
+            started = time.perf_counter()
+            trainer.train()
+            found[name] = time.perf_counter() - started
+            found[f"{name}_idle_share"] = clock.waited / found[name]
+    print(
+        f"Training waits for sentences {found['inline_idle_share']:.0%} of its time in line, "
+        f"{found['background_idle_share']:.0%} in the background; it takes "
+        f"{found['inline']:.0f} s and {found['background']:.0f} s.\n"
+    )
+    return found
+
+
+def rows_without_decoding() -> dict[str, float]:
+    """Milliseconds a row of everything but the LLM's work, by the number of rows."""
+    texts, labels = headlines()
+    mixup = InversedMixup.from_pretrained("embedded", texts, labels, reuse=False)
+    producer = mixup.producer
+    producer.invert = lambda mixes, seed: [
+        texts[(sum(seed) + at) % 999] for at, _ in enumerate(mixes)
+    ]
+    next(mixup.stream(1))  # parents are embedded, judges made
+    found = {}
+    for rows in (1_000, 10_000):
+        started = time.perf_counter()
+        for _ in mixup.stream(rows):
+            pass
+        found[str(rows)] = 1e3 * (time.perf_counter() - started) / rows
+    shown = ", ".join(f"{float(value):.2f} ms at {name} rows" for name, value in found.items())
+    print(f"A row costs, without its decoding: {shown}.\n")
+    return found
+
+
+def generate_alone(count: int) -> None:
+    """What one of several processes does: its share of the rows, on one thread."""
+    torch.set_num_threads(1)
+    state = PartialState()
+    texts, labels = headlines()
+    mixup = InversedMixup.from_pretrained(
+        "embedded", texts, labels, reuse=False, chunk_size=64, intrusion="off"
+    )
+    mixup.producer.embeddings()
+    state.wait_for_everyone()
+    started = time.perf_counter()
+    mixup.generate(count)
+    if state.is_main_process:
+        print(json.dumps(time.perf_counter() - started))
+
+
+def processes(rounds: int, count: int) -> dict[str, float]:
+    """Two processes of one thread each against one."""
+    ratios = []
+    for _ in range(rounds):
+        took = []
+        for number in (1, 2):
+            command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
+            command += ["--num_processes", str(number), "--num_machines", "1"]
+            command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+            command += [__file__, "--worker", "--sentences", str(count)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            took.append(float(done.stdout.splitlines()[-1]))
+        ratios.append(took[0] / took[1])
+    ratio = statistics.median(ratios)
+    print(f"Two processes of one thread decode {ratio:.2f} times as fast as one.")
+    return {"speedup": ratio}
 
 
 if __name__ == "__main__":
