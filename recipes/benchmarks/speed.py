@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -222,6 +222,10 @@ class StepClock(TrainerCallback):
         self._last: float | None = None
         self._epoch_ended: float | None = None
 
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """The first refill begins."""
+        self._epoch_ended = time.perf_counter()
+
     def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
         """The next refill begins."""
         self._epoch_ended = time.perf_counter()
@@ -300,10 +304,11 @@ def rows_without_decoding() -> dict[str, float]:
     """Milliseconds a row of everything but the LLM's work, by the number of rows."""
     texts, labels = headlines()
     mixup = InversedMixup.from_pretrained("embedded", texts, labels, reuse=False)
-    producer = mixup.producer
-    producer.invert = lambda mixes, seed: [
-        texts[(sum(seed) + at) % 999] for at, _ in enumerate(mixes)
-    ]
+
+    def say_something(mixes: torch.Tensor, seed: Sequence[int]) -> list[str]:
+        return [texts[(sum(seed) + row) % len(texts)] for row in range(len(mixes))]
+
+    mixup.producer.invert = say_something
     next(mixup.stream(1))  # parents are embedded, judges made
     found = {}
     for rows in (1_000, 10_000):
