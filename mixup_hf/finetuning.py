@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from datasets import Dataset
@@ -37,7 +37,40 @@ from mixup_hf.records import MixedExample
 from mixup_hf.sides import split_sides
 from mixup_hf.tables import LabelledTexts, draw_shots, read_splits
 
+_REPORTED = (
+    "test_accuracy",
+    "test_macro_f1",
+    "test_minority_recall",
+    "test_loss",
+    "test_ece",
+    "test_brier",
+)
 _DEFAULTS: dict[str, Any] = {"report_to": [], "save_strategy": "no", "logging_steps": 20}
+
+
+class Attaches(Protocol):
+    """Anything that a Trainer is given beside model and data: a `TrainerPlugin`, for one."""
+
+    def trainer_kwargs(
+        self, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None
+    ) -> dict[str, Any]:
+        """Keyword arguments for `Trainer(...)`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A classifier that was trained and measured.
+
+    Attributes:
+        metrics: Those of the test split, and what tells the run apart.
+        used: The mixed rows that were trained on, and how often.
+        correct: Whether each test row was classified rightly (N).
+    """
+
+    metrics: dict[str, Any]
+    used: list[tuple[MixedExample, int]]
+    correct: list[bool]
 
 
 def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[str, Any]:
@@ -54,22 +87,45 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
         `mixed_rows`, `seconds` and what tells the run apart.
     """
     started = time.monotonic()
-    output = Path(config.output_dir)
     train, test = read_splits(config.data)
     if config.data.shots is not None:
         train = draw_shots(train, config.data.shots, config.seed)
     _, names = class_indices(train.labels, None, None)
+    mixup = _prepare_mixup(config, train, test, names, inverter)
+    fitted = fit(config, train, test, names, mixup)
+    metrics = fitted.metrics | {"seconds": round(time.monotonic() - started, 1)}
+    if distributed.is_main_process():
+        _write(Path(config.output_dir), metrics, fitted.used, train, names)
+    return metrics
+
+
+def fit(
+    config: FinetuneConfig,
+    train: LabelledTexts,
+    test: LabelledTexts,
+    names: list[str],
+    plugin: Attaches | None,
+) -> Fitted:
+    """Train a classifier on `train` and measure it on `test`.
+
+    Args:
+        config: Model, training arguments and seed; its data and its mixup are not looked at.
+        train: Training rows.
+        test: Test rows.
+        names: The classes.
+        plugin: What is added to the plain Trainer; None for nothing.
+    """
+    started = time.monotonic()
     source = resolve(config.model, revision=config.model_revision)
     tokenizer = AutoTokenizer.from_pretrained(source.path)
     args = TrainingArguments(
-        output_dir=str(output), seed=config.seed, **(_DEFAULTS | config.training)
+        output_dir=config.output_dir, seed=config.seed, **(_DEFAULTS | config.training)
     )
-
-    # The three lines that a script of one's own gains: mixup, and its keyword arguments.
-    mixup = _prepare_mixup(config, train, test, names, inverter)
-    plugin: dict[str, Any] = {"data_collator": DataCollatorWithPadding(tokenizer)}
-    if mixup is not None:
-        plugin = mixup.trainer_kwargs(tokenizer, max_length=config.data.max_length)
+    # The lines that a script of one's own gains: a plugin, and its keyword arguments.
+    max_length = config.data.max_length
+    kwargs: dict[str, Any] = {"data_collator": DataCollatorWithPadding(tokenizer)}
+    if plugin is not None:
+        kwargs |= plugin.trainer_kwargs(tokenizer, max_length=max_length)
 
     set_seed(config.seed)  # the head is drawn here: the same one with and without mixup
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -78,7 +134,6 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
     )
-    max_length = config.data.max_length
     trainer = Trainer(
         model=model,
         args=args,
@@ -86,17 +141,13 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
         eval_dataset=_tokenized(test, names, tokenizer, max_length),
         processing_class=tokenizer,
         compute_metrics=_metrics,
-        **plugin,
+        **kwargs,
     )
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    measured = trainer.evaluate(metric_key_prefix="test")
-    used = _used_rows(plugin.get("callbacks", []))
-    metrics = {
-        "test_accuracy": measured["test_accuracy"],
-        "test_macro_f1": measured["test_macro_f1"],
-        "test_loss": measured["test_loss"],
-        "test_ece": measured["test_ece"],
-        "test_brier": measured["test_brier"],
+    predicted = trainer.predict(trainer.eval_dataset, metric_key_prefix="test")  # type: ignore[arg-type]
+    used = _used_rows(kwargs.get("callbacks", []))
+    measured = predicted.metrics or {}
+    metrics = {name: measured[name] for name in _REPORTED} | {
         "train_rows": len(train),
         "test_rows": len(test),
         "mixed_rows": len(used),
@@ -108,9 +159,9 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
         "classes": names,
         "seconds": round(time.monotonic() - started, 1),
     }
-    if distributed.is_main_process():
-        _write(output, metrics, used, train, names)
-    return metrics
+    labels = np.asarray(predicted.label_ids)
+    correct = np.argmax(predicted.predictions, axis=-1) == labels
+    return Fitted(metrics, used, correct.tolist())
 
 
 def _prepare_mixup(
@@ -154,9 +205,17 @@ def _metrics(prediction: Any) -> dict[str, float]:
     return {
         "ece": expected_calibration_error(probabilities, labels),
         "brier": brier_score(probabilities, labels),
-        "accuracy": float(accuracy_score(prediction.label_ids, chosen)),
-        "macro_f1": float(f1_score(prediction.label_ids, chosen, average="macro")),
+        "accuracy": float(accuracy_score(labels, chosen)),
+        "macro_f1": float(f1_score(labels, chosen, average="macro")),
+        "minority_recall": _minority_recall(labels, chosen),
     }
+
+
+def _minority_recall(labels: np.ndarray, chosen: np.ndarray) -> float:
+    """Recall of the rarest class; of classes equally rare, the worst."""
+    present, counts = np.unique(labels, return_counts=True)
+    rarest = present[counts == counts.min()]
+    return float(min((chosen[labels == each] == each).mean() for each in rarest))
 
 
 def _used_rows(callbacks: list[Any]) -> list[tuple[MixedExample, int]]:

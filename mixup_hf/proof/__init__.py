@@ -1,0 +1,1 @@
+"""Proof: does it help, on whose data, at what price."""

@@ -1,0 +1,100 @@
+"""What peers do: a row is made from one training row, and keeps its label.
+
+`eda` is Wei and Zou's (arXiv 1901.11196) without its synonyms, which need a thesaurus to be
+downloaded. `contextual` (Kobayashi, arXiv 1805.06201) asks the LLM for another word where a masked
+model would be asked, and so sees only what stands before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from mixup_hf.distributed import counter_rng
+from mixup_hf.proof.models import Models
+
+_CHANGED = 0.1  # share of words: EDA's alpha
+_BATCH = 32
+_ASK = "Say the following sentence in other words. Answer with one sentence only.\n\n{}"
+
+
+def eda(texts: Sequence[str], seed: int) -> list[str]:
+    """Swap some words, or leave some out: one of both, drawn for each text."""
+    return [_edited(text, counter_rng(seed, row)) for row, text in enumerate(texts)]
+
+
+def _edited(text: str, rng: np.random.Generator) -> str:
+    words = text.split()
+    changes = max(1, round(_CHANGED * len(words)))
+    if len(words) < 2:
+        return text
+    if rng.random() < 0.5:
+        for _ in range(changes):
+            one, two = rng.choice(len(words), size=2, replace=False)
+            words[one], words[two] = words[two], words[one]
+        return " ".join(words)
+    left_out = set(rng.choice(len(words), size=min(changes, len(words) - 1), replace=False))
+    return " ".join(word for at, word in enumerate(words) if at not in left_out)
+
+
+def contextual(texts: Sequence[str], models: Models, seed: int) -> list[str]:
+    """Another word, as the LLM would go on, in a tenth of the places, at least one."""
+    words = [text.split() for text in texts]
+    places = []
+    for row, each in enumerate(words):
+        count = max(1, round(_CHANGED * len(each)))
+        # The first word follows nothing.
+        free = np.arange(1, len(each)) if len(each) > 1 else np.array([0])
+        rng = counter_rng(seed, row)
+        places.append(rng.choice(free, size=min(count, len(free)), replace=False).tolist())
+    for turn in range(max(map(len, places))):
+        rows = [row for row, at in enumerate(places) if turn < len(at)]
+        beginnings = [" ".join(words[row][: places[row][turn]]) for row in rows]
+        found = _go_on(beginnings, models, seed + turn, tokens=4)
+        for row, text in zip(rows, found, strict=True):
+            if text.split():
+                words[row][places[row][turn]] = text.split()[0]
+    return [" ".join(each) for each in words]
+
+
+def paraphrase(texts: Sequence[str], models: Models, seed: int) -> list[str]:
+    """The LLM is asked to say each text in other words."""
+    asked = [_as_question(_ASK.format(text), models) for text in texts]
+    answers = _go_on(asked, models, seed, tokens=48)
+    lines = [answer.strip().split("\n")[0].strip(" \"'") for answer in answers]
+    return [line or text for line, text in zip(lines, texts, strict=True)]
+
+
+def _as_question(question: str, models: Models) -> str:
+    if not models.tokenizer.chat_template:
+        return f"{question}\n\n"
+    turn = [{"role": "user", "content": question}]
+    return str(
+        models.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    )
+
+
+def _go_on(texts: Sequence[str], models: Models, seed: int, *, tokens: int) -> list[str]:
+    """How the LLM goes on after each text, sampled; the global generators stay as they are."""
+    answers: list[str] = []
+    tokenizer, llm = models.tokenizer, models.llm
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(seed)
+        for at in range(0, len(texts), _BATCH):
+            # A tokenizer gives an empty text no token at all, and a model needs one.
+            batch = [text or str(tokenizer.eos_token) for text in texts[at : at + _BATCH]]
+            inputs = tokenizer(batch, return_tensors="pt", padding=True)
+            kept = {name: inputs[name].to(llm.device) for name in ("input_ids", "attention_mask")}
+            found = llm.generate(
+                **kept,
+                do_sample=True,
+                temperature=0.7,
+                top_p=0.95,
+                max_new_tokens=tokens,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+            new = found[:, kept["input_ids"].shape[1] :]
+            answers += tokenizer.batch_decode(new, skip_special_tokens=True)
+    return answers

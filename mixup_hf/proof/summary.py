@@ -1,0 +1,197 @@
+"""What the runs of an experiment say, as tables."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mixup_hf.proof.experiment import Job, Run
+from mixup_hf.proof.statistics import Comparison, compare, holm, mcnemar_p
+
+METRICS = ("accuracy", "macro_f1", "minority_recall", "ece", "loss", "brier")
+_SURE = 0.05
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One arm on one data set with so many shots.
+
+    Attributes:
+        arm: Its name.
+        seeds: How many runs.
+        means: Of each metric.
+        deviations: Standard deviations over seeds; 0 of one.
+        comparison: Accuracy against the baseline's; None for the baseline, and for a single pair.
+        mcnemar: In how many runs McNemar's test tells the arm from the baseline at 5 %.
+        seconds: Of a run, on average.
+        sentences: That a run made and used.
+    """
+
+    arm: str
+    seeds: int
+    means: dict[str, float]
+    deviations: dict[str, float]
+    comparison: Comparison | None
+    mcnemar: int
+    seconds: float
+    sentences: float
+
+    @property
+    def seconds_per_point(self) -> float | None:
+        """Seconds of a run for every point of accuracy gained; None where nothing is."""
+        gained = 0.0 if self.comparison is None else 100 * self.comparison.difference
+        return self.seconds / gained if gained > 0 else None
+
+
+Summary = dict[tuple[str, int], list[ArmSummary]]
+
+
+def summarise(runs: Mapping[Job, Run], baseline: str) -> Summary:
+    """By (data set, shots): every arm, compared with the baseline over the seeds both have."""
+    groups: dict[tuple[str, int], dict[str, dict[int, Run]]] = {}
+    for job, run in runs.items():
+        arms = groups.setdefault((job.data, job.shots), {})
+        arms.setdefault(job.arm, {})[job.seed] = run
+    corrected = _corrected(groups, baseline)
+    return {
+        key: [
+            _arm(arm, by_seed, arms.get(baseline, {}), corrected.get((arm, *key)), baseline)
+            for arm, by_seed in arms.items()
+        ]
+        for key, arms in sorted(groups.items())
+    }
+
+
+def _corrected(
+    groups: Mapping[tuple[str, int], Mapping[str, Mapping[int, Run]]], baseline: str
+) -> dict[tuple[str, str, int], Comparison]:
+    """Comparisons by (arm, data set, shots); each arm's are corrected for all of its data sets."""
+    found: dict[str, dict[str, Comparison]] = {}
+    places = {}
+    for (data, shots), arms in groups.items():
+        base = arms.get(baseline, {})
+        for arm, by_seed in arms.items():
+            both = sorted(set(by_seed) & set(base))
+            if arm == baseline or len(both) < 2:
+                continue
+            name = f"{data}\0{shots}"
+            places[arm, name] = (arm, data, shots)
+            found.setdefault(arm, {})[name] = compare(
+                [by_seed[seed].metrics["accuracy"] for seed in both],
+                [base[seed].metrics["accuracy"] for seed in both],
+            )
+    return {
+        places[arm, name]: comparison
+        for arm, by_name in found.items()
+        for name, comparison in holm(by_name).items()
+    }
+
+
+def _arm(
+    arm: str,
+    by_seed: Mapping[int, Run],
+    base: Mapping[int, Run],
+    comparison: Comparison | None,
+    baseline: str,
+) -> ArmSummary:
+    values = {name: [run.metrics[name] for run in by_seed.values()] for name in METRICS}
+    both = [] if arm == baseline else sorted(set(by_seed) & set(base))
+    return ArmSummary(
+        arm=arm,
+        seeds=len(by_seed),
+        means={name: statistics.mean(each) for name, each in values.items()},
+        deviations={name: _deviation(each) for name, each in values.items()},
+        comparison=comparison,
+        mcnemar=sum(mcnemar_p(by_seed[at].correct, base[at].correct) < _SURE for at in both),
+        seconds=statistics.mean(run.metrics["seconds"] for run in by_seed.values()),
+        sentences=statistics.mean(run.metrics["mixed_rows"] for run in by_seed.values()),
+    )
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def markdown(summary: Summary, baseline: str) -> str:
+    """All tables, and in words where nothing was shown."""
+    parts = []
+    for (data, shots), arms in summary.items():
+        parts.append(f"### {data}, {shots} rows a class\n\n{_table(arms, baseline)}")
+        parts.append(_in_words(arms, baseline))
+    return "\n\n".join(parts) + "\n"
+
+
+HEADINGS = (
+    "arm",
+    "seeds",
+    "accuracy",
+    "against {baseline}",
+    "p",
+    "p, all sets (Holm)",
+    "macro-F1",
+    "rarest class",
+    "ECE",
+    "NLL",
+    "seconds",
+)
+
+
+def cells(arm: ArmSummary) -> tuple[str, ...]:
+    """One line of a table, in the order of `HEADINGS`."""
+    means, deviations = arm.means, arm.deviations
+    found = arm.comparison
+    against = ("", "", "")
+    if found is not None:
+        gap = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+        against = (gap, f"{found.permutation_p:.3f}", f"{found.holm_p:.3f}")
+    return (
+        arm.arm,
+        str(arm.seeds),
+        f"{means['accuracy']:.3f} ± {deviations['accuracy']:.3f}",
+        *against,
+        f"{means['macro_f1']:.3f}",
+        f"{means['minority_recall']:.3f}",
+        f"{means['ece']:.3f}",
+        f"{means['loss']:.3f}",
+        f"{arm.seconds:.0f}",
+    )
+
+
+def _table(arms: Iterable[ArmSummary], baseline: str) -> str:
+    headings = [heading.format(baseline=baseline) for heading in HEADINGS]
+    lines = [headings, ["---"] * len(headings), *(cells(arm) for arm in arms)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _in_words(arms: Iterable[ArmSummary], baseline: str) -> str:
+    """What may be said, and what may not."""
+    compared = [arm for arm in arms if arm.comparison is not None]
+    if not compared:
+        return (
+            f"No arm has two seeds in common with `{baseline}`: one difference says nothing of "
+            "chance, so nothing was tested."
+        )
+    named = {
+        verdict: [arm.arm for arm in compared if _verdict(arm.comparison) == verdict]
+        for verdict in ("helps", "hurts")
+    }
+    said = [
+        f"{verdict.capitalize()} (p below 0.05, corrected): {', '.join(names)}."
+        for verdict, names in named.items()
+        if names
+    ]
+    if not said:
+        said = [f"No arm is shown to differ from `{baseline}`."]
+    fewest = min(arm.comparison.pairs for arm in compared if arm.comparison is not None)
+    if 2.0 ** (1 - fewest) > _SURE:
+        said.append(
+            f"With {fewest} seeds no p can fall below {2.0 ** (1 - fewest):.3f}: run at least 6."
+        )
+    return " ".join(said)
+
+
+def _verdict(comparison: Comparison | None) -> str:
+    if comparison is None or comparison.holm_p >= _SURE:
+        return "open"
+    return "helps" if comparison.difference > 0 else "hurts"
