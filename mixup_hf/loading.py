@@ -52,7 +52,7 @@ def known_keys(kind: type[Any], prefix: str = "") -> dict[str, str]:
     hints = get_type_hints(kind)
     for item in fields(kind):
         nested = _dataclass_in(hints[item.name])
-        if nested is not None and get_origin(hints[item.name]) is not tuple:
+        if nested is not None and get_origin(hints[item.name]) not in (tuple, dict):
             keys |= known_keys(nested, f"{prefix}{item.name}.")
         else:
             keys[prefix + item.name] = item.metadata.get("help", "")
@@ -142,14 +142,14 @@ def _describe(kind: type[Any], fault: Any) -> str:
 
 
 def _class_at(kind: type[Any], steps: Sequence[str | int]) -> type[Any]:
-    """The config class of a group of keys; positions in lists are passed over."""
-    for name in (step for step in steps if isinstance(step, str)):
-        kind = _dataclass_in(get_type_hints(kind)[name]) or kind
+    """The config class of a group of keys; positions in lists, and names, are passed over."""
+    for name in steps:
+        kind = _dataclass_in(get_type_hints(kind).get(str(name))) or kind
     return kind
 
 
 def _dataclass_in(hint: Any) -> type[Any] | None:
-    if get_origin(hint) in (Union, types.UnionType, tuple):
+    if get_origin(hint) in (Union, types.UnionType, tuple, dict):
         found = (_dataclass_in(part) for part in get_args(hint))
         return next((part for part in found if part is not None), None)
     return hint if isinstance(hint, type) and is_dataclass(hint) else None

@@ -38,7 +38,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
     2: ("encoders", "inverter", "intrusion"),
     3: ("ahead", "pool", "producer", "recorded", "store"),
     4: ("config", "loading", "collator", "hooks", "callback", "attach", "offline", "plugin"),
-    5: ("align", "structure", "tables", "provenance", "finetuning", "cli"),
+    5: ("align", "structure", "tables", "provenance", "finetuning", "proof", "cli"),
 }
 
 # Within its layer a module may import these, and nothing else.
@@ -114,6 +114,16 @@ BESIDE: dict[str, tuple[str, ...]] = {
     ),
     "provenance": ("tables",),
     "finetuning": ("tables",),
+    "proof.arms": (
+        "finetuning",
+        "proof.embedding_mixup",
+        "proof.models",
+        "proof.rewriting",
+        "tables",
+    ),
+    "proof.experiment": ("finetuning", "proof.arms", "proof.config", "proof.models", "tables"),
+    "proof.rewriting": ("proof.models",),
+    "proof.summary": ("proof.experiment", "proof.statistics"),
 }
 # A higher layer, imported inside a function: training code that only `source: task` needs.
 ABOVE: dict[str, tuple[str, ...]] = {"plugin": ("align.following",)}
@@ -148,6 +158,7 @@ BY_LAYER: dict[int, set[str]] = {
     | {
         "datasets",
         "peft",
+        "filelock",
         "matplotlib",
         "rich",
         "rouge_score",

@@ -11,7 +11,6 @@ import yaml
 from mixup_hf import AlignConfig, FinetuneConfig, MixupConfig, load_config
 from mixup_hf.loading import build_config, known_keys
 
-CONFIGS = Path(__file__).parents[1] / "recipes" / "configs"
 MINIMAL = {"data": {"dataset": "bbc_headlines"}, "output_dir": "runs/x"}
 ALIGN = {"data": "sentences.txt", "output_dir": "runs/x"}
 
@@ -296,11 +295,6 @@ def test_nested_keys_are_listed_with_dots() -> None:
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         finetune().seed = 1  # type: ignore[misc]
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda path: path.stem)
-def test_the_recipes_configs_are_valid(path: Path) -> None:
-    load_config(AlignConfig if path.parent.name == "align" else FinetuneConfig, path)
 
 
 def test_the_minutes_of_all_stages_are_scaled_to_fit() -> None:

@@ -15,7 +15,9 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from mixup_hf import _checks
-from mixup_hf.cli import intrusion_report
+from mixup_hf.cli import experiment, intrusion_report
+from mixup_hf.cli.finetune import config_and_overrides, print_keys
+from mixup_hf.proof.config import ExperimentConfig
 from mixup_hf.tables import LabelledTexts, read_table
 
 if TYPE_CHECKING:
@@ -26,7 +28,16 @@ _WEIGHTS = ["beta:0.4", "uniform", "epbeta:eps=0.3"]
 
 
 def command(
-    data: Annotated[Path, typer.Option(help="Labelled texts: csv, jsonl or parquet.")],
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file of an experiment: arms, sets, shots, seeds.")
+    ] = None,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="List all keys of an experiment and stop.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled texts: csv, jsonl or parquet.")
+    ] = None,
     structure: Annotated[
         bool, typer.Option("--structure", help="Compare the spread of real and generated rows.")
     ] = False,
@@ -46,7 +57,11 @@ def command(
         Path | None, typer.Option(help="Where structure.json and structure.png go.")
     ] = None,
 ) -> None:
-    """Measure generated rows against the real ones of a training set.
+    """Does it help? Run an experiment; or measure generated rows against the real ones.
+
+    With CONFIG.yaml: every arm on the same rows with as many steps, over data sets, shots and
+    seeds, with paired tests. Every key can be given as an option; runs are appended to
+    output_dir/runs.jsonl, one that was stopped goes on, and several processes share the work.
 
     --structure: variance ratio and Frobenius error of the covariance, energy distance with a
     permutation p-value, per class, before and after decoding; and what becomes of the variance when
@@ -57,8 +72,18 @@ def command(
     null) and of two; and how often the judges doubt real rows that they have not seen. Ratios are
     uniform; of --weights only the first is used.
     """
-    if not (structure or intrusion):
-        raise ValueError("Say what to measure: --structure, --intrusion, or both.")
+    if keys:
+        print_keys(Console(), ExperimentConfig)
+        return
+    if config is not None:
+        experiment.run(*config_and_overrides(config, context.args))
+        return
+    if context.args:
+        raise ValueError(f"{context.args[0]} is no option, and no config was given to set it in.")
+    if data is None or not (structure or intrusion):
+        raise ValueError(
+            "Say what to measure: a CONFIG.yaml; or --data with --structure, --intrusion, or both."
+        )
     _checks.at_least("--generations", generations, 1)
     _checks.at_least("--num-rows", num_rows, 2)
     table = read_table(data, text_column, label_column)

@@ -22,7 +22,7 @@ _FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("finetune", context_settings=_FREE)(finetune.command)
 app.command("align", context_settings=_FREE)(align.command)
 app.command("augment")(augment.command)
-app.command("evaluate")(evaluate.command)
+app.command("evaluate", context_settings=_FREE)(evaluate.command)
 app.command("preview")(preview.command)
 app.command("export")(export.command)
 app.command("env")(env.command)

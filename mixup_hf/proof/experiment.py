@@ -190,7 +190,7 @@ class Experiment:
         )
         fitted = fit(run, train, test, names, plugin)
         kept = {
-            name.removeprefix("test_"): value
+            name if name == "test_rows" else name.removeprefix("test_"): value
             for name, value in fitted.metrics.items()
             if isinstance(value, (int, float)) and name != "seed"
         }

@@ -79,8 +79,8 @@ def _as_question(question: str, models: Models) -> str:
 def _go_on(texts: Sequence[str], models: Models, seed: int, *, tokens: int) -> list[str]:
     """How the LLM goes on after each text, sampled; the global generators stay as they are."""
     answers: list[str] = []
-    tokenizer, llm = models.tokenizer, models.llm
     with torch.random.fork_rng(), torch.inference_mode():
+        tokenizer, llm = models.tokenizer, models.llm  # loading them draws, too
         torch.manual_seed(seed)
         for at in range(0, len(texts), _BATCH):
             # A tokenizer gives an empty text no token at all, and a model needs one.

@@ -115,52 +115,42 @@ def _deviation(values: Sequence[float]) -> float:
 
 def markdown(summary: Summary, baseline: str) -> str:
     """All tables, and in words where nothing was shown."""
-    parts = []
+    parts = [
+        f"Differences of accuracy are to `{baseline}`, paired by seed, with 95 % bootstrap "
+        "intervals; p is that of a permutation test, and then corrected over data sets (Holm)."
+    ]
     for (data, shots), arms in summary.items():
-        parts.append(f"### {data}, {shots} rows a class\n\n{_table(arms, baseline)}")
+        parts.append(f"### {data}, {shots} rows a class\n\n{_table(arms)}")
         parts.append(_in_words(arms, baseline))
     return "\n\n".join(parts) + "\n"
 
 
-HEADINGS = (
-    "arm",
-    "seeds",
-    "accuracy",
-    "against {baseline}",
-    "p",
-    "p, all sets (Holm)",
-    "macro-F1",
-    "rarest class",
-    "ECE",
-    "NLL",
-    "seconds",
-)
-
-
-def cells(arm: ArmSummary) -> tuple[str, ...]:
-    """One line of a table, in the order of `HEADINGS`."""
+def cells(arm: ArmSummary) -> dict[str, str]:
+    """One line of a table, by heading."""
     means, deviations = arm.means, arm.deviations
     found = arm.comparison
     against = ("", "", "")
     if found is not None:
         gap = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
         against = (gap, f"{found.permutation_p:.3f}", f"{found.holm_p:.3f}")
-    return (
-        arm.arm,
-        str(arm.seeds),
-        f"{means['accuracy']:.3f} ± {deviations['accuracy']:.3f}",
-        *against,
-        f"{means['macro_f1']:.3f}",
-        f"{means['minority_recall']:.3f}",
-        f"{means['ece']:.3f}",
-        f"{means['loss']:.3f}",
-        f"{arm.seconds:.0f}",
-    )
+    return {
+        "arm": arm.arm,
+        "seeds": str(arm.seeds),
+        "accuracy": f"{means['accuracy']:.3f} ± {deviations['accuracy']:.3f}",
+        "difference": against[0],
+        "p": against[1],
+        "p, all sets": against[2],
+        "macro-F1": f"{means['macro_f1']:.3f}",
+        "rarest class": f"{means['minority_recall']:.3f}",
+        "ECE": f"{means['ece']:.3f}",
+        "NLL": f"{means['loss']:.3f}",
+        "seconds": f"{arm.seconds:.0f}",
+    }
 
 
-def _table(arms: Iterable[ArmSummary], baseline: str) -> str:
-    headings = [heading.format(baseline=baseline) for heading in HEADINGS]
-    lines = [headings, ["---"] * len(headings), *(cells(arm) for arm in arms)]
+def _table(arms: Iterable[ArmSummary]) -> str:
+    rows = [cells(arm) for arm in arms]
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -16,6 +16,7 @@ from tiny import make_rows
 
 from mixup_hf import AlignConfig, FinetuneConfig, Inverter, load_config
 from mixup_hf.config import StageConfig
+from mixup_hf.proof.config import ExperimentConfig
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
@@ -32,8 +33,8 @@ def launch(hardware: str, script: str, *arguments: str) -> subprocess.CompletedP
     "path", sorted((RECIPES / "configs").rglob("*.yaml")), ids=lambda p: p.stem
 )
 def test_every_run_config_loads(path: Path) -> None:
-    kind = AlignConfig if "align" in path.parts else FinetuneConfig
-    load_config(kind, path)
+    kinds = {"align": AlignConfig, "evaluate": ExperimentConfig}
+    load_config(kinds.get(path.parent.name, FinetuneConfig), path)
 
 
 def test_baseline_and_mixup_differ_only_in_mixup_keys_and_the_folder() -> None:

@@ -1,0 +1,44 @@
+"""An experiment run and shown: what `mixup-hf evaluate CONFIG.yaml` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tqdm.auto import tqdm
+
+from mixup_hf.loading import load_config
+from mixup_hf.proof.config import ExperimentConfig
+
+_SHOWN = ("arm", "seeds", "accuracy", "difference", "p, all sets", "ECE")
+
+
+def run(config: Path | None, words: Sequence[str]) -> None:
+    """Run what is left of an experiment, then show and write its tables."""
+    settings = load_config(ExperimentConfig, config, words)
+    from mixup_hf.proof.experiment import Experiment, jobs  # slow to import
+    from mixup_hf.proof.summary import cells, markdown, summarise
+
+    experiment = Experiment(settings)
+    planned = jobs(settings)
+    done = [job for job in experiment.results.read() if job in planned]
+    with tqdm(total=len(planned), initial=len(done), desc="runs", unit="run") as bar:
+        runs = experiment.run(lambda _: bar.update())
+    found = summarise({job: runs[job] for job in planned if job in runs}, settings.baseline)
+    console = Console()
+    for (data, shots), arms in found.items():
+        title = f"{data}, {shots} rows a class; differences to {settings.baseline}"
+        table = Table(*_SHOWN, title=title)
+        for arm in arms:
+            row = cells(arm)
+            table.add_row(*(row[heading] for heading in _SHOWN))
+        console.print(table)
+    text = markdown(found, settings.baseline)
+    written = Path(settings.output_dir) / "results.md"
+    written.write_text(text, encoding="utf-8")
+    console.print(f"In words, and as Markdown: {written}", soft_wrap=True)
+    missing = len(planned) - sum(job in runs for job in planned)
+    if missing:
+        console.print(f"{missing} runs are still being made by other processes.")
