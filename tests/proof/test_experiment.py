@@ -53,6 +53,7 @@ def make(tmp_path: Path, saved_aligner: Callable[..., Path]) -> Callable[..., Ex
             "test_rows": 12,
             "training": {
                 "max_steps": 3,
+                "learning_rate": 0.02,
                 "per_device_train_batch_size": 4,
                 "use_cpu": True,
                 "disable_tqdm": True,
