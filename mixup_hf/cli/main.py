@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
-from mixup_hf.cli import align, augment, env, evaluate, export, finetune, preview, push
+from mixup_hf.cli import align, audit, augment, env, evaluate, export, finetune, preview, push
 
 app = typer.Typer(
     name="mixup-hf",
@@ -23,6 +23,7 @@ app.command("finetune", context_settings=_FREE)(finetune.command)
 app.command("align", context_settings=_FREE)(align.command)
 app.command("augment")(augment.command)
 app.command("evaluate", context_settings=_FREE)(evaluate.command)
+app.command("audit")(audit.command)
 app.command("preview")(preview.command)
 app.command("export")(export.command)
 app.command("env")(env.command)
