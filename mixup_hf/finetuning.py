@@ -66,17 +66,20 @@ class Fitted:
         metrics: Those of the test split, and what tells the run apart.
         used: The mixed rows that were trained on, and how often.
         correct: Whether each test row was classified rightly (N).
+        history: What the Trainer logged.
     """
 
     metrics: dict[str, Any]
     used: list[tuple[MixedExample, int]]
     correct: list[bool]
+    history: list[dict[str, float]]
 
 
 def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[str, Any]:
     """Fine-tune a classifier, with mixed rows or without, and measure it on the test split.
 
-    Writes `metrics.json` and, for a run that mixes, `mixed.jsonl` with every sentence trained on.
+    Writes `metrics.json`, `history.json` and, for a run that mixes, `mixed.jsonl` with every
+    sentence trained on.
 
     Args:
         config: The run.
@@ -95,7 +98,9 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
     fitted = fit(config, train, test, names, mixup)
     metrics = fitted.metrics | {"seconds": round(time.monotonic() - started, 1)}
     if distributed.is_main_process():
-        _write(Path(config.output_dir), metrics, fitted.used, train, names)
+        output = Path(config.output_dir)
+        _write(output, metrics, fitted.used, train, names)
+        (output / "history.json").write_text(json.dumps(fitted.history) + "\n")
     return metrics
 
 
@@ -161,7 +166,7 @@ def fit(
     }
     labels = np.asarray(predicted.label_ids)
     correct = np.argmax(predicted.predictions, axis=-1) == labels
-    return Fitted(metrics, used, correct.tolist())
+    return Fitted(metrics, used, correct.tolist(), trainer.state.log_history)
 
 
 def _prepare_mixup(

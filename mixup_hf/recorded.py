@@ -88,11 +88,28 @@ def read_mixed(path: str | Path, texts: Sequence[str], names: Sequence[str]) -> 
     return rows
 
 
+def read_shown(path: str | Path) -> list[tuple[MixedExample, list[str], list[str]]]:
+    """Each row of a file with its parents' texts and its classes, to be looked at.
+
+    Raises:
+        ValueError: A line is damaged.
+    """
+    shown = []
+    for place, content in _lines(Path(path)):
+        try:
+            names = sorted(content["label"])
+            row = _read(content, names)
+            shown.append((row, join_sides("parent_texts", content["parent_texts"]), names))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{place} is no mixed row ({error!r}).") from error
+    return shown
+
+
 def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     # Not splitlines(): a sentence may hold characters that it takes for line ends.
     lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
-        place = f"`rows_file`: {file}, line {number},"
+        place = f"{file}, line {number},"
         if not line:
             continue
         try:

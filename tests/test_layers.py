@@ -123,6 +123,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     ),
     "proof.experiment": ("finetuning", "proof.arms", "proof.config", "proof.models", "tables"),
     "proof.rewriting": ("proof.models",),
+    "proof.report": ("proof.plots", "proof.summary", "proof.text_quality"),
     "proof.summary": ("proof.experiment", "proof.statistics"),
 }
 # A higher layer, imported inside a function: training code that only `source: task` needs.
@@ -159,6 +160,7 @@ BY_LAYER: dict[int, set[str]] = {
         "datasets",
         "peft",
         "filelock",
+        "jinja2",
         "matplotlib",
         "rich",
         "rouge_score",

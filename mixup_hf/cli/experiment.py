@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -19,6 +20,7 @@ def run(config: Path | None, words: Sequence[str]) -> None:
     """Run what is left of an experiment, then show and write its tables."""
     settings = load_config(ExperimentConfig, config, words)
     from mixup_hf.proof.experiment import Experiment, jobs  # slow to import
+    from mixup_hf.proof.report import report_of_an_experiment
     from mixup_hf.proof.summary import cells, markdown, summarise
 
     experiment = Experiment(settings)
@@ -39,6 +41,11 @@ def run(config: Path | None, words: Sequence[str]) -> None:
     written = Path(settings.output_dir) / "results.md"
     written.write_text(text, encoding="utf-8")
     console.print(f"In words, and as Markdown: {written}", soft_wrap=True)
+    if find_spec("matplotlib") is not None:
+        page = written.with_name("report.html")
+        title = f"An experiment: {written.parent.name}"
+        page.write_text(report_of_an_experiment(title, found, settings.baseline), encoding="utf-8")
+        console.print(f"To look at: {page}", soft_wrap=True)
     missing = len(planned) - sum(job in runs for job in planned)
     if missing:
         console.print(f"{missing} runs are still being made by other processes.")

@@ -8,7 +8,18 @@ import sys
 import typer
 from rich.console import Console
 
-from mixup_hf.cli import align, audit, augment, env, evaluate, export, finetune, preview, push
+from mixup_hf.cli import (
+    align,
+    audit,
+    augment,
+    env,
+    evaluate,
+    export,
+    finetune,
+    preview,
+    push,
+    report,
+)
 
 app = typer.Typer(
     name="mixup-hf",
@@ -24,6 +35,7 @@ app.command("align", context_settings=_FREE)(align.command)
 app.command("augment")(augment.command)
 app.command("evaluate", context_settings=_FREE)(evaluate.command)
 app.command("audit")(audit.command)
+app.command("report")(report.command)
 app.command("preview")(preview.command)
 app.command("export")(export.command)
 app.command("env")(env.command)

@@ -229,7 +229,7 @@ def _estimate(
     interval = bootstrap(
         (member, other),
         figure,
-        n_resamples=999,
+        n_resamples=499,
         vectorized=False,
         method="percentile",
         rng=np.random.default_rng(seed),

@@ -115,14 +115,19 @@ def _deviation(values: Sequence[float]) -> float:
 
 def markdown(summary: Summary, baseline: str) -> str:
     """All tables, and in words where nothing was shown."""
-    parts = [
-        f"Differences of accuracy are to `{baseline}`, paired by seed, with 95 % bootstrap "
-        "intervals; p is that of a permutation test, and then corrected over data sets (Holm)."
-    ]
+    parts = [explained(baseline)]
     for (data, shots), arms in summary.items():
         parts.append(f"### {data}, {shots} rows a class\n\n{_table(arms)}")
-        parts.append(_in_words(arms, baseline))
+        parts.append(in_words(arms, baseline))
     return "\n\n".join(parts) + "\n"
+
+
+def explained(baseline: str) -> str:
+    """What the columns of the tables are."""
+    return (
+        f"Differences of accuracy are to `{baseline}`, paired by seed, with 95 % bootstrap "
+        "intervals; p is that of a permutation test, and then corrected over data sets (Holm)."
+    )
 
 
 def cells(arm: ArmSummary) -> dict[str, str]:
@@ -154,7 +159,7 @@ def _table(arms: Iterable[ArmSummary]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _in_words(arms: Iterable[ArmSummary], baseline: str) -> str:
+def in_words(arms: Iterable[ArmSummary], baseline: str) -> str:
     """What may be said, and what may not."""
     compared = [arm for arm in arms if arm.comparison is not None]
     if not compared:

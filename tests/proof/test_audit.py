@@ -6,6 +6,7 @@ import json
 import random
 import zlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,17 @@ from mixup_hf.cli import main as cli
 from mixup_hf.proof.audit import audit, plant
 
 
+@cache
+def vector(word: str) -> Tensor:
+    return torch.randn(32, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
+
+
 class WordEncoder:
     """Embeds a text as the sum of its words' vectors, at unit length."""
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        rows = [torch.stack([*map(self.vector, text.split())]).sum(0) for text in texts]
+        rows = [torch.stack([*map(vector, text.split())]).sum(0) for text in texts]
         return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
-
-    def vector(self, word: str) -> Tensor:
-        return torch.randn(32, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
 
 
 def sentences(count: int, seed: int) -> list[str]:
