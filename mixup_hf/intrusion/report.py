@@ -69,7 +69,8 @@ def wilson(count: int, of: int) -> Rate:
     middle = (share + square / (2 * of)) / (1 + square / of)
     spread = share * (1 - share) / of + square / (4 * of**2)
     half = _Z * spread**0.5 / (1 + square / of)
-    return Rate(count, of, max(0.0, middle - half), min(1.0, middle + half))
+    # Of none, or of all, rounding could put the interval beside the share.
+    return Rate(count, of, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
 
 
 def false_alarms(

@@ -176,4 +176,7 @@ def test_wilson_intervals_are_those_of_the_tables() -> None:
         pytest.approx(0.3476, abs=1e-4),
     )
     assert wilson(0, 0).share == 0
+    for of in range(1, 400):  # rounding must not put an end beyond the share: plots refuse it
+        none, all_ = wilson(0, of), wilson(of, of)
+        assert none.low == 0 < none.high and all_.low < 1 == all_.high
     assert str(wilson(1, 2)).startswith("50.0% [")
