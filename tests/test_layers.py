@@ -23,6 +23,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
     0: ("_checks", "records"),
     1: (
         "calibration",
+        "intervals",
         "weights",
         "mixing",
         "neighbours",

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mixup_hf import _checks
 from mixup_hf.align import text_scores
 from mixup_hf.distributed import counter_rng
+from mixup_hf.intervals import Interval
 from mixup_hf.mixing import linear
 
 _LAMS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -43,18 +44,6 @@ class RoundTrip(Protocol):
     ) -> list[str]:
         """Decode embeddings."""
         ...
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)

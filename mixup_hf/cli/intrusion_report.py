@@ -15,7 +15,8 @@ from rich.table import Table
 from mixup_hf.tables import LabelledTexts
 
 if TYPE_CHECKING:
-    from mixup_hf.intrusion import IntrusionReport, Rate
+    from mixup_hf.intervals import Rate
+    from mixup_hf.intrusion import IntrusionReport
     from mixup_hf.inverter.model import Inverter
 
 _PAIRINGS = ("same_class", "cross_class")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from mixup_hf.intrusion.events import EVENTS, Detector, Thresholds, calibrate
 from mixup_hf.intrusion.gate import LEAK_POLICIES, POLICIES, Gate, build_gate
 from mixup_hf.intrusion.judges import JUDGES, ClassifierJudge, KnnJudge, LikelihoodJudge
-from mixup_hf.intrusion.report import IntrusionReport, Rate, false_alarms, intrusion_report
+from mixup_hf.intrusion.report import IntrusionReport, false_alarms, intrusion_report
 
 __all__ = [
     "EVENTS",
@@ -24,7 +24,6 @@ __all__ = [
     "IntrusionReport",
     "KnnJudge",
     "LikelihoodJudge",
-    "Rate",
     "Thresholds",
     "build_gate",
     "calibrate",

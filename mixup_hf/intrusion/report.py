@@ -10,36 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixup_hf.intervals import Rate, wilson
 from mixup_hf.intrusion.events import EVENTS, Detector
 from mixup_hf.intrusion.judges import Judge
 from mixup_hf.neighbours import NOBODY
 from mixup_hf.records import MixedExample
-
-_Z = 1.959964  # of a two-sided interval of 95 %
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A share of rows with its Wilson interval (95 %).
-
-    Attributes:
-        count: Rows that had it.
-        of: Rows looked at.
-        low, high: The interval.
-    """
-
-    count: int
-    of: int
-    low: float
-    high: float
-
-    @property
-    def share(self) -> float:
-        """`count / of`; 0 of none."""
-        return self.count / self.of if self.of else 0.0
-
-    def __str__(self) -> str:
-        return f"{self.share:.1%} [{self.low:.1%}, {self.high:.1%}]"
 
 
 @dataclass(frozen=True)
@@ -59,18 +34,6 @@ class IntrusionReport:
     by_lam: dict[str, Rate]
     by_distance: dict[str, Rate]
     mitigations: dict[str, int]
-
-
-def wilson(count: int, of: int) -> Rate:
-    """A share with its Wilson score interval."""
-    if of == 0:
-        return Rate(0, 0, 0.0, 1.0)
-    share, square = count / of, _Z**2
-    middle = (share + square / (2 * of)) / (1 + square / of)
-    spread = share * (1 - share) / of + square / (4 * of**2)
-    half = _Z * spread**0.5 / (1 + square / of)
-    # Of none, or of all, rounding could put the interval beside the share.
-    return Rate(count, of, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
 
 
 def false_alarms(

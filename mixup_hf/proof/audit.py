@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mixup_hf import _checks
 from mixup_hf.distributed import counter_rng
-from mixup_hf.intrusion.report import Rate, wilson
+from mixup_hf.intervals import Interval, Rate, wilson
 from mixup_hf.leaks import LeakGuard
 from mixup_hf.neighbours import Neighbours
 from mixup_hf.records import Encodes
@@ -29,18 +29,6 @@ _LIMITS = (
     "This looks for copies, for rows that are nearer to training texts than to others, and for "
     "what one encoder sees. A stronger attack may find more; nothing here bounds what it could."
 )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)
@@ -67,8 +55,8 @@ class Audit:
     nearer: Rate
     copies: Rate
     chance_copies: Rate
-    auc: Estimate
-    true_positives: Estimate | None
+    auc: Interval
+    true_positives: Interval | None
     nearer_by_lam: dict[str, Rate]
     copies_by_lam: dict[str, Rate]
     canaries: Rate | None
@@ -224,7 +212,7 @@ def _estimate(
     member: np.ndarray,
     other: np.ndarray,
     seed: int,
-) -> Estimate:
+) -> Interval:
     value = figure(member, other)
     interval = bootstrap(
         (member, other),
@@ -234,4 +222,4 @@ def _estimate(
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high))
+    return Interval(value, float(interval.low), float(interval.high))

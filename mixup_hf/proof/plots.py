@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mixup_hf.intrusion import Rate
+from mixup_hf.intervals import Rate
 
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from mixup_hf.intervals import wilson
 from mixup_hf.intrusion import intrusion_report
-from mixup_hf.intrusion.report import wilson
 from mixup_hf.proof import plots
 from mixup_hf.proof.summary import Summary, cells, explained, in_words
 from mixup_hf.proof.text_quality import copied_share, matched_quality

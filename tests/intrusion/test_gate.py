@@ -13,9 +13,9 @@ from tiny import FakeEncoder, make_producer
 from torch import Tensor
 
 from mixup_hf import MixedExample
+from mixup_hf.intervals import wilson
 from mixup_hf.intrusion import POLICIES, Gate, intrusion_report
 from mixup_hf.intrusion.events import Finding
-from mixup_hf.intrusion.report import wilson
 
 PARENTS = ("the first parent", "the second")
 TARGETS = torch.eye(3)[[0, 1]]
