@@ -107,6 +107,7 @@ class TrainerPlugin:
             follower=follower,
             warmup_epochs=self.config.warmup_epochs if follower is not None else 0,
             background=self.config.background,
+            auto_off=self.config.auto_off,
             on_failure=self.config.on_failure,
             settings=self._settings(),
         )

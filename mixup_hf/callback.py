@@ -34,6 +34,7 @@ from mixup_hf.pool import PAUSED, MixupPool
 from mixup_hf.producer import Producer
 from mixup_hf.records import Follows, MixedExample, Supplies
 from mixup_hf.tasks import SINGLE_LABEL
+from mixup_hf.watch import DevelopmentWatch
 
 ON_FAILURE = ("stop", "real_rows")
 _FOLDER = "mixup_hf"
@@ -57,6 +58,7 @@ class MixupCallback(TrainerCallback):
         follower: Keeps the producer's inverter in step with the model; None if it never moves.
         warmup_epochs: Epochs before anything is mixed.
         background: Make the rows of the next refill in a thread, while training goes on.
+        auto_off: Stop mixing when the development set shows that the model gets worse.
         on_failure: What happens when rows cannot be made: `stop`, or `real_rows`: training goes on
             without mixed rows, says so, and tries again in the next epoch. Several processes
             always stop: one of them alone cannot go on.
@@ -74,6 +76,7 @@ class MixupCallback(TrainerCallback):
         follower: Follows | None = None,
         warmup_epochs: int = 0,
         background: bool = False,
+        auto_off: bool = False,
         on_failure: str = "stop",
     ) -> None:
         _checks.at_least("warmup_epochs", warmup_epochs, 0)
@@ -90,6 +93,7 @@ class MixupCallback(TrainerCallback):
         self.settings = json.loads(json.dumps(settings or {}))
         self.follower = follower
         self.warmup_epochs = warmup_epochs
+        self.auto_off = auto_off
         self.on_failure = on_failure
         self._ahead = _ahead(producer) if background else None
         self.pool: MixupPool | None = None
@@ -98,6 +102,8 @@ class MixupCallback(TrainerCallback):
         self._loader: Any = None
         self._plain_collate: Any = None
         self._epoch = 0
+        self._watch: DevelopmentWatch | None = None
+        self._off = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -106,7 +112,7 @@ class MixupCallback(TrainerCallback):
         self._uninstall()  # an interrupted run has had no on_train_end
         if self._ahead is not None:
             self._ahead.stop()
-        self.pool = None
+        self.pool, self._off = None, False
         self.used.clear()
         if self.collator.mix_ratio == 0:
             return  # the plain Trainer, bit for bit
@@ -116,6 +122,9 @@ class MixupCallback(TrainerCallback):
         # Counted here: over a stream without length the Trainer's own epoch never gets to 1.
         self._epoch = int(state.epoch or 0) - 1
         self.pool = MixupPool(Path(str(args.output_dir)) / _FOLDER / "pool", self.seed)
+        if self.auto_off:
+            _refuse_unwatchable(args, self.collator.label_format)
+            self._watch = DevelopmentWatch(kwargs["model"], self.collator.problem_type)
         self._restore(args, state)
         self.collator.label_smoothing = args.label_smoothing_factor
         self._hooks = SoftLabelHooks(
@@ -135,7 +144,7 @@ class MixupCallback(TrainerCallback):
             return
         self._epoch += 1
         mixing_epoch = self._epoch - self.warmup_epochs
-        if mixing_epoch < 0:
+        if mixing_epoch < 0 or self._off:
             self.pool.publish_none()
             return
         refill = self._refill_of(mixing_epoch)
@@ -159,6 +168,23 @@ class MixupCallback(TrainerCallback):
             "both: Trainer(..., **mixup.trainer_kwargs(tokenizer))."
         )
 
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """With `auto_off`, stop mixing once the model has become worse on the development set."""
+        if self._watch is None or self._off or self.pool is None:
+            return
+        # Several sets are told apart by the names of their metrics.
+        name = min(key for key in kwargs["metrics"] if key.endswith("_loss"))
+        found = self._watch.judge(name)
+        if found is not None:
+            self._off = True
+            self.pool.publish_none()
+            distributed.warn(
+                f"Mixing is off from step {state.global_step} on, as `auto_off` says: {found}. "
+                "Training goes on with real rows."
+            )
+
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -172,6 +198,8 @@ class MixupCallback(TrainerCallback):
         folder.mkdir(parents=True, exist_ok=True)
         counts = [(refill, at, count) for (refill, at), count in sorted(used.items())]
         content = {"refill": self.pool.refill, "settings": self.settings, "used": counts}
+        if self._watch is not None:
+            content |= {"off": self._off, "watch": self._watch.state()}
         (folder / _STATE_FILE).write_text(json.dumps(content))
         if self.follower is not None:
             self.follower.save(folder)
@@ -193,6 +221,9 @@ class MixupCallback(TrainerCallback):
         if self._hooks is not None:
             self._hooks.remove()
             self._hooks = None
+        if self._watch is not None:
+            self._watch.remove()
+            self._watch = None
         if self._loader is not None:
             _set_collate(self._loader, self._plain_collate)
             self._loader = None
@@ -296,6 +327,9 @@ class MixupCallback(TrainerCallback):
                 f"The checkpoint {folder.parent} was made with other mixup settings ({changed}). "
                 "Resume with the same settings, or start into another output_dir."
             )
+        if self._watch is not None and "watch" in saved:
+            self._off = saved["off"]
+            self._watch.load(saved["watch"])
         if self.follower is not None:
             self.follower.load(folder)
         if distributed.is_main_process():  # the checkpoint holds the sum over all processes
@@ -353,6 +387,19 @@ def _set_collate(loader: Any, collate: Any) -> None:
 
 def _checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _FOLDER
+
+
+def _refuse_unwatchable(args: TrainingArguments, label_format: str) -> None:
+    if str(getattr(args.eval_strategy, "value", args.eval_strategy)) == "no":
+        raise ValueError(
+            "`auto_off` watches the development set, but `eval_strategy` is 'no'. Give the Trainer "
+            "an eval_dataset and TrainingArguments(eval_strategy='epoch'), or leave `auto_off` out."
+        )
+    if label_format == "labels" or args.label_smoothing_factor > 0:
+        raise ValueError(
+            "`auto_off` reads the loss of each row off the model, which the Trainer gives no "
+            "labels with `explicit_loss` or `label_smoothing_factor`. Leave one of them out."
+        )
 
 
 def _refuse_unsupported(

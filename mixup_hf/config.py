@@ -453,6 +453,13 @@ class MixupConfig:
         default=False,
         metadata=_help("Make the next refill's sentences in a thread while training goes on."),
     )
+    auto_off: bool = field(
+        default=False,
+        metadata=_help(
+            "Stop mixing when the development set says, with 95 % confidence, that the model gets "
+            "worse on it."
+        ),
+    )
     on_failure: str = field(
         default="stop",
         metadata=_help(
