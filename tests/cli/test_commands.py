@@ -132,6 +132,9 @@ def test_finetune_writes_metrics_and_every_sentence_used(
     printed = run("finetune", config, "--seed", 1)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {"test_accuracy", "test_macro_f1", "train_rows", "mixed_rows", "seconds"} <= set(metrics)
+    assert 0 <= metrics["test_minority_recall"] <= metrics["test_accuracy"] <= 1
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert history[-1]["step"] == 4
     assert metrics["train_rows"] == 12
     assert metrics["seed"] == 1
     assert metrics["steps"] == 4
