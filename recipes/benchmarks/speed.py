@@ -326,7 +326,7 @@ def rows_without_decoding() -> dict[str, float]:
 def generate_alone(count: int) -> None:
     """What one of several processes does: its share of the rows, on one thread."""
     torch.set_num_threads(1)
-    state = PartialState()
+    state = PartialState(cpu=True)
     texts, labels = headlines()
     mixup = InversedMixup.from_pretrained(
         "embedded", texts, labels, reuse=False, chunk_size=64, intrusion="off"
