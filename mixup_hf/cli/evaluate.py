@@ -151,15 +151,15 @@ def _show(console: Console, reports: Sequence[StructureReport]) -> None:
                 figures = (each.variance_ratio, each.frobenius, each.energy, each.p_value)
                 table.add_row(escape(name), kind, *(f"{figure:.3f}" for figure in figures))
         console.print(table)
-    curves = Table("weights", "rows", *_numbers(reports), title="Variance ratio by generation")
-    for report in reports:
-        for kind, curve in (("mixes", report.curve_before), ("sentences", report.curve_after)):
-            curves.add_row(escape(report.weights), kind, *(f"{ratio:.2f}" for ratio in curve))
+    kinds = [(report, kind) for report in reports for kind in ("mixes", "sentences")]
+    headings = (f"{escape(report.weights)} {kind}" for report, kind in kinds)
+    curves = Table("generation", *headings, title="Variance ratio by generation")
+    lines = [
+        report.curve_before if kind == "mixes" else report.curve_after for report, kind in kinds
+    ]
+    for number, ratios in enumerate(zip(*lines, strict=True), start=1):
+        curves.add_row(str(number), *(f"{ratio:.2f}" for ratio in ratios))
     console.print(curves)
-
-
-def _numbers(reports: Sequence[StructureReport]) -> list[str]:
-    return [str(number + 1) for number in range(len(reports[0].curve_before))]
 
 
 def _write(folder: Path, reports: Sequence[StructureReport], title: str) -> list[Path]:
