@@ -175,7 +175,7 @@ class MixupCallback(TrainerCallback):
         if self._watch is None or self._off or self.pool is None:
             return
         # Several sets are told apart by the names of their metrics.
-        name = min(key for key in kwargs["metrics"] if key.endswith("_loss"))
+        name = min((key for key in kwargs["metrics"] if key.endswith("_loss")), default="")
         found = self._watch.judge(name)
         if found is not None:
             self._off = True

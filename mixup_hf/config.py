@@ -568,6 +568,15 @@ class DataConfig:
         _checks.at_least("data.max_length", self.max_length, 4)
 
 
+def check_no_auto_off(mixup: MixupConfig) -> None:
+    """Raise `ValueError` for `auto_off` where there is a test split only: it must steer nothing."""
+    if mixup.auto_off:
+        raise ValueError(
+            "`mixup.auto_off` would let the test split decide when mixing stops, and so spoil its "
+            "scores. Use it in a script of your own, whose Trainer has a development set."
+        )
+
+
 @dataclass(frozen=True)
 class FinetuneConfig:
     """A whole fine-tuning run; baseline and mixup differ only in `mixup`."""
@@ -589,6 +598,7 @@ class FinetuneConfig:
         for name in ("output_dir", "seed"):
             if name in self.training:
                 raise ValueError(f"Set `{name}` at the top of the config, not in `training`.")
+        check_no_auto_off(self.mixup)
         for name, value in self.training.items():
             if value in ("on", "off"):  # to TrainingArguments any word is true
                 raise _checks.bad(f"training.{name}", "be true or false", value)

@@ -69,13 +69,7 @@ class InversedMixup(TrainerPlugin):
         config: MixupConfig | None = None,
     ) -> None:
         config = config or MixupConfig()
-        if config.rows_file is not None:
-            raise _checks.bad(
-                "rows_file",
-                "be left out of InversedMixup, which makes its rows",
-                config.rows_file,
-                "OfflineMixup(rows_file, texts, labels) takes them from a file.",
-            )
+        _refuse_rows_file(config)
         texts, targets = check_rows(texts, labels, num_labels, label_names)
         pairs = are_pairs(texts)
         if pairs:
@@ -202,7 +196,8 @@ class InversedMixup(TrainerPlugin):
         for name in settings:
             _checks.one_of("settings", name, sorted(known))
         config = replace(MixupConfig(**settings), aligner=aligner)
-        check_rows(texts, labels, num_labels, label_names)  # before minutes of loading
+        _refuse_rows_file(config)  # before minutes of loading
+        check_rows(texts, labels, num_labels, label_names)
         _decode_settings(config)
         inverter = Inverter.from_pretrained(
             aligner,
@@ -266,6 +261,16 @@ class InversedMixup(TrainerPlugin):
                 "`source` = 'task' mixes embeddings of a model in training, and there is none "
                 "here. Fine-tune with `trainer_kwargs`, or set `source: frozen`."
             )
+
+
+def _refuse_rows_file(config: MixupConfig) -> None:
+    if config.rows_file is not None:
+        raise _checks.bad(
+            "rows_file",
+            "be left out of InversedMixup, which makes its rows",
+            config.rows_file,
+            "OfflineMixup(rows_file, texts, labels) takes them from a file.",
+        )
 
 
 def _check_pairs(config: MixupConfig) -> None:

@@ -62,6 +62,11 @@ def test_off_is_a_word_where_words_are_wanted() -> None:
         finetune("--training.bf16", "off")
 
 
+def test_the_test_split_decides_nothing() -> None:
+    with pytest.raises(ValueError, match="would let the test split decide when mixing stops"):
+        finetune("--mixup.auto_off", "true")
+
+
 def test_values_are_read_as_yaml() -> None:
     config = finetune("--data.shots", "null", "--training", "{bf16: false, report_to: [a, b]}")
     assert config.data.shots is None

@@ -180,5 +180,7 @@ def test_rows_that_are_nearly_evaluation_texts_never_reach_training(
 def test_rows_are_made_or_taken_from_a_file_but_not_both() -> None:
     with pytest.raises(ValueError, match="OfflineMixup"):
         InversedMixup(make_inverter(), TEXTS, INDICES, config=MixupConfig(rows_file="rows.jsonl"))
+    with pytest.raises(ValueError, match="OfflineMixup"):  # and not that there is no such aligner
+        InversedMixup.from_pretrained("nowhere", TEXTS, INDICES, rows_file="rows.jsonl")
     with pytest.raises(ValueError, match="`rows_file` = 'rows.jsonl' has its rows already"):
         MixupConfig(rows_file="rows.jsonl", background=True)

@@ -87,10 +87,15 @@ def intrusion_report(
         by_event={
             name: wilson(sum(name in row.events for row in rows), len(rows)) for name in EVENTS
         },
-        by_lam=_rates(hit, [_larger(row) for row in rows], _lam_bin),
+        by_lam=rates_by_lam(hit, [_larger(row) for row in rows]),
         by_distance=distance,
         mitigations=dict(Counter(row.mitigation for row in rows)),
     )
+
+
+def rates_by_lam(hit: Sequence[bool], lams: Sequence[float]) -> dict[str, Rate]:
+    """Shares of hits by tenths of the larger weight."""
+    return _rates(hit, lams, _lam_bin)
 
 
 def _rates(

@@ -97,7 +97,7 @@ def make_engine(llm: Any, engine: str, dtype: torch.dtype | None = None) -> Engi
     Raises:
         ValueError: An unknown name, or `"fast"` for an LLM that cannot be packed.
     """
-    check_engine(engine)
+    _checks.one_of("engine", engine, ENGINES)
     if engine == "transformers":
         return TransformersEngine(llm)
     reason = why_not_packed(llm)

@@ -78,15 +78,7 @@ def _mixing(method: str) -> Arm:
             refill_every=0,
             rows_per_refill=task.rows,
         )
-        return InversedMixup(
-            task.models.inverter,
-            task.train.texts,
-            task.train.labels,
-            num_labels=len(task.names),
-            label_names=task.names,
-            eval_texts=task.eval_texts,
-            config=config,
-        )
+        return InversedMixup(task.models.inverter, config=config, **_training_set(task))
 
     return arm
 
@@ -102,15 +94,7 @@ def _rewriting(rewrite: Rewrite) -> Arm:
         texts = rewrite([task.train.texts[at] for at in parents], task)
         _write(task, parents, texts)
         config = replace(task.mixup, seed=task.seed, refill_every=0, rows_per_refill=task.rows)
-        return OfflineMixup(
-            _rows_file(task),
-            task.train.texts,
-            task.train.labels,
-            num_labels=len(task.names),
-            label_names=task.names,
-            eval_texts=task.eval_texts,
-            config=config,
-        )
+        return OfflineMixup(_rows_file(task), config=config, **_training_set(task))
 
     return arm
 
@@ -132,6 +116,17 @@ def prepare(arm: str, task: Task) -> Attaches | None:
     """What the Trainer of an arm (one of `config.ARMS`) is given beside model and data."""
     task.folder.mkdir(parents=True, exist_ok=True)
     return _ARMS[arm](task)
+
+
+def _training_set(task: Task) -> dict[str, Any]:
+    """What a plugin is told of the rows."""
+    return {
+        "texts": task.train.texts,
+        "labels": task.train.labels,
+        "num_labels": len(task.names),
+        "label_names": task.names,
+        "eval_texts": task.eval_texts,
+    }
 
 
 def _given(mixup: MixupConfig) -> dict[str, Any]:

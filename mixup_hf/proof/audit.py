@@ -18,6 +18,7 @@ from torch import Tensor
 from mixup_hf import _checks
 from mixup_hf.distributed import counter_rng
 from mixup_hf.intervals import Interval, Rate, wilson
+from mixup_hf.intrusion.report import rates_by_lam
 from mixup_hf.leaks import LeakGuard
 from mixup_hf.neighbours import Neighbours
 from mixup_hf.records import Encodes
@@ -145,8 +146,8 @@ def audit(
         chance_copies=_rate([chance.near(row) is not None for row in rows]),
         auc=_estimate(_auc, *scores, seed),
         true_positives=_estimate(_found, *scores, seed) if size * _FALSE_POSITIVES >= 1 else None,
-        nearer_by_lam=_by_lam(nearer, lams),
-        copies_by_lam=_by_lam(copies, lams),
+        nearer_by_lam=rates_by_lam(nearer, lams) if lams else {},
+        copies_by_lam=rates_by_lam(copies, lams) if lams else {},
         canaries=_rate([secret in said for secret in secrets]) if secrets else None,
     )
 
@@ -186,14 +187,6 @@ def _distances(queries: Tensor, rows: Tensor) -> Tensor:
 
 def _rate(hits: Sequence[bool]) -> Rate:
     return wilson(sum(hits), len(hits))
-
-
-def _by_lam(hits: Sequence[bool], lams: Sequence[float]) -> dict[str, Rate]:
-    groups: dict[str, list[bool]] = {}
-    for hit, lam in zip(hits, lams, strict=bool(lams)):
-        low = min(0.9, max(0.0, lam // 0.1 / 10))
-        groups.setdefault(f"{low:.1f}-{low + 0.1:.1f}", []).append(hit)
-    return {name: _rate(groups[name]) for name in sorted(groups)}
 
 
 def _auc(member: np.ndarray, other: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mixup_hf import _checks
-from mixup_hf.config import DataConfig, MixupConfig
+from mixup_hf.config import DataConfig, MixupConfig, check_no_auto_off
 
 ARMS = (
     "none",
@@ -64,13 +64,15 @@ class ExperimentConfig:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise _checks.bad(name, "name at least one, and none twice", values)
-        for arm in (*self.arms, self.baseline):
+        for arm in self.arms:
             _checks.one_of("arms", arm, ARMS)
+        _checks.one_of("baseline", self.baseline, ARMS)
         for shots in self.shots:
             _checks.at_least("shots", shots, 1)
         for seed in self.seeds:
             _checks.at_least("seeds", seed, 0)
         _checks.at_least("rows", self.rows, 1)
+        check_no_auto_off(self.mixup)
         if self.test_rows is not None:
             _checks.at_least("test_rows", self.test_rows, 1)
         for name, data in self.sets.items():

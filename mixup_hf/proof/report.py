@@ -106,7 +106,7 @@ def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
     if made:
         tables.append(_quality(made))
         drawn += _about_rows(made)
-        if encoder is not None:
+        if encoder is not None and len(made) > 2:
             drawn.append(_map(made, encoder))
     lead = [_headline(metrics), *([] if made else ["Nothing was generated in this run."])]
     return _render(f"A run: {folder.name}", lead, tables, drawn, made)

@@ -150,6 +150,8 @@ def cells(arm: ArmSummary) -> dict[str, str]:
         "ECE": f"{means['ece']:.3f}",
         "NLL": f"{means['loss']:.3f}",
         "seconds": f"{arm.seconds:.0f}",
+        "seconds a point gained": "" if (paid := arm.seconds_per_point) is None else f"{paid:.0f}",
+        "runs told apart (McNemar)": "" if found is None else f"{arm.mcnemar} of {found.pairs}",
     }
 
 

@@ -173,7 +173,8 @@ def test_runs_of_other_settings_are_refused(make: Callable[..., ExperimentConfig
     ("settings", "message"),
     [
         ({"arms": ["none", "mixup"]}, "`arms` must be one of 'none', .* but got 'mixup'"),
-        ({"baseline": "best"}, "`arms` must be one of"),
+        ({"baseline": "best"}, "`baseline` must be one of"),
+        ({"mixup": {"auto_off": True}}, "would let the test split decide"),
         ({"seeds": []}, "`seeds` must name at least one"),
         ({"shots": [5, 5]}, "`shots` must name at least one, and none twice"),
         ({"sets": {}}, "`sets` must name at least one data set"),
@@ -209,6 +210,8 @@ def test_a_gain_in_all_of_eight_pairs_is_said_to_help() -> None:
     text = summary_of([0.1, 0.15, 0.1, 0.05, 0.1, 0.15, 0.1, 0.05])
     assert "| eda | 8 | 0.600 ± 0.038 | +0.100 [+0.075, +0.125] | 0.008 | 0.008 |" in text
     assert "Helps (p below 0.05, corrected): eda." in text
+    # Two seconds for ten points; 2 to 3 rows more of 20 tell no single run apart.
+    assert "| 2 | 0 | 0 of 8 |" in text
     assert "Hurts (p" in summary_of([-0.1, -0.15, -0.1, -0.05, -0.1, -0.15, -0.1, -0.05])
 
 
