@@ -38,6 +38,11 @@ class Engine(Protocol):
         """What decodes, in which type; goes into the rows it makes."""
         ...
 
+    @property
+    def most_rows(self) -> int | None:
+        """Rows best decoded as one batch, others beside them on other cores; None: all as one."""
+        ...
+
     def decoding(self, num_rows: int, length: int) -> Decoding:
         """Begin a batch of `num_rows` sequences of at most `length` positions, prompt included."""
         ...
@@ -57,6 +62,11 @@ class TransformersEngine:
     def name(self) -> str:
         """`transformers:DTYPE`."""
         return f"transformers:{dtype_name(self.llm.get_input_embeddings().weight.dtype)}"
+
+    @property
+    def most_rows(self) -> None:
+        """All as one: on an accelerator a larger batch is always better."""
+        return None
 
     def decoding(self, num_rows: int, length: int) -> Decoding:
         """Begin a batch; its cache grows as it needs to."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from mixup_hf.inverter.engines import Engine
 # Rows that have ended leave the batch once they are more than this share of it: copying the cache
 # costs time as well, so it is not done for every single row.
 _COMPACT_BELOW = 0.85
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
@@ -95,11 +99,39 @@ class LocalWriter:
         if settings.temperature > 0:
             length = settings.max_new_tokens
             uniforms = np.stack([counter_rng(*stream).random(length) for stream in streams])
-        tokens = decode(
-            self._engine, prompts, end_ids=self._end_ids, settings=settings, uniforms=uniforms
-        )
+        count = len(prompts)
+        shards = -(-count // (self._engine.most_rows or max(1, count)))
+        parts = [part.tolist() for part in np.array_split(np.arange(count), shards)]
+
+        def run(rows: list[int]) -> list[list[int]]:
+            return decode(
+                self._engine,
+                prompts[rows],
+                end_ids=self._end_ids,
+                settings=settings,
+                uniforms=None if uniforms is None else uniforms[rows],
+            )
+
+        tokens = [row for part in _side_by_side(run, parts) for row in part]
         texts: list[str] = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return texts
+
+
+def _side_by_side(run: Callable[[_In], _Out], parts: Sequence[_In]) -> list[_Out]:
+    """`run` on each part, on cores of their own as far as there are any.
+
+    Two batches on a core each wait for each other once; one batch on two cores does so at every
+    product, and there are thousands. What a part is does not depend on the number of cores.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, len(parts))
+    if workers < 2:
+        return [run(part) for part in parts]
+    # A thread's number of threads is its own: that of the caller stays as it is.
+    with ThreadPoolExecutor(
+        workers, "decode", torch.set_num_threads, (threads // workers,)
+    ) as pool:
+        return list(pool.map(run, parts))
 
 
 @torch.inference_mode()
@@ -153,13 +185,13 @@ def decode(
 def choose(logits: Tensor, settings: DecodeSettings, draws: Tensor | None) -> Tensor:
     """Pick one token per row of `logits` (B, V): greedily, or by inverse CDF at `draws` (B,).
 
-    `topk` in float32 comes first: sorting the whole vocabulary costs more than the model on a CPU.
+    `topk` comes first: to sort the whole vocabulary, or to copy it into float32, costs more than
+    the model on a CPU.
     """
-    logits = logits.float()
     if settings.temperature == 0 or draws is None:
-        return logits.argmax(-1)
+        return logits.max(-1).indices
     values, ids = logits.topk(min(settings.top_k, logits.shape[-1]), dim=-1)
-    probabilities = (values / settings.temperature).softmax(-1)
+    probabilities = (values.float() / settings.temperature).softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
     probabilities = probabilities * (before < settings.top_p)
     cumulative = probabilities.cumsum(-1)

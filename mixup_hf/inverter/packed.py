@@ -18,7 +18,7 @@ from torch.nn import functional as F
 _Two = tuple[Tensor, Tensor]
 
 # Rows per product that weights are laid out for; others run too, a little slower.
-_ROWS = 256
+_ROWS = 128
 # Model types whose layers are exactly those that `_Layer` computes.
 _MODEL_TYPES = ("llama", "mistral", "qwen2")
 _FIXED_ROPE = ("default", "linear", "llama3")
@@ -68,6 +68,11 @@ class PackedLlm:
         """`fast:DTYPE`."""
         return f"fast:{str(self.dtype).removeprefix('torch.')}"
 
+    @property
+    def most_rows(self) -> int:
+        """With so many rows the products are at their best, and cores need not wait for others."""
+        return _ROWS
+
     def decoding(self, num_rows: int, length: int) -> _PackedDecoding:
         """Begin a batch: room for keys and values of all its positions is taken at once."""
         return _PackedDecoding(self, num_rows, length)
@@ -93,8 +98,12 @@ class _PackedDecoding:
         return self._read(F.embedding(tokens, self._llm.table)[:, None].to(self._llm.dtype))
 
     def keep(self, rows: Tensor) -> None:
-        self._keys = self._keys.index_select(1, rows)
-        self._values = self._values.index_select(1, rows)
+        used = self._position
+        count = len(rows)
+        # Within the room there is: taking new memory costs more than the copying.
+        self._keys[:, :count, ..., :used] = self._keys[..., :used].index_select(1, rows)
+        self._values[:, :count, :, :used] = self._values[:, :, :, :used].index_select(1, rows)
+        self._keys, self._values = self._keys[:, :count], self._values[:, :count]
 
     def _read(self, inputs: Tensor) -> Tensor:
         """Run all layers over (B, P, H) new positions; logits (B, V) after the last one."""

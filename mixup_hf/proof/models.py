@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mixup_hf.config import MixupConfig
+from mixup_hf.inverter.engines import fast_dtype
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.quantization import load_llm
 from mixup_hf.inverter.sources import resolve
@@ -33,11 +33,11 @@ class Models:
 
     @cached_property
     def llm(self) -> Any:
-        """The LLM without the LoRA, in float32."""
+        """The LLM without the LoRA, in bf16 where the CPU is fast in it."""
         return load_llm(
             self._source,
             quantization="none",
-            dtype=torch.float32,
+            dtype=fast_dtype(),
             device=self.inverter.device,
             base_grid=None,
         )

@@ -16,7 +16,7 @@ from mixup_hf.distributed import counter_rng
 from mixup_hf.proof.models import Models
 
 _CHANGED = 0.1  # share of words: EDA's alpha
-_BATCH = 32
+_BATCH = 96
 _ASK = "Say the following sentence in other words. Answer with one sentence only.\n\n{}"
 
 
@@ -62,7 +62,7 @@ def contextual(texts: Sequence[str], models: Models, seed: int) -> list[str]:
 def paraphrase(texts: Sequence[str], models: Models, seed: int) -> list[str]:
     """The LLM is asked to say each text in other words."""
     asked = [_as_question(_ASK.format(text), models) for text in texts]
-    answers = _go_on(asked, models, seed, tokens=48)
+    answers = _go_on(asked, models, seed, tokens=40)
     lines = [answer.strip().split("\n")[0].strip(" \"'") for answer in answers]
     return [line or text for line, text in zip(lines, texts, strict=True)]
 
