@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import logging
 import sys
 
@@ -52,7 +53,8 @@ def main() -> None:
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if "--debug" in sys.argv or not _is_for_users(error):
             raise
-        Console(stderr=True).print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
+        message = "\n".join([str(error), *getattr(error, "__notes__", [])])
+        Console(stderr=True).print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
         raise SystemExit(2) from error
 
 
@@ -61,7 +63,11 @@ def _is_for_users(error: Exception) -> bool:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    return frame is not None and "mixup_hf" in frame.tb_frame.f_code.co_filename
+    if frame is None or "mixup_hf" not in frame.tb_frame.f_code.co_filename:
+        return False
+    # What torch raises in C++ has no frame of its own: it seems to come from the line that called.
+    line = linecache.getline(frame.tb_frame.f_code.co_filename, frame.tb_lineno)
+    return line.lstrip().startswith("raise")
 
 
 def _escape(text: str) -> str:

@@ -88,20 +88,21 @@ class _Hook(TrainerCallback):
         self._batches += 1
         partners = torch.from_numpy(rng.permutation(len(rows))).to(rows.device)
         drawn = Beta(self._settings.alpha).sample(len(rows), rng)
-        lams = torch.from_numpy(drawn).to(rows.device, rows.dtype)
+        lams = torch.from_numpy(drawn).to(rows.device, torch.float32)
         self._drawn = partners, lams
         shape = (-1, *(1,) * (rows.ndim - 1))
-        mixed = torch.lerp(rows[partners], rows, lams.view(shape))
+        mixed = torch.lerp(rows[partners], rows, lams.to(rows.dtype).view(shape))
         return (torch.cat([rows, mixed]), *inputs[1:])
 
     def loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
         """Cross entropy of the rows; while training, soft, of rows and mixes."""
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if self._drawn is None or len(logits) == len(labels):
-            return F.cross_entropy(logits, labels)
+            return F.cross_entropy(logits.float(), labels)
         partners, lams = self._drawn
         self._drawn = None
-        targets = F.one_hot(labels, self._settings.num_labels).to(logits.dtype)
+        logits = logits.float()  # under autocast the head's are not
+        targets = F.one_hot(labels, self._settings.num_labels).float()
         mixed = torch.lerp(targets[partners], targets, lams[:, None])
         rows = row_losses(logits, torch.cat([targets, mixed]))
         # The Trainer has counted real rows, over all accumulation steps: there are as many mixes.

@@ -155,7 +155,7 @@ class Experiment:
                 continue  # another process is at it
             try:
                 if job not in self.results.read():
-                    done = self._measure(job)
+                    done = self._named(job)
                     self.results.append(done)
                     if on_run is not None:
                         on_run(done)
@@ -167,6 +167,13 @@ class Experiment:
         file = self.results.file.parent / job.folder / "run.lock"
         file.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(file)
+
+    def _named(self, job: Job) -> Run:
+        try:
+            return self._measure(job)
+        except Exception as error:
+            error.add_note(f"This was the run {job.folder} of the experiment.")
+            raise
 
     def _measure(self, job: Job) -> Run:
         started = time.monotonic()

@@ -26,6 +26,13 @@ from mixup_hf.recorded import read_mixed
 from mixup_hf.tables import draw_shots, read_table
 
 NAMES = ("news", "film", "sport")
+TRAINING = {
+    "max_steps": 3,
+    "learning_rate": 0.02,
+    "per_device_train_batch_size": 4,
+    "use_cpu": True,
+    "disable_tqdm": True,
+}
 METRICS = {name: 0.5 for name in ("macro_f1", "minority_recall", "ece", "loss", "brier")}
 
 
@@ -51,13 +58,7 @@ def make(tmp_path: Path, saved_aligner: Callable[..., Path]) -> Callable[..., Ex
             "seeds": [0, 1],
             "rows": 8,
             "test_rows": 12,
-            "training": {
-                "max_steps": 3,
-                "learning_rate": 0.02,
-                "per_device_train_batch_size": 4,
-                "use_cpu": True,
-                "disable_tqdm": True,
-            },
+            "training": TRAINING,
             "mixup": {"aligner": str(aligner), "max_new_tokens": 4, "leaks": "off"},
         }
         file = tmp_path / "experiment.yaml"
@@ -74,8 +75,11 @@ def made(job: Job, accuracy: float, **metrics: float) -> Run:
     return Run(job, kept, correct)
 
 
-def test_every_arm_runs_with_as_many_steps(make: Callable[..., ExperimentConfig]) -> None:
-    config = make(arms=list(ARMS), seeds=[0])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_every_arm_runs_with_as_many_steps(
+    make: Callable[..., ExperimentConfig], bf16: bool
+) -> None:
+    config = make(arms=list(ARMS), seeds=[0], training=TRAINING | {"bf16": bf16})
     runs = Experiment(config).run()
     assert {job.arm for job in runs} == set(ARMS)
     for run in runs.values():
@@ -86,6 +90,15 @@ def test_every_arm_runs_with_as_many_steps(make: Callable[..., ExperimentConfig]
         assert (0 < run.metrics["mixed_rows"] <= 8) == made
     losses = {run.metrics["loss"] for run in runs.values()}
     assert len(losses) == len(ARMS)  # every arm did something of its own
+
+
+def test_a_run_that_fails_says_which_it_was(
+    make: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make(arms=["eda"], seeds=[3], training=TRAINING | {"optim": "none_such"})
+    with pytest.raises(ValueError, match="none_such") as caught:
+        Experiment(config).run()
+    assert "tiny/4-shot/seed-3/oversample" in caught.value.__notes__[0]
 
 
 def test_arms_of_a_seed_share_rows_and_head(make: Callable[..., ExperimentConfig]) -> None:
