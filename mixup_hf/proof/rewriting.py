@@ -62,7 +62,7 @@ def contextual(texts: Sequence[str], models: Models, seed: int) -> list[str]:
 def paraphrase(texts: Sequence[str], models: Models, seed: int) -> list[str]:
     """The LLM is asked to say each text in other words."""
     asked = [_as_question(_ASK.format(text), models) for text in texts]
-    answers = _go_on(asked, models, seed, tokens=40)
+    answers = _go_on(asked, models, seed, tokens=32)
     lines = [answer.strip().split("\n")[0].strip(" \"'") for answer in answers]
     return [line or text for line, text in zip(lines, texts, strict=True)]
 
