@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from mixup_hf.distributed import counter_rng
+from mixup_hf.inverter.generation import DecodeSettings, decode
 from mixup_hf.proof.models import Models
 
 _CHANGED = 0.1  # share of words: EDA's alpha
-_BATCH = 96
+_WRITING = 11  # what a stream of random numbers is for; part of its key
 _ASK = "Say the following sentence in other words. Answer with one sentence only.\n\n{}"
 
 
@@ -78,23 +78,21 @@ def _as_question(question: str, models: Models) -> str:
 
 def _go_on(texts: Sequence[str], models: Models, seed: int, *, tokens: int) -> list[str]:
     """How the LLM goes on after each text, sampled; the global generators stay as they are."""
-    answers: list[str] = []
-    with torch.random.fork_rng(), torch.inference_mode():
-        tokenizer, llm = models.tokenizer, models.llm  # loading them draws, too
-        torch.manual_seed(seed)
-        for at in range(0, len(texts), _BATCH):
-            # A tokenizer gives an empty text no token at all, and a model needs one.
-            batch = [text or str(tokenizer.eos_token) for text in texts[at : at + _BATCH]]
-            inputs = tokenizer(batch, return_tensors="pt", padding=True)
-            kept = {name: inputs[name].to(llm.device) for name in ("input_ids", "attention_mask")}
-            found = llm.generate(
-                **kept,
-                do_sample=True,
-                temperature=0.7,
-                top_p=0.95,
-                max_new_tokens=tokens,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-            new = found[:, kept["input_ids"].shape[1] :]
-            answers += tokenizer.batch_decode(new, skip_special_tokens=True)
+    # A tokenizer gives an empty text no token at all, and a model needs one.
+    asked = [models.tokenizer(text or str(models.tokenizer.eos_token)).input_ids for text in texts]
+    settings = DecodeSettings(max_new_tokens=tokens, temperature=0.7, top_p=0.95)
+    answers = [""] * len(texts)
+    for length in sorted(set(map(len, asked))):  # batches of one length need no padding
+        rows = [row for row, ids in enumerate(asked) if len(ids) == length]
+        drawn = [counter_rng(seed, _WRITING, row).random(tokens) for row in rows]
+        found = decode(
+            models.engine,
+            models.embed([asked[row] for row in rows]),
+            end_ids=models.end_ids,
+            settings=settings,
+            uniforms=np.stack(drawn),
+        )
+        said = models.tokenizer.batch_decode(found, skip_special_tokens=True)
+        for row, text in zip(rows, said, strict=True):
+            answers[row] = text
     return answers
