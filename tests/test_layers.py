@@ -49,7 +49,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "offline",
         "plugin",
     ),
-    5: ("align", "structure", "tables", "provenance", "finetuning", "proof", "cli"),
+    5: ("align", "metrics", "structure", "tables", "provenance", "finetuning", "proof", "cli"),
 }
 
 # Within its layer a module may import these, and nothing else.
@@ -123,6 +123,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "align.stages",
         "align.text_scores",
     ),
+    "metrics.lambda_recovery.lambda_recovery": ("align.fidelity",),
     "provenance": ("tables",),
     "finetuning": ("tables",),
     "proof.arms": (
@@ -170,6 +171,7 @@ BY_LAYER: dict[int, set[str]] = {
     5: TRANSFORMERS
     | {
         "datasets",
+        "evaluate",
         "peft",
         "filelock",
         "jinja2",
