@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 _Z = 1.959964  # of a two-sided interval of 95 %
+_RESAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -53,3 +57,27 @@ def wilson(count: int, of: int) -> Rate:
     half = _Z * spread**0.5 / (1 + square / of)
     # Of none, or of all, rounding could put the interval beside the share.
     return Rate(count, of, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
+
+
+def mean_over(values: np.ndarray) -> Callable[[np.ndarray], float]:
+    """The mean of `values` (N,) over given rows: a figure for `bootstrap_interval`."""
+    return lambda rows: float(values[rows].mean())
+
+
+def bootstrap_interval(
+    figure: Callable[[np.ndarray], float], count: int, seed: int = 0
+) -> Interval:
+    """A figure over all of `count` rows, and its percentile interval over resampled rows."""
+    from scipy.stats import bootstrap
+
+    rows = np.arange(count)
+    result = bootstrap(
+        (rows,),
+        lambda sample: figure(np.asarray(sample)),
+        vectorized=False,
+        n_resamples=_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return Interval(figure(rows), float(low), float(high))

@@ -14,13 +14,12 @@ from torch.nn import functional as F
 from mixup_hf import _checks
 from mixup_hf.align import text_scores
 from mixup_hf.distributed import counter_rng
-from mixup_hf.intervals import Interval
+from mixup_hf.intervals import Interval, bootstrap_interval, mean_over
 from mixup_hf.mixing import linear
 
 _LAMS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MIDDLE = (0.25, 0.5, 0.75)
 _LENGTHS = ((1, 7), (8, 12), (13, 20), (21, 1_000))  # buckets, in words
-_RESAMPLES = 500
 
 
 class RoundTrip(Protocol):
@@ -207,9 +206,9 @@ class _Scores:
 
     def with_intervals(self, seed: int) -> dict[str, Interval]:
         count = len(self.sentences)
-        figures = {name: _mean_over(values) for name, values in self.rows.items()}
+        figures = {name: mean_over(values) for name, values in self.rows.items()}
         figures["bleu"] = self.bleu
-        return {name: _interval(figure, count, seed) for name, figure in figures.items()}
+        return {name: bootstrap_interval(figure, count, seed) for name, figure in figures.items()}
 
     def grouped(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
         found = np.array(names)
@@ -252,7 +251,7 @@ class _Control:
         figures = {name: recovery(name, self.found) for name in ("slope", "r2", "spearman")}
         figures["slope_linear"] = recovery("slope", self.linear)
         figures["mix_cosine"] = lambda rows: float(self.cosine[rows][:, middle].mean())
-        return {name: _interval(figure, count, seed) for name, figure in figures.items()}
+        return {name: bootstrap_interval(figure, count, seed) for name, figure in figures.items()}
 
     def points(self) -> list[tuple[float, float]]:
         return list(zip(self.asked.ravel().tolist(), self.found.ravel().tolist(), strict=True))
@@ -308,24 +307,3 @@ def _length_names(sentences: Sequence[str]) -> list[str]:
         low, high = next((low, high) for low, high in _LENGTHS if words <= high)
         names.append(f"{low:02d}-{high:02d} words" if high < 1_000 else f"{low}+ words")
     return names
-
-
-def _mean_over(values: np.ndarray) -> Callable[[np.ndarray], float]:
-    return lambda rows: float(values[rows].mean())
-
-
-def _interval(figure: Callable[[np.ndarray], float], count: int, seed: int) -> Interval:
-    """The figure over all rows, and its percentile interval over resampled rows."""
-    from scipy.stats import bootstrap
-
-    rows = np.arange(count)
-    result = bootstrap(
-        (rows,),
-        lambda sample: figure(np.asarray(sample)),
-        vectorized=False,
-        n_resamples=_RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = result.confidence_interval
-    return Interval(figure(rows), float(low), float(high))

@@ -15,7 +15,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from mixup_hf import _checks
-from mixup_hf.cli import experiment, intrusion_report
+from mixup_hf.cli import experiment, intrusion_report, quality_report
 from mixup_hf.cli.finetune import config_and_overrides, print_keys
 from mixup_hf.proof.config import ExperimentConfig
 from mixup_hf.tables import LabelledTexts, read_table
@@ -44,6 +44,15 @@ def command(
     intrusion: Annotated[
         bool, typer.Option("--intrusion", help="How often generated rows do not fit their label.")
     ] = False,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="How --rows read, and whether they do as asked.")
+    ] = False,
+    rows: Annotated[
+        Path | None, typer.Option(help="For --quality: what `mixup-hf augment` made of --data.")
+    ] = None,
+    perplexity: Annotated[
+        str | None, typer.Option(help="For --quality: a language model that did not make them.")
+    ] = None,
     weights: Annotated[
         list[str] | None, typer.Option(help="May be given several times; default: three of them.")
     ] = None,
@@ -54,7 +63,7 @@ def command(
     aligner: Annotated[str, typer.Option(help="embedded, a folder, or a Hub id.")] = "embedded",
     seed: Annotated[int, typer.Option(help="Of pairs, ratios and decoding.")] = 0,
     output_dir: Annotated[
-        Path | None, typer.Option(help="Where structure.json and structure.png go.")
+        Path | None, typer.Option(help="Where figures go, as JSON, and plots, as PNG.")
     ] = None,
 ) -> None:
     """Does it help? Run an experiment; or measure generated rows against the real ones.
@@ -71,6 +80,10 @@ def command(
     distance of the parents, for pairs of one class (where the label cannot be wrong by mixing: the
     null) and of two; and how often the judges doubt real rows that they have not seen. Ratios are
     uniform; of --weights only the first is used.
+
+    --quality: of the rows in --rows, made from --data: length, variety, copies, perplexity, whether
+    each lies where its mix lay, whether a classifier that has not seen its parents says its class,
+    and whether one can tell generated rows from real ones.
     """
     if keys:
         print_keys(Console(), ExperimentConfig)
@@ -80,10 +93,13 @@ def command(
         return
     if context.args:
         raise ValueError(f"{context.args[0]} is no option, and no config was given to set it in.")
-    if data is None or not (structure or intrusion):
+    if data is None or not (structure or intrusion or quality):
         raise ValueError(
-            "Say what to measure: a CONFIG.yaml; or --data with --structure, --intrusion, or both."
+            "Say what to measure: a CONFIG.yaml; or --data with --structure, --intrusion, "
+            "--quality, or several of them."
         )
+    if quality != (rows is not None):
+        raise ValueError("--quality and --rows belong together: give both, or none of them.")
     _checks.at_least("--generations", generations, 1)
     _checks.at_least("--num-rows", num_rows, 2)
     table = read_table(data, text_column, label_column)
@@ -101,6 +117,11 @@ def command(
         intrusion_report.show(console, reports)
         if output_dir is not None:
             written += intrusion_report.write(output_dir, reports, title)
+    if rows is not None:
+        figures = quality_report.measure(inverter, table, rows, perplexity, seed)
+        quality_report.show(console, figures)
+        if output_dir is not None:
+            written.append(quality_report.write(output_dir, figures, f"{title}: {rows.name}"))
     if structure:
         found = _measure(inverter, table, weights or _WEIGHTS, num_rows, generations, seed)
         _show(console, found)

@@ -53,6 +53,23 @@ def matched_quality(one: Sequence[str], other: Sequence[str]) -> tuple[TextQuali
     return text_quality(one, words=words), text_quality(other, words=words)
 
 
+def self_bleu(texts: Sequence[str], words: int) -> float:
+    """Mean BLEU-2 (0 to 1) of each text against all others (Zhu et al. 2018, arXiv 1802.01886).
+
+    Args:
+        texts: At least two.
+        words: Texts are cut to so many words: longer ones share more by chance.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU(effective_order=True, max_ngram_order=2, tokenize="none", lowercase=True)
+    cut = [" ".join(text.split()[:words]) for text in texts]
+    scores = [
+        metric.sentence_score(text, cut[:at] + cut[at + 1 :]).score for at, text in enumerate(cut)
+    ]
+    return sum(scores) / len(scores) / 100
+
+
 def copied_share(text: str, parents: Iterable[str]) -> float:
     """Length of the longest run of words shared with a parent, as a share of the text's words."""
     words = text.lower().split()

@@ -1,0 +1,64 @@
+"""What `mixup-hf evaluate --quality` measures, shows and writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from mixup_hf.tables import LabelledTexts
+
+if TYPE_CHECKING:
+    from mixup_hf.inverter.model import Inverter
+    from mixup_hf.proof.quality import Figure
+
+
+def measure(
+    inverter: Inverter, table: LabelledTexts, rows: Path, perplexity: str | None, seed: int
+) -> list[Figure]:
+    """Figures of the rows in a file, made from the texts of a table."""
+    import torch
+
+    from mixup_hf.mixing import class_indices
+    from mixup_hf.proof.perplexity import LanguageModel
+    from mixup_hf.proof.quality import measure_quality
+    from mixup_hf.recorded import read_mixed
+
+    labels, names = class_indices(table.labels, None, None)
+    made = read_mixed(rows, table.texts, names)
+    model = None if perplexity is None else LanguageModel(perplexity, device=inverter.device)
+    return measure_quality(
+        made,
+        table.texts,
+        torch.eye(len(names))[labels],
+        inverter,
+        log_likelihood=model,
+        seed=seed,
+    )
+
+
+def show(console: Console, figures: Sequence[Figure]) -> None:
+    """Print them."""
+    table = Table("", "generated", "real", "", title="Generated rows beside the real ones")
+    for figure in figures:
+        table.add_row(figure.name, said(figure.generated), said(figure.real), figure.note)
+    console.print(table)
+
+
+def write(folder: Path, figures: Sequence[Figure], title: str) -> Path:
+    """Write quality.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "quality.json"
+    content = {"title": title, "figures": [asdict(figure) for figure in figures]}
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return file
+
+
+def said(value: object) -> str:
+    """A figure in words; nothing for none."""
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
