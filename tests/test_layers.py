@@ -136,7 +136,14 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "proof.experiment": ("finetuning", "proof.arms", "proof.config", "proof.models", "tables"),
     "proof.quality": ("align.fidelity", "proof.text_quality"),
     "proof.rewriting": ("proof.models",),
-    "proof.report": ("proof.plots", "proof.summary", "proof.text_quality"),
+    "proof.measured": ("proof.pages",),
+    "proof.report": (
+        "proof.measured",
+        "proof.pages",
+        "proof.plots",
+        "proof.summary",
+        "proof.text_quality",
+    ),
     "proof.summary": ("proof.experiment", "proof.statistics"),
 }
 # A higher layer, imported inside a function: training code that only `source: task` needs.

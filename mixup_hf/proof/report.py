@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,8 @@ import numpy as np
 from mixup_hf.intervals import wilson
 from mixup_hf.intrusion import intrusion_report
 from mixup_hf.proof import plots
+from mixup_hf.proof.measured import measured_elsewhere
+from mixup_hf.proof.pages import PlotOf, TableOf, read_json, render
 from mixup_hf.proof.summary import Summary, cells, explained, in_words
 from mixup_hf.proof.text_quality import copied_share, matched_quality
 from mixup_hf.recorded import read_shown
@@ -32,25 +31,6 @@ _METRICS = {
     "test_loss": "negative log-likelihood",
 }
 _FACTS = ("train_rows", "test_rows", "steps", "mixed_rows", "mixed_draws", "seed", "seconds")
-
-
-@dataclass(frozen=True)
-class TableOf:
-    """A table of a report."""
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class PlotOf:
-    """A plot of a report."""
-
-    title: str
-    svg: str
-    note: str
 
 
 @dataclass(frozen=True)
@@ -95,11 +75,14 @@ def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
         folder: Its `output_dir`, with `metrics.json`, and `mixed.jsonl` if it mixed.
         encoder: Embeds the texts for a map; None leaves the map out.
 
+    What `mixup-hf evaluate --quality` or `--structure` and `mixup-hf audit` have left in the folder
+    is shown, too.
+
     Raises:
         FileNotFoundError: There is no `metrics.json`.
         ValueError: A file is damaged.
     """
-    metrics = _read_json(folder / "metrics.json")
+    metrics = read_json(folder / "metrics.json")
     made = _read_made(folder / "mixed.jsonl")
     drawn = _curves(folder / "history.json")
     tables = [_scores(metrics), _facts(metrics)]
@@ -108,8 +91,10 @@ def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
         drawn += _about_rows(made)
         if encoder is not None and len(made) > 2:
             drawn.append(_map(made, encoder))
+    tables += measured_elsewhere(folder)
     lead = [_headline(metrics), *([] if made else ["Nothing was generated in this run."])]
-    return _render(f"A run: {folder.name}", lead, tables, drawn, made)
+    shown = made[:_MOST_SAMPLES]
+    return render(f"A run: {folder.name}", lead, tables, drawn, shown, _SHOWN_FIRST)
 
 
 def report_of_an_experiment(title: str, summary: Summary, baseline: str) -> str:
@@ -134,7 +119,7 @@ def report_of_an_experiment(title: str, summary: Summary, baseline: str) -> str:
         if compared:
             svg = plots.differences(compared, f"accuracy minus that of {baseline}")
             drawn.append(PlotOf(name, svg, "Means over seeds with 95 % bootstrap intervals."))
-    return _render(title, [explained(baseline)], tables, drawn, [])
+    return render(title, [explained(baseline)], tables, drawn, [], 0)
 
 
 def _headline(metrics: dict[str, Any]) -> str:
@@ -220,7 +205,7 @@ def _pure(made: Made) -> bool:
 def _curves(file: Path) -> list[PlotOf]:
     if not file.is_file():
         return []
-    history = _read_json(file)
+    history = read_json(file)
     lines = {
         name: [(line["step"], float(line[key])) for line in history if key in line]
         for key, name in (("loss", "training"), ("eval_loss", "evaluation"))
@@ -238,38 +223,5 @@ def _read_made(file: Path) -> list[Made]:
     return [Made(*shown) for shown in read_shown(file)]
 
 
-def _read_json(file: Path) -> Any:
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"There is no {str(file)!r}. A report is about the `output_dir` of mixup-hf finetune."
-        )
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is damaged ({error}). Run again into its folder.") from error
-
-
 def _line(text: str) -> str:
     return " / ".join(text.split("\x1e"))
-
-
-def _render(
-    title: str,
-    lead: Sequence[str],
-    tables: Sequence[TableOf],
-    drawn: Sequence[PlotOf],
-    samples: Sequence[Made],
-) -> str:
-    from jinja2 import Environment
-
-    source = (files("mixup_hf.proof") / "report.html.j2").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, trim_blocks=True).from_string(source)
-    return template.render(
-        title=title,
-        lead=lead,
-        tables=tables,
-        plots=drawn,
-        samples=samples[:_MOST_SAMPLES],
-        shown=_SHOWN_FIRST,
-        version=version("mixup_hf"),
-    )

@@ -16,6 +16,7 @@ from mixup_hf.inverter.generation import DecodeSettings, decode
 from mixup_hf.proof.models import Models
 
 _CHANGED = 0.1  # share of words: EDA's alpha
+_LOOKED_AT = 32  # words of a text that the LLM is shown
 _WRITING = 11  # what a stream of random numbers is for; part of its key
 _ASK = "Say the following sentence in other words. Answer with one sentence only.\n\n{}"
 
@@ -42,26 +43,31 @@ def _edited(text: str, rng: np.random.Generator) -> str:
 def contextual(texts: Sequence[str], models: Models, seed: int) -> list[str]:
     """Another word, as the LLM would go on, in a tenth of the places, at least one."""
     words = [text.split() for text in texts]
-    places = []
-    for row, each in enumerate(words):
-        count = max(1, round(_CHANGED * len(each)))
-        # The first word follows nothing.
-        free = np.arange(1, len(each)) if len(each) > 1 else np.array([0])
-        rng = counter_rng(seed, row)
-        places.append(rng.choice(free, size=min(count, len(free)), replace=False).tolist())
-    for turn in range(max(map(len, places))):
-        rows = [row for row, at in enumerate(places) if turn < len(at)]
-        beginnings = [" ".join(words[row][: places[row][turn]]) for row in rows]
-        found = _go_on(beginnings, models, seed + turn, tokens=4)
-        for row, text in zip(rows, found, strict=True):
-            if text.split():
-                words[row][places[row][turn]] = text.split()[0]
-    return [" ".join(each) for each in words]
+    places = [
+        (row, place)
+        for row, each in enumerate(words)
+        for place in _drawn_places(len(each), counter_rng(seed, row))
+    ]
+    beginnings = [" ".join(words[row][max(0, place - _LOOKED_AT) : place]) for row, place in places]
+    found = _go_on(beginnings, models, seed, tokens=4)
+    changed = [list(each) for each in words]
+    for (row, place), text in zip(places, found, strict=True):
+        if text.split():
+            changed[row][place] = text.split()[0]
+    return [" ".join(each) for each in changed]
+
+
+def _drawn_places(length: int, rng: np.random.Generator) -> list[int]:
+    free = np.arange(1, length) if length > 1 else np.array([0])  # the first word follows nothing
+    count = max(1, round(_CHANGED * length))
+    places: list[int] = rng.choice(free, size=min(count, len(free)), replace=False).tolist()
+    return places
 
 
 def paraphrase(texts: Sequence[str], models: Models, seed: int) -> list[str]:
-    """The LLM is asked to say each text in other words."""
-    asked = [_as_question(_ASK.format(text), models) for text in texts]
+    """The LLM is asked to say each text, or its beginning, in other words."""
+    begun = [" ".join(text.split()[:_LOOKED_AT]) for text in texts]
+    asked = [_as_question(_ASK.format(text), models) for text in begun]
     answers = _go_on(asked, models, seed, tokens=32)
     lines = [answer.strip().split("\n")[0].strip(" \"'") for answer in answers]
     return [line or text for line, text in zip(lines, texts, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from tiny import make_encoder, make_producer, make_rows
 from typer.testing import CliRunner
 
 from mixup_hf.cli import main as cli
+from mixup_hf.intervals import Interval, wilson
+from mixup_hf.proof.audit import Audit
 from mixup_hf.proof.experiment import Job, Run
 from mixup_hf.proof.report import report_of_a_run, report_of_an_experiment
 from mixup_hf.proof.summary import summarise
@@ -80,6 +83,29 @@ def test_a_report_holds_all_it_shows(run: Callable[..., Path]) -> None:
         assert f"<h2>{heading}</h2>" in page
     assert "Accuracy 75.0% on 40 test rows (95 % interval 59.8% to 85.8%)" in page
     assert "10 more" in page  # of thirty, twenty are shown at once
+
+
+def test_what_other_commands_have_measured_is_shown(run: Callable[..., Path]) -> None:
+    folder = run()
+    interval = {"value": 0.61, "low": 0.5, "high": 0.7}
+    figure = {"name": "self-BLEU", "generated": 0.25, "real": interval, "note": "how alike"}
+    (folder / "quality.json").write_text(json.dumps({"title": "", "figures": [figure]}))
+    rate = asdict(wilson(3, 10))
+    found = Audit(
+        10, 20, *[wilson(3, 10)] * 3, Interval(0.61, 0.5, 0.7), None, {"0.5": 1}, {}, None
+    )
+    content = asdict(found) | {"nearer_by_lam": {"0.5-0.6": rate}, "verdict": "All <is> well."}
+    (folder / "audit.json").write_text(json.dumps(content))
+    each = {"variance_ratio": 0.8, "frobenius": 0.3, "energy": 0.1, "p_value": 0.01}
+    report = {"weights": "uniform", "before": {"news": each}, "after": {"news": each}}
+    (folder / "structure.json").write_text(json.dumps({"title": "", "reports": [report]}))
+    page = report_of_a_run(folder)
+    for cell in ("0.250", "0.610 [0.500, 0.700]", "how alike", "30.0% [10.8%, 60.3%]", "0.80"):
+        assert f"<td>{cell}</td>" in page
+    assert "All &lt;is&gt; well." in page
+    (folder / "audit.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"audit.json is damaged, or of another version"):
+        report_of_a_run(folder)
 
 
 def test_what_was_generated_cannot_break_the_page(run: Callable[..., Path]) -> None:
