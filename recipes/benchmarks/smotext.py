@@ -1,0 +1,140 @@
+"""SMOTExT's own set-up (arXiv 2505.13434): 20 Newsgroups, 1,000 real and 2,600 synthetic rows.
+
+    python recipes/benchmarks/smotext.py --data data/newsgroups20 --output runs/smotext.jsonl
+
+Each seed draws 1,000 training rows, as many of every class, and makes 2,600 by the preset
+`smotext`. A logistic regression learns on a frozen encoder's embeddings: of the real rows, of both,
+of the synthetic rows alone; and, to say what labels would be worth, of as many real rows as there
+are synthetic ones. Seeds already in the output are not run again. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from mixup_hf import InversedMixup, Inverter
+from mixup_hf.config import DataConfig, MixupConfig
+from mixup_hf.mixing import class_indices, label_indices
+from mixup_hf.proof.statistics import compare
+from mixup_hf.tables import LabelledTexts, draw_shots, read_splits
+
+ARMS = ("real", "real + synthetic", "synthetic", "real, more rows")
+PUBLISHED = {"real": "83.6", "real + synthetic": "83.9", "synthetic": "about 80"}
+
+
+def main() -> None:
+    """Run what is left, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, type=Path, help="has train.jsonl and test.jsonl")
+    parser.add_argument("--output", required=True, type=Path, help="a JSON line for each seed")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--real", type=int, default=1000)
+    parser.add_argument("--synthetic", type=int, default=2600)
+    parser.add_argument("--test_rows", type=int, default=2000, help="at most; of all seeds")
+    options = parser.parse_args()
+    runs = read(options.output)
+    left = [seed for seed in options.seeds if seed not in {run["seed"] for run in runs}]
+    if left:
+        benchmark = Benchmark(options)
+        for seed in left:
+            runs.append(benchmark.run(seed))
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            with options.output.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(runs[-1]) + "\n")
+    show(runs)
+
+
+class Benchmark:
+    """One data set, one encoder, one aligner; a run for each seed."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        files = {f"{name}_file": str(options.data / f"{name}.jsonl") for name in ("train", "test")}
+        self.train, test = read_splits(DataConfig(**files))
+        if options.test_rows < len(test):
+            test = test.take(sorted(random.Random(0).sample(range(len(test)), options.test_rows)))
+        _, self.names = class_indices(self.train.labels, None, None)
+        self.inverter = Inverter.from_pretrained()
+        self.test_texts = test.texts
+        self.test = self.embed(test.texts), self.indices(test)
+
+    def run(self, seed: int) -> dict[str, Any]:
+        """Accuracy of each arm."""
+        options = self.options
+        real = draw_shots(self.train, options.real // len(self.names), seed)
+        more = draw_shots(self.train, options.synthetic // len(self.names), seed + 1000)
+        mixup = InversedMixup(
+            self.inverter,
+            real.texts,
+            real.labels,
+            label_names=self.names,
+            num_labels=len(self.names),
+            eval_texts=self.test_texts,
+            config=MixupConfig(method="smotext", seed=seed),
+        )
+        rows = mixup.generate(options.synthetic)
+        made = (
+            self.embed([row.text for row in rows]),
+            np.array([row.hard_label for row in rows]),
+        )
+        given = self.embed(real.texts), self.indices(real)
+        both = tuple(np.concatenate(pair) for pair in zip(given, made, strict=True))
+        others = self.embed(more.texts), self.indices(more)
+        arms = dict(zip(ARMS, (given, both, made, others), strict=True))
+        return {
+            "seed": seed,
+            "real": len(real),
+            "synthetic": len(rows),
+            "test_rows": len(self.test_texts),
+            "accuracy": {name: self.accuracy(*arm) for name, arm in arms.items()},
+        }
+
+    def accuracy(self, inputs: np.ndarray, labels: np.ndarray) -> float:
+        """Of a head trained on these, on the test rows."""
+        head = LogisticRegression(C=10.0, max_iter=1000).fit(inputs, labels)
+        return float(head.score(*self.test))
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeddings (n, D)."""
+        return self.inverter.encode(texts).numpy()
+
+    def indices(self, table: LabelledTexts) -> np.ndarray:
+        """Class indices (n,)."""
+        return np.asarray(label_indices(table.labels, self.names))
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The runs so far."""
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+
+
+def show(runs: Sequence[dict[str, Any]]) -> None:
+    """The table: means, deviations, paired differences to the real rows alone."""
+    real = [run["accuracy"]["real"] for run in runs]
+    print(f"{len(runs)} seeds, {runs[0]['test_rows']} test rows\n")
+    print("| head trained on | accuracy | against real | published |\n|---|---|---|---|")
+    for arm in ARMS:
+        found = [run["accuracy"][arm] for run in runs]
+        spread = f" ± {100 * statistics.stdev(found):.1f}" if len(found) > 1 else ""
+        against = ""
+        if arm != "real" and len(found) > 1:
+            each = compare(found, real)
+            low, high = 100 * each.low, 100 * each.high
+            against = f"{100 * each.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+        mean = f"{100 * statistics.mean(found):.1f}{spread}"
+        print(f"| {arm} | {mean} | {against} | {PUBLISHED.get(arm, '')} |")
+
+
+if __name__ == "__main__":
+    main()
