@@ -408,7 +408,7 @@ class MixupConfig:
     refine_steps: int = field(
         default=32, metadata=_help("With source task: steps by which the aligner is refined.")
     )
-    staleness_threshold: float = field(
+    max_staleness: float = field(
         default=0.2,
         metadata=_help("With source task: nats/token of staleness that call for a refresh."),
     )
@@ -517,7 +517,7 @@ class MixupConfig:
             )
         _checks.at_least("warmup_epochs", self.warmup_epochs, 0)
         _checks.at_least("refine_steps", self.refine_steps, 1)
-        _checks.at_least("staleness_threshold", self.staleness_threshold, 0.0)
+        _checks.at_least("max_staleness", self.max_staleness, 0.0)
         if self.seed is not None:
             _checks.at_least("seed", self.seed, 0)
         check_interpolation(self.interpolation, parse_weights(self.weights).num_parents)

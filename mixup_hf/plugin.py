@@ -132,7 +132,7 @@ class InversedMixup(TrainerPlugin):
             tokenizer,
             rehearsed=[row.text for row in self.producer.produce(0, _REHEARSED)],
             steps=self.config.refine_steps,
-            threshold=self.config.staleness_threshold,
+            threshold=self.config.max_staleness,
             seed=self.seed,
         )
         self.producer.follow(
