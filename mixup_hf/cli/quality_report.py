@@ -44,10 +44,12 @@ def measure(
 
 def show(console: Console, figures: Sequence[Figure]) -> None:
     """Print them."""
-    table = Table("", "generated", "real", "", title="Generated rows beside the real ones")
+    table = Table("", "generated", "real", title="Generated rows beside the real ones")
     for figure in figures:
-        table.add_row(figure.name, said(figure.generated), said(figure.real), figure.note)
+        table.add_row(figure.name, said(figure.generated), said(figure.real))
     console.print(table)
+    for figure in figures:
+        console.print(f"{figure.name}: {figure.note}", soft_wrap=True, highlight=False)
 
 
 def write(folder: Path, figures: Sequence[Figure], title: str) -> Path:
