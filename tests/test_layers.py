@@ -128,6 +128,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "finetuning": ("tables",),
     "proof.arms": (
         "finetuning",
+        "proof.config",
         "proof.embedding_mixup",
         "proof.models",
         "proof.rewriting",

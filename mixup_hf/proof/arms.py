@@ -20,6 +20,7 @@ from mixup_hf.finetuning import Attaches
 from mixup_hf.mixing import label_indices
 from mixup_hf.offline import OfflineMixup
 from mixup_hf.plugin import InversedMixup
+from mixup_hf.proof.config import mixup_with
 from mixup_hf.proof.embedding_mixup import EmbeddingMixup
 from mixup_hf.proof.models import Models
 from mixup_hf.proof.rewriting import contextual, eda, paraphrase
@@ -68,19 +69,13 @@ def _embedding_mixup(task: Task) -> Attaches:
 
 
 def _mixing(method: str) -> Arm:
-    """An arm of `InversedMixup`."""
+    """An arm of `InversedMixup`: a method's own weights, pairing and interpolation, unless set."""
+    return lambda task: _mixed(task, mixup_with(task.mixup, {"method": method}))
 
-    def arm(task: Task) -> Attaches:
-        config = replace(
-            # A method's own weights, pairing and interpolation, unless the experiment sets them.
-            MixupConfig(**_given(task.mixup) | {"method": method}),
-            seed=task.seed,
-            refill_every=0,
-            rows_per_refill=task.rows,
-        )
-        return InversedMixup(task.models.inverter, config=config, **_training_set(task))
 
-    return arm
+def _mixed(task: Task, mixup: MixupConfig) -> Attaches:
+    config = replace(mixup, seed=task.seed, refill_every=0, rows_per_refill=task.rows)
+    return InversedMixup(task.models.inverter, config=config, **_training_set(task))
 
 
 def _rewriting(rewrite: Rewrite) -> Arm:
@@ -113,9 +108,14 @@ _ARMS: dict[str, Arm] = {
 
 
 def prepare(arm: str, task: Task) -> Attaches | None:
-    """What the Trainer of an arm (one of `config.ARMS`) is given beside model and data."""
+    """What the Trainer of an arm is given beside model and data.
+
+    Args:
+        arm: One of `config.ARMS`; or another name, for an arm that mixes as `task.mixup` says.
+        task: What it works with.
+    """
     task.folder.mkdir(parents=True, exist_ok=True)
-    return _ARMS[arm](task)
+    return _ARMS[arm](task) if arm in _ARMS else _mixed(task, task.mixup)
 
 
 def _training_set(task: Task) -> dict[str, Any]:
@@ -127,13 +127,6 @@ def _training_set(task: Task) -> dict[str, Any]:
         "label_names": task.names,
         "eval_texts": task.eval_texts,
     }
-
-
-def _given(mixup: MixupConfig) -> dict[str, Any]:
-    """The settings of a config without those that its method has filled in."""
-    plain = MixupConfig(method=mixup.method)
-    fields = {name: getattr(mixup, name) for name in mixup.__dataclass_fields__}
-    return {name: value for name, value in fields.items() if value != getattr(plain, name)}
 
 
 def _rows_file(task: Task) -> Path:

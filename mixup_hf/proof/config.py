@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mixup_hf import _checks
 from mixup_hf.config import DataConfig, MixupConfig, check_no_auto_off
+from mixup_hf.loading import build_config
 
 ARMS = (
     "none",
@@ -21,7 +23,20 @@ ARMS = (
     "structure_preserving",
     "inversed_mixup",
 )
-_SAY_WHICH_RUNS = ("sets", "arms", "shots", "seeds", "output_dir", "baseline")
+_SAY_WHICH_RUNS = ("sets", "arms", "variants", "shots", "seeds", "output_dir", "baseline")
+# What all arms share, or the experiment sets itself.
+_NOT_OF_A_VARIANT = (
+    "aligner",
+    "auto_off",
+    "enabled",
+    "engine",
+    "refill_every",
+    "revision",
+    "rows_file",
+    "rows_per_refill",
+    "seed",
+)
+_NAME = re.compile(r"\w[\w .,+=-]*")
 
 
 def _help(text: str) -> dict[str, str]:
@@ -37,6 +52,10 @@ class ExperimentConfig:
     sets: dict[str, DataConfig] = field(metadata=_help("The data sets, by name."))
     output_dir: str = field(metadata=_help("Where runs.jsonl and every arm's sentences go."))
     arms: tuple[str, ...] = field(default=ARMS, metadata=_help("What is compared: names of arms."))
+    variants: dict[str, dict[str, Any]] = field(
+        default_factory=dict,
+        metadata=_help("Mixing arms of your own: a name, and keys of `mixup` with their values."),
+    )
     baseline: str = field(
         default="oversample", metadata=_help("The arm that all others are compared with.")
     )
@@ -66,7 +85,8 @@ class ExperimentConfig:
                 raise _checks.bad(name, "name at least one, and none twice", values)
         for arm in self.arms:
             _checks.one_of("arms", arm, ARMS)
-        _checks.one_of("baseline", self.baseline, ARMS)
+        self._check_variants()
+        _checks.one_of("baseline", self.baseline, (*ARMS, *self.variants))
         for shots in self.shots:
             _checks.at_least("shots", shots, 1)
         for seed in self.seeds:
@@ -80,7 +100,45 @@ class ExperimentConfig:
                 raise _checks.bad(f"sets.{name}.shots", "be left out", data.shots, "Use `shots`.")
 
     @property
-    def digest(self) -> str:
-        """Of all that a run depends on, but for what its own line says."""
+    def every_arm(self) -> tuple[str, ...]:
+        """The baseline first, then the other arms, then the variants."""
+        return tuple(dict.fromkeys((self.baseline, *self.arms, *self.variants)))
+
+    def mixup_of(self, variant: str) -> MixupConfig:
+        """How a variant mixes: as `mixup` says, but for the keys of its own."""
+        return mixup_with(self.mixup, self.variants[variant])
+
+    def digest_of(self, arm: str) -> str:
+        """Of all that a run of an arm depends on, but for what its own line says."""
         content = {k: v for k, v in asdict(self).items() if k not in _SAY_WHICH_RUNS}
+        if arm in self.variants:
+            content["variant"] = self.variants[arm]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _check_variants(self) -> None:
+        for name, settings in self.variants.items():
+            if name in ARMS or not _NAME.fullmatch(name):
+                rule = "have names of letters, digits, spaces and .,+=-, and none of an arm"
+                raise _checks.bad("variants", rule, name)
+            for key in settings:
+                if key in _NOT_OF_A_VARIANT:
+                    raise _checks.bad(
+                        f"variants.{name}", f"leave {key!r} alone", settings[key], "Arms share it."
+                    )
+            try:
+                self.mixup_of(name)
+            except ValueError as error:
+                raise ValueError(f"in `variants.{name}`: {error}") from error
+
+
+def mixup_with(mixup: MixupConfig, settings: dict[str, Any]) -> MixupConfig:
+    """A config with some keys changed; a `method` among them brings its own weights and pairing.
+
+    Raises:
+        ValueError: A key is unknown, or a value breaks its rule.
+    """
+    plain = MixupConfig(method=mixup.method)
+    values = {name: getattr(mixup, name) for name in mixup.__dataclass_fields__}
+    # What the method has filled in is left out: another method fills in its own.
+    given = {name: value for name, value in values.items() if value != getattr(plain, name)}
+    return build_config(MixupConfig, given | {"method": mixup.method} | settings)

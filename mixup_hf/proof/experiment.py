@@ -17,7 +17,7 @@ from mixup_hf.config import DataConfig, FinetuneConfig
 from mixup_hf.finetuning import fit
 from mixup_hf.mixing import class_indices
 from mixup_hf.proof.arms import Task, prepare
-from mixup_hf.proof.config import ExperimentConfig
+from mixup_hf.proof.config import ARMS, ExperimentConfig
 from mixup_hf.proof.models import Models
 from mixup_hf.tables import LabelledTexts, draw_shots, read_splits
 
@@ -57,13 +57,12 @@ class Run:
 
 def jobs(config: ExperimentConfig) -> list[Job]:
     """All runs of an experiment, whole seeds first: one that is stopped leaves pairs."""
-    arms = dict.fromkeys((config.baseline, *config.arms))
     return [
         Job(data, shots, seed, arm)
         for seed in config.seeds
         for shots in config.shots
         for data in config.sets
-        for arm in arms
+        for arm in config.every_arm
     ]
 
 
@@ -81,7 +80,8 @@ class Results:
 
     def __init__(self, config: ExperimentConfig) -> None:
         self.file = Path(config.output_dir) / _FILE
-        self._digest = config.digest
+        self._digest_of = config.digest_of
+        self._known = {*ARMS, *config.variants}
 
     def read(self) -> dict[Job, Run]:
         """The runs so far."""
@@ -97,7 +97,9 @@ class Results:
             except (ValueError, KeyError, TypeError) as error:
                 _LOGGER.warning("%s, line %d, is no run (%s): left out.", self.file, number, error)
                 continue
-            if content["settings"] != self._digest:
+            if job.arm not in self._known:
+                continue  # a variant that is not asked about any more
+            if content["settings"] != self._digest_of(job.arm):
                 raise ValueError(
                     f"{self.file}, line {number}, was run with other settings than those of this "
                     "experiment, and cannot be compared. Give another `output_dir`, or the config "
@@ -110,7 +112,7 @@ class Results:
         """Add a run, as one write."""
         content = {
             "job": asdict(run.job),
-            "settings": self._digest,
+            "settings": self._digest_of(run.job.arm),
             "metrics": run.metrics,
             "correct": "".join("01"[right] for right in run.correct),
         }
@@ -182,9 +184,8 @@ class Experiment:
         train = draw_shots(train, job.shots, job.seed)
         _, names = class_indices(train.labels, None, None)
         folder = self.results.file.parent / job.folder
-        task = Task(
-            train, test.texts, names, config.mixup, config.rows, job.seed, folder, self.models
-        )
+        mixup = config.mixup_of(job.arm) if job.arm in config.variants else config.mixup
+        task = Task(train, test.texts, names, mixup, config.rows, job.seed, folder, self.models)
         plugin = prepare(job.arm, task)
         making = time.monotonic() - started
         run = FinetuneConfig(

@@ -19,13 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import bootstrap
 from sklearn.linear_model import LogisticRegression
 
 from mixup_hf import InversedMixup, Inverter
-from mixup_hf.config import DataConfig, MixupConfig
-from mixup_hf.mixing import class_indices, label_indices
-from mixup_hf.proof.statistics import compare
-from mixup_hf.tables import LabelledTexts, draw_shots, read_splits
 
 ARMS = ("real", "real + synthetic", "synthetic", "real, more rows")
 PUBLISHED = {"real": "83.6", "real + synthetic": "83.9", "synthetic": "about 80"}
@@ -58,38 +55,31 @@ class Benchmark:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        files = {f"{name}_file": str(options.data / f"{name}.jsonl") for name in ("train", "test")}
-        self.train, test = read_splits(DataConfig(**files))
+        self.train, test = (read(options.data / f"{name}.jsonl") for name in ("train", "test"))
         if options.test_rows < len(test):
-            test = test.take(sorted(random.Random(0).sample(range(len(test)), options.test_rows)))
-        _, self.names = class_indices(self.train.labels, None, None)
+            test = random.Random(0).sample(test, options.test_rows)
+        self.names = sorted({row["label"] for row in self.train})
         self.inverter = Inverter.from_pretrained()
-        self.test_texts = test.texts
-        self.test = self.embed(test.texts), self.indices(test)
+        self.test_texts = [row["text"] for row in test]
+        self.test = self.embedded(test)
 
     def run(self, seed: int) -> dict[str, Any]:
         """Accuracy of each arm."""
         options = self.options
-        real = draw_shots(self.train, options.real // len(self.names), seed)
-        more = draw_shots(self.train, options.synthetic // len(self.names), seed + 1000)
-        mixup = InversedMixup(
-            self.inverter,
-            real.texts,
-            real.labels,
-            label_names=self.names,
-            num_labels=len(self.names),
+        real, more = self.draw(options.real, seed), self.draw(options.synthetic, 1000 + seed)
+        mixup = InversedMixup.from_pretrained(
+            "embedded",
+            [row["text"] for row in real],
+            [row["label"] for row in real],
             eval_texts=self.test_texts,
-            config=MixupConfig(method="smotext", seed=seed),
+            method="smotext",
+            seed=seed,
         )
         rows = mixup.generate(options.synthetic)
-        made = (
-            self.embed([row.text for row in rows]),
-            np.array([row.hard_label for row in rows]),
-        )
-        given = self.embed(real.texts), self.indices(real)
+        given = self.embedded(real)
+        made = self.embed([row.text for row in rows]), np.array([row.hard_label for row in rows])
         both = tuple(np.concatenate(pair) for pair in zip(given, made, strict=True))
-        others = self.embed(more.texts), self.indices(more)
-        arms = dict(zip(ARMS, (given, both, made, others), strict=True))
+        arms = dict(zip(ARMS, (given, both, made, self.embedded(more)), strict=True))
         return {
             "seed": seed,
             "real": len(real),
@@ -98,25 +88,44 @@ class Benchmark:
             "accuracy": {name: self.accuracy(*arm) for name, arm in arms.items()},
         }
 
+    def draw(self, count: int, seed: int) -> list[dict[str, Any]]:
+        """Training rows, as many of every class."""
+        rng = random.Random(seed)
+        each = count // len(self.names)
+        return [
+            row
+            for name in self.names
+            for row in rng.sample([row for row in self.train if row["label"] == name], each)
+        ]
+
     def accuracy(self, inputs: np.ndarray, labels: np.ndarray) -> float:
         """Of a head trained on these, on the test rows."""
         head = LogisticRegression(C=10.0, max_iter=1000).fit(inputs, labels)
         return float(head.score(*self.test))
 
+    def embedded(self, rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings (n, D) and class indices (n,), in the order of the sorted names."""
+        labels = np.array([self.names.index(row["label"]) for row in rows])
+        return self.embed([row["text"] for row in rows]), labels
+
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings (n, D)."""
         return self.inverter.encode(texts).numpy()
 
-    def indices(self, table: LabelledTexts) -> np.ndarray:
-        """Class indices (n,)."""
-        return np.asarray(label_indices(table.labels, self.names))
+
+def difference(arm: Sequence[float], real: Sequence[float]) -> str:
+    """Mean paired difference in points, with its 95 % bootstrap interval."""
+    gaps = 100 * (np.array(arm) - np.array(real))
+    found = bootstrap((gaps,), np.mean, method="percentile", rng=np.random.default_rng(0))
+    low, high = found.confidence_interval
+    return f"{gaps.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """The runs so far."""
+    """Rows of a JSON-lines file; none where there is no file."""
     if not file.is_file():
         return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
 
 
 def show(runs: Sequence[dict[str, Any]]) -> None:
@@ -127,11 +136,7 @@ def show(runs: Sequence[dict[str, Any]]) -> None:
     for arm in ARMS:
         found = [run["accuracy"][arm] for run in runs]
         spread = f" ± {100 * statistics.stdev(found):.1f}" if len(found) > 1 else ""
-        against = ""
-        if arm != "real" and len(found) > 1:
-            each = compare(found, real)
-            low, high = 100 * each.low, 100 * each.high
-            against = f"{100 * each.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+        against = difference(found, real) if arm != "real" and len(found) > 1 else ""
         mean = f"{100 * statistics.mean(found):.1f}{spread}"
         print(f"| {arm} | {mean} | {against} | {PUBLISHED.get(arm, '')} |")
 

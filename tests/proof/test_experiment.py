@@ -92,6 +92,42 @@ def test_every_arm_runs_with_as_many_steps(
     assert len(losses) == len(ARMS)  # every arm did something of its own
 
 
+def test_variants_are_arms_that_mix_in_their_own_way(
+    make: Callable[..., ExperimentConfig],
+) -> None:
+    kept, other = {"intrusion": "keep"}, {"method": "smotext", "mix_ratio": 0.2}
+    config = make(arms=["smotext"], variants={"all kept": kept, "few": other}, seeds=[0])
+    assert config.mixup_of("all kept").intrusion == "keep"
+    assert config.mixup_of("few").weights == "uniform"  # the method's, not those of `mixup`
+    assert config.mixup_of("few").max_new_tokens == 4
+    runs = Experiment(config).run()
+    assert [job.arm for job in runs] == ["oversample", "smotext", "all kept", "few"]
+    assert all(run.metrics["mixed_rows"] > 0 for run in runs.values())
+    # Others may be added to what was run; one that changes under its name is another arm.
+    fewer = Experiment(make(arms=["smotext"], variants={"few": other}, seeds=[0])).run()
+    assert fewer == {job: run for job, run in runs.items() if job.arm != "all kept"}
+    changed = make(arms=["smotext"], variants={"few": other | {"mix_ratio": 0.3}}, seeds=[0])
+    with pytest.raises(ValueError, match="other settings"):
+        Results(changed).read()
+
+
+@pytest.mark.parametrize(
+    ("variants", "said"),
+    [
+        ({"eda": {}}, "`variants` must have names of .* but got 'eda'"),
+        ({"a/b": {}}, "but got 'a/b'"),
+        ({"mine": {"seed": 3}}, "`variants.mine` must leave 'seed' alone"),
+        ({"mine": {"intrusions": "keep"}}, "in `variants.mine`.*`intrusions` is no known key"),
+        ({"mine": {"intrusion": "mend"}}, "in `variants.mine`.*`intrusion` must be one of"),
+    ],
+)
+def test_bad_variants_are_refused(
+    make: Callable[..., ExperimentConfig], variants: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=f"(?s){said}"):
+        make(variants=variants)
+
+
 def test_a_run_that_fails_says_which_it_was(
     make: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
