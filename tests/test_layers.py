@@ -142,6 +142,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "proof.measured",
         "proof.pages",
         "proof.plots",
+        "proof.statistics",
         "proof.summary",
         "proof.text_quality",
     ),

@@ -21,14 +21,15 @@ def run(config: Path | None, words: Sequence[str]) -> None:
     settings = load_config(ExperimentConfig, config, words)
     from mixup_hf.proof.experiment import Experiment, jobs  # slow to import
     from mixup_hf.proof.report import report_of_an_experiment
-    from mixup_hf.proof.summary import cells, markdown, summarise
+    from mixup_hf.proof.summary import cells, markdown, summarise, together
 
     experiment = Experiment(settings)
     planned = jobs(settings)
     done = [job for job in experiment.results.read() if job in planned]
     with tqdm(total=len(planned), initial=len(done), desc="runs", unit="run") as bar:
         runs = experiment.run(lambda _: bar.update())
-    found = summarise({job: runs[job] for job in planned if job in runs}, settings.baseline)
+    made = {job: runs[job] for job in planned if job in runs}
+    found, all_sets = summarise(made, settings.baseline), together(made, settings.baseline)
     console = Console()
     for (data, shots), arms in found.items():
         title = f"{data}, {shots} rows a class; differences to {settings.baseline}"
@@ -37,14 +38,15 @@ def run(config: Path | None, words: Sequence[str]) -> None:
             row = cells(arm)
             table.add_row(*(row[heading] for heading in _SHOWN))
         console.print(table)
-    text = markdown(found, settings.baseline)
+    text = markdown(found, settings.baseline, all_sets)
     written = Path(settings.output_dir) / "results.md"
     written.write_text(text, encoding="utf-8")
     console.print(f"In words, and as Markdown: {written}", soft_wrap=True)
     if find_spec("matplotlib") is not None:
         page = written.with_name("report.html")
         title = f"An experiment: {written.parent.name}"
-        page.write_text(report_of_an_experiment(title, found, settings.baseline), encoding="utf-8")
+        html = report_of_an_experiment(title, found, settings.baseline, all_sets)
+        page.write_text(html, encoding="utf-8")
         console.print(f"To look at: {page}", soft_wrap=True)
     missing = len(planned) - sum(job in runs for job in planned)
     if missing:

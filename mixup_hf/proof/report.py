@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from mixup_hf.intrusion import intrusion_report
 from mixup_hf.proof import plots
 from mixup_hf.proof.measured import measured_elsewhere
 from mixup_hf.proof.pages import PlotOf, TableOf, read_json, render
-from mixup_hf.proof.summary import Summary, cells, explained, in_words
+from mixup_hf.proof.statistics import Comparison
+from mixup_hf.proof.summary import Summary, cells, explained, in_words, together_cells
 from mixup_hf.proof.text_quality import copied_share, matched_quality
 from mixup_hf.recorded import read_shown
 from mixup_hf.records import Encodes, MixedExample
@@ -97,15 +98,26 @@ def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
     return render(f"A run: {folder.name}", lead, tables, drawn, shown, _SHOWN_FIRST)
 
 
-def report_of_an_experiment(title: str, summary: Summary, baseline: str) -> str:
+def report_of_an_experiment(
+    title: str, summary: Summary, baseline: str, all_sets: Mapping[str, Comparison]
+) -> str:
     """HTML about an experiment.
 
     Args:
         title: What it is called.
         summary: What `summary.summarise` found.
         baseline: The arm that all others were compared with.
+        all_sets: What `summary.together` found.
     """
     tables, drawn = [], []
+    if all_sets:
+        rows = together_cells(all_sets)
+        body = [list(row.values()) for row in rows]
+        tables.append(TableOf("All data sets and shots", list(rows[0]), body))
+        gaps = {arm: (each.difference, each.low, each.high) for arm, each in all_sets.items()}
+        svg = plots.differences(gaps, f"accuracy minus that of {baseline}")
+        note = "Means over all pairs of runs with 95 % bootstrap intervals."
+        drawn.append(PlotOf("All data sets and shots", svg, note))
     for (data, shots), arms in summary.items():
         name = f"{data}, {shots} rows a class"
         rows = [cells(arm) for arm in arms]

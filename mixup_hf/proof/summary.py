@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mixup_hf.proof.experiment import Job, Run
 from mixup_hf.proof.statistics import Comparison, compare, holm, mcnemar_p
@@ -63,6 +63,26 @@ def summarise(runs: Mapping[Job, Run], baseline: str) -> Summary:
     }
 
 
+def together(runs: Mapping[Job, Run], baseline: str) -> dict[str, Comparison]:
+    """Each arm against the baseline over all data sets, shots and seeds, corrected for all arms.
+
+    Every pair of runs counts alike. Of one data set with one number of shots there is nothing to
+    put together: none.
+    """
+    if len({(job.data, job.shots) for job in runs}) < 2:
+        return {}
+    found = {}
+    for arm in dict.fromkeys(job.arm for job in runs if job.arm != baseline):
+        mine = [job for job in runs if job.arm == arm]
+        pairs = [(job, base) for job in mine if (base := replace(job, arm=baseline)) in runs]
+        if len(pairs) > 1:
+            ours, theirs = (
+                [runs[job].metrics["accuracy"] for job in side] for side in zip(*pairs, strict=True)
+            )
+            found[arm] = compare(ours, theirs)
+    return holm(found)
+
+
 def _corrected(
     groups: Mapping[tuple[str, int], Mapping[str, Mapping[int, Run]]], baseline: str
 ) -> dict[tuple[str, str, int], Comparison]:
@@ -113,9 +133,18 @@ def _deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def markdown(summary: Summary, baseline: str) -> str:
-    """All tables, and in words where nothing was shown."""
+def markdown(summary: Summary, baseline: str, all_sets: Mapping[str, Comparison]) -> str:
+    """All tables, and in words where nothing was shown.
+
+    Args:
+        summary: What `summarise` found.
+        baseline: The arm that all others were compared with.
+        all_sets: What `together` found.
+    """
     parts = [explained(baseline)]
+    if all_sets:
+        rows = together_cells(all_sets)
+        parts.append(f"### All data sets and shots\n\n{_lines(rows)}")
     for (data, shots), arms in summary.items():
         parts.append(f"### {data}, {shots} rows a class\n\n{_table(arms)}")
         parts.append(in_words(arms, baseline))
@@ -155,8 +184,25 @@ def cells(arm: ArmSummary) -> dict[str, str]:
     }
 
 
+def together_cells(all_sets: Mapping[str, Comparison]) -> list[dict[str, str]]:
+    """The lines of the table over all data sets, by heading."""
+    return [
+        {
+            "arm": arm,
+            "pairs": str(found.pairs),
+            "difference": f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
+            "p": f"{found.permutation_p:.3f}",
+            "p, all arms": f"{found.holm_p:.3f}",
+        }
+        for arm, found in all_sets.items()
+    ]
+
+
 def _table(arms: Iterable[ArmSummary]) -> str:
-    rows = [cells(arm) for arm in arms]
+    return _lines([cells(arm) for arm in arms])
+
+
+def _lines(rows: Sequence[Mapping[str, str]]) -> str:
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

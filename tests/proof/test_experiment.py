@@ -21,7 +21,7 @@ from mixup_hf.proof.config import ARMS, ExperimentConfig
 from mixup_hf.proof.experiment import Experiment, Job, Results, Run, jobs
 from mixup_hf.proof.models import Models
 from mixup_hf.proof.rewriting import contextual, eda, paraphrase
-from mixup_hf.proof.summary import markdown, summarise
+from mixup_hf.proof.summary import markdown, summarise, together
 from mixup_hf.recorded import read_mixed
 from mixup_hf.tables import draw_shots, read_table
 
@@ -252,7 +252,7 @@ def summary_of(gaps: list[float], sets: int = 1) -> str:
             for arm, accuracy in (("oversample", 0.5), ("eda", 0.5 + gap)):
                 job = Job(f"set-{number}", 10, seed, arm)
                 runs[job] = made(job, accuracy)
-    return markdown(summarise(runs, "oversample"), "oversample")
+    return markdown(summarise(runs, "oversample"), "oversample", together(runs, "oversample"))
 
 
 def test_a_gain_in_all_of_eight_pairs_is_said_to_help() -> None:
@@ -262,6 +262,15 @@ def test_a_gain_in_all_of_eight_pairs_is_said_to_help() -> None:
     # Two seconds for ten points; 2 to 3 rows more of 20 tell no single run apart.
     assert "| 2 | 0 | 0 of 8 |" in text
     assert "Hurts (p" in summary_of([-0.1, -0.15, -0.1, -0.05, -0.1, -0.15, -0.1, -0.05])
+
+
+def test_sets_are_put_together_and_their_pairs_tested_at_once() -> None:
+    text = summary_of([0.1, 0.05], sets=4)
+    assert "| eda | 8 | +0.075 [+0.056, +0.094] | 0.008 | 0.008 |" in text
+    assert "All data sets and shots" not in summary_of([0.1, 0.05])
+    alone = {Job("a", 5, 0, "eda"): made(Job("a", 5, 0, "eda"), 0.5)}
+    other = {Job("b", 5, 0, "oversample"): made(Job("b", 5, 0, "oversample"), 0.5)}
+    assert together(alone | other, "oversample") == {}  # no run has its pair
 
 
 def test_what_is_not_shown_is_said_so() -> None:

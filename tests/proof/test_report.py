@@ -19,7 +19,7 @@ from mixup_hf.intervals import Interval, wilson
 from mixup_hf.proof.audit import Audit
 from mixup_hf.proof.experiment import Job, Run
 from mixup_hf.proof.report import report_of_a_run, report_of_an_experiment
-from mixup_hf.proof.summary import summarise
+from mixup_hf.proof.summary import summarise, together
 from mixup_hf.proof.text_quality import copied_share, matched_quality, text_quality
 from mixup_hf.recorded import mixed_json
 
@@ -149,8 +149,12 @@ def test_an_experiment_has_tables_plots_and_words() -> None:
             job = Job("trec", 5, seed, arm)
             kept = metrics | {"accuracy": accuracy, "seconds": 1.0, "mixed_rows": 4.0}
             runs[job] = Run(job, kept, [True, False])
-    page = report_of_an_experiment("An experiment", summarise(runs, "oversample"), "oversample")
+    found = summarise(runs, "oversample")
+    page = report_of_an_experiment(
+        "An experiment", found, "oversample", together(runs, "oversample")
+    )
     assert Page(page).fetched == []
+    assert "All data sets" not in page  # there is one
     assert "trec, 5 rows a class" in page and "+0.050 [" in page
     assert "No arm is shown to differ from `oversample`" in page
     assert page.count("<svg") == 1
