@@ -44,19 +44,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sentences", type=int, default=256, help="of a case in a round")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--cases", nargs="*", help="of decoding, beside the first; default: all")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         generate_alone(options.sentences)
         return
-    found = {
-        "decoding": decoding(options.rounds, options.sentences),
-        "training": training(options.rounds),
-        "import": importing(options.rounds),
-        "background": background(),
-        "rows": rows_without_decoding(),
-        "processes": processes(options.rounds, options.sentences),
-    }
+    found = {name: PARTS[name](options) for name in options.parts}
     if options.output:
         options.output.write_text(json.dumps(found, indent=2) + "\n")
 
@@ -68,8 +63,8 @@ def headlines() -> tuple[list[str], list[str]]:
     return [row["text"] for row in rows], [row["label"] for row in rows]
 
 
-def decoding(rounds: int, count: int) -> dict[str, Any]:
-    """Sentences a second, by engine, type and batch size."""
+def decoding(rounds: int, count: int, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """Sentences a second, by engine, type and batch size; of the cases `only`, if given."""
     exact = Inverter.from_pretrained(engine="transformers", dtype=torch.float32)
     fast = {
         dtype: Inverter.from_pretrained(engine="fast", dtype=dtype)
@@ -89,6 +84,8 @@ def decoding(rounds: int, count: int) -> dict[str, Any]:
         "fast, bfloat16, batch 64": lambda: invert(fast[torch.bfloat16], mixes, 64),
         "fast, bfloat16, batch 256": lambda: invert(fast[torch.bfloat16], mixes, 256),
     }
+    if only:
+        cases = {name: cases[name] for name in (REFERENCE, *only)}
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     flops = 0.0
     for _ in range(rounds):
@@ -355,6 +352,16 @@ def processes(rounds: int, count: int) -> dict[str, float]:
     ratio = statistics.median(ratios)
     print(f"Two processes of one thread decode {ratio:.2f} times as fast as one.")
     return {"speedup": ratio}
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "decoding": lambda options: decoding(options.rounds, options.sentences, options.cases),
+    "training": lambda options: training(options.rounds),
+    "import": lambda options: importing(options.rounds),
+    "background": lambda options: background(),
+    "rows": lambda options: rows_without_decoding(),
+    "processes": lambda options: processes(options.rounds, options.sentences),
+}
 
 
 if __name__ == "__main__":
