@@ -477,7 +477,7 @@ class MixupConfig:
         default=1, metadata=_help("Sentences decoded per mix; the closest to it is kept.")
     )
     chunk_size: int = field(
-        default=256, metadata=_help("Pairs decoded as one batch; part of what fixes the sentences.")
+        default=256, metadata=_help("Pairs decoded at a time; part of what fixes the sentences.")
     )
     seed: int | None = field(
         default=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,12 @@ class Neighbours:
 
     Up to `exact_rows` rows every distance is computed, block by block: plain products are so fast
     that an index gains nothing. Beyond, an inverted-file index (faiss) of cells of about 250 rows,
-    a byte a number, looks into the 8 nearest of them: time and memory for N queries grow like N.
+    a byte a number, looks into the 8 nearest of them: memory grows like N, and so does time for N
+    queries, but for finding the cells. Without faiss every distance is computed there, too.
 
     Args:
         embeddings: (N, D).
-        exact_rows: Largest N searched exactly.
-
-    Raises:
-        ImportError: Beyond `exact_rows`, without faiss.
+        exact_rows: Largest N searched exactly where faiss is installed.
     """
 
     def __init__(self, embeddings: Tensor, *, exact_rows: int = EXACT_ROWS) -> None:
@@ -94,11 +93,13 @@ def _without_self(found: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray
 def _faiss_index(embeddings: Tensor) -> Any:
     try:
         import faiss
-    except ImportError as error:
-        raise ImportError(
-            f"Neighbours among {len(embeddings)} rows need faiss. Install it with "
-            "`pip install 'mixup_hf[large]'`, or choose a pairing without neighbours."
-        ) from error
+    except ImportError:
+        warnings.warn(
+            f"Among {len(embeddings)} rows neighbours are found far faster with faiss: "
+            "`pip install 'mixup_hf[large]'`. Without it all distances are computed.",
+            stacklevel=3,
+        )
+        return None
     cells = -(-len(embeddings) // _ROWS_PER_CELL)
     index: Any = faiss.index_factory(embeddings.shape[1], f"IVF{cells},SQ8")
     index.cp.max_points_per_centroid, index.cp.niter = 64, 8

@@ -321,7 +321,7 @@ def _decode_settings(config: MixupConfig) -> DecodeSettings:
 def _invert_chunk(
     inverter: Inverter, settings: DecodeSettings, mixes: Tensor, seed: Sequence[int]
 ) -> list[str]:
-    """Decode a chunk as one batch: its composition is part of what fixes the sentences."""
+    """Decode a chunk at once: its composition is part of what fixes the sentences."""
     return inverter.invert(
         mixes, seed=seed, batch_size=len(mixes), progress=False, **asdict(settings)
     )

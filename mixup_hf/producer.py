@@ -136,7 +136,7 @@ class Producer:
         return [row for chunk in sorted(every) for row in every[chunk]]
 
     def chunk(self, epoch: int, chunk: int, num_rows: int) -> list[MixedExample]:
-        """The rows of one chunk, decoded as one batch, and judged where there is a gate."""
+        """The rows of one chunk, decoded together, and judged where there is a gate."""
         pairs = self.plan.chunk(epoch, chunk, num_rows)
         rows = self._decode(pairs, epoch, (self.plan.seed, _DECODING, epoch, chunk))
         gate = self._gate

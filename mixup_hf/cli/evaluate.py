@@ -100,6 +100,10 @@ def command(
         )
     if quality != (rows is not None):
         raise ValueError("--quality and --rows belong together: give both, or none of them.")
+    if rows is not None and not rows.is_file():
+        raise FileNotFoundError(f"--rows: there is no file {str(rows)!r}.")
+    if perplexity is not None and not quality:
+        raise ValueError("--perplexity is of the rows in --rows: give it with --quality.")
     _checks.at_least("--generations", generations, 1)
     _checks.at_least("--num-rows", num_rows, 2)
     table = read_table(data, text_column, label_column)

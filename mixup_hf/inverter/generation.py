@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -100,7 +100,7 @@ class LocalWriter:
             length = settings.max_new_tokens
             uniforms = np.stack([counter_rng(*stream).random(length) for stream in streams])
         count = len(prompts)
-        shards = -(-count // (self._engine.most_rows or max(1, count)))
+        shards = -(-count // (self._engine.most_rows or count))
         parts = [part.tolist() for part in np.array_split(np.arange(count), shards)]
 
         def run(rows: list[int]) -> list[list[int]]:
@@ -127,11 +127,28 @@ def _side_by_side(run: Callable[[_In], _Out], parts: Sequence[_In]) -> list[_Out
     workers = min(threads, len(parts))
     if workers < 2:
         return [run(part) for part in parts]
-    # A thread's number of threads is its own: that of the caller stays as it is.
-    with ThreadPoolExecutor(
-        workers, "decode", torch.set_num_threads, (threads // workers,)
-    ) as pool:
-        return list(pool.map(run, parts))
+    found: dict[int, _Out] = {}
+    errors: list[BaseException] = []
+
+    def work(first: int) -> None:
+        torch.set_num_threads(threads // workers)
+        try:
+            for at in range(first, len(parts), workers):
+                found[at] = run(parts[at])
+        except BaseException as error:  # raised again by the caller
+            errors.append(error)
+
+    # Daemons: a Trainer that dies must not be kept alive by its sentences.
+    crew = [threading.Thread(target=work, args=(each,), daemon=True) for each in range(workers)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    # The caller's own number has not changed, but threads that begin later take the last one set.
+    torch.set_num_threads(threads)
+    if errors:
+        raise errors[0]
+    return [found[at] for at in range(len(parts))]
 
 
 @torch.inference_mode()

@@ -30,11 +30,15 @@ _NOT_OF_A_VARIANT = (
     "auto_off",
     "enabled",
     "engine",
+    "max_inflight",
+    "quantization",
     "refill_every",
     "revision",
     "rows_file",
     "rows_per_refill",
     "seed",
+    "server_fallback",
+    "server_timeout",
 )
 _NAME = re.compile(r"\w[\w .,+=-]*")
 
@@ -108,9 +112,10 @@ class ExperimentConfig:
         """How a variant mixes: as `mixup` says, but for the keys of its own."""
         return mixup_with(self.mixup, self.variants[variant])
 
-    def digest_of(self, arm: str) -> str:
-        """Of all that a run of an arm depends on, but for what its own line says."""
+    def digest_of(self, arm: str, data: str) -> str:
+        """Of all that a run of an arm on a data set depends on, but for what its line says."""
         content = {k: v for k, v in asdict(self).items() if k not in _SAY_WHICH_RUNS}
+        content["data"] = asdict(self.sets[data])
         if arm in self.variants:
             content["variant"] = self.variants[arm]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

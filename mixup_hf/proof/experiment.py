@@ -81,7 +81,7 @@ class Results:
     def __init__(self, config: ExperimentConfig) -> None:
         self.file = Path(config.output_dir) / _FILE
         self._digest_of = config.digest_of
-        self._known = {*ARMS, *config.variants}
+        self._arms, self._sets = {*ARMS, *config.variants}, config.sets
 
     def read(self) -> dict[Job, Run]:
         """The runs so far."""
@@ -97,9 +97,9 @@ class Results:
             except (ValueError, KeyError, TypeError) as error:
                 _LOGGER.warning("%s, line %d, is no run (%s): left out.", self.file, number, error)
                 continue
-            if job.arm not in self._known:
-                continue  # a variant that is not asked about any more
-            if content["settings"] != self._digest_of(job.arm):
+            if job.arm not in self._arms or job.data not in self._sets:
+                continue  # not asked about any more
+            if content["settings"] != self._digest_of(job.arm, job.data):
                 raise ValueError(
                     f"{self.file}, line {number}, was run with other settings than those of this "
                     "experiment, and cannot be compared. Give another `output_dir`, or the config "
@@ -112,7 +112,7 @@ class Results:
         """Add a run, as one write."""
         content = {
             "job": asdict(run.job),
-            "settings": self._digest_of(run.job.arm),
+            "settings": self._digest_of(run.job.arm, run.job.data),
             "metrics": run.metrics,
             "correct": "".join("01"[right] for right in run.correct),
         }

@@ -23,7 +23,7 @@ def measured_elsewhere(folder: Path) -> list[TableOf]:
             content = read_json(file)
             try:
                 tables.append(make(content))
-            except (KeyError, TypeError, AttributeError) as error:
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise ValueError(
                     f"{file} is damaged, or of another version ({error!r}). Make it again."
                 ) from error

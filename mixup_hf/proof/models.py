@@ -33,7 +33,10 @@ class Models:
         """Decodes mixes."""
         with torch.random.fork_rng():  # loading draws
             return Inverter.from_pretrained(
-                self._config.aligner, revision=self._config.revision, engine=self._config.engine
+                self._config.aligner,
+                revision=self._config.revision,
+                quantization=self._config.quantization,  # type: ignore[arg-type]  # checked there
+                engine=self._config.engine,
             )
 
     @cached_property

@@ -23,6 +23,7 @@ from mixup_hf.records import MixedExample
 
 _MOST_COMPARED = 200  # texts in self-BLEU, which compares each with all others
 _FEWEST = 20
+_ORDER, _OTHERS = 12, 13  # what streams of random numbers are for; part of their keys
 _APART = 0.9  # parents whose embeddings are closer than this (cosine) have no line between them
 
 # Negative log-likelihoods (N,) of texts in nats, and how many tokens each has (N,).
@@ -84,17 +85,16 @@ def measure_quality(
         _checks.at_least(name, count, _FEWEST, "Figures of fewer tell nothing.")
     made = [row.text for row in rows]
     real_at = sorted({parent for row in rows for parent in row.parents})
+    counter_rng(seed, _ORDER).shuffle(real_at)  # what is counted on the first words is of any
     real = [texts[at] for at in real_at]
     embeddings, landed = embedder.encode(texts), embedder.encode(made)
     figures = [
         *_variety(made, real, seed),
         _copied(rows, texts, seed),
         *_control(rows, embeddings, landed, embedder, seed),
-        _two_sample(landed, embeddings[real_at], seed),
+        *_two_sample(landed, embeddings[real_at], seed),
+        *_agreement(rows, targets, embeddings, landed, seed),
     ]
-    agreement = _agreement(rows, targets, embeddings, landed, seed)
-    if agreement is not None:
-        figures.append(agreement)
     if log_likelihood is not None:
         figures.append(_perplexity(log_likelihood, made, real, seed))
     return figures
@@ -132,17 +132,15 @@ def _control(
     rows: Sequence[MixedExample], embeddings: Tensor, landed: Tensor, embedder: Embeds, seed: int
 ) -> list[Figure]:
     """Whether a sentence lies where its mix lay: only of rows that are mixes of two."""
-    mixed = [
-        at
-        for at, row in enumerate(rows)
-        if len(row.parents) == 2 and row.parents[0] != row.parents[1] and row.mitigation != "parent"
-    ]
+    mixed = [at for at, row in enumerate(rows) if _is_mix_of_two(row)]
     if len(mixed) < _FEWEST:
         return []
     asked = torch.tensor([rows[at].lam for at in mixed])
     ends = embeddings[torch.tensor([rows[at].parents for at in mixed])]
     weights = embedder.mix_weights(asked)
-    targets = mix(ends, torch.stack([weights, 1 - weights], 1), "linear")
+    shares = torch.stack([weights, 1 - weights], 1)
+    how = [rows[at].interpolation or "linear" for at in mixed]  # older rows do not say
+    targets = torch.cat([mix(ends[[at]], shares[[at]], each) for at, each in enumerate(how)])
     near = F.cosine_similarity(landed[mixed], targets, dim=-1).numpy()
     figures = [
         Figure(
@@ -153,10 +151,11 @@ def _control(
         )
     ]
     apart = F.cosine_similarity(ends[:, 0], ends[:, 1], dim=-1) < _APART
-    if int(apart.sum()) < _FEWEST or float(asked[apart].std()) == 0:
+    apart &= (asked >= 0) & (asked <= 1)  # what is recovered lies between the parents
+    wanted = asked[apart].numpy()
+    if len(np.unique(wanted)) < _FEWEST:
         return figures
     found = recovered_lam(landed[mixed][apart], ends[apart, 0], ends[apart, 1]).numpy()
-    wanted = asked[apart].numpy()
 
     def recovery(name: str) -> Callable[[np.ndarray], float]:
         return lambda at: lam_recovery(wanted[at], found[at])[name]
@@ -173,47 +172,59 @@ def _control(
     ]
 
 
-def _two_sample(made: Tensor, real: Tensor, seed: int) -> Figure:
+def _is_mix_of_two(row: MixedExample) -> bool:
+    distinct = len(row.parents) == 2 and row.parents[0] != row.parents[1]
+    return distinct and row.mitigation != "parent"
+
+
+def _two_sample(made: Tensor, real: Tensor, seed: int) -> list[Figure]:
     """Classifier two-sample test (Lopez-Paz & Oquab 2017) on embeddings."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     rng, count = counter_rng(seed), min(len(made), len(real))
+    if count < _FEWEST:
+        return []
     some = [each[rng.choice(len(each), count, replace=False)].numpy() for each in (made, real)]
     inputs, truth = np.concatenate(some), np.repeat([1, 0], count)
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     guessed = cross_val_predict(LogisticRegression(C=10.0, max_iter=500), inputs, truth, cv=folds)
     right = (guessed == truth).astype(float)
-    return Figure(
-        "told from real rows",
-        bootstrap_interval(mean_over(right), len(right), seed),
-        0.5,
-        "How often a classifier on embeddings, out of fold, can tell; 0.5 is by chance.",
+    found = bootstrap_interval(mean_over(right), len(right), seed)
+    note = (
+        "How often a classifier on embeddings, out of fold, can tell; 0.5 is by chance, and far "
+        "below it every row has nearly a copy among the others."
     )
+    return [Figure("told from real rows", found, 0.5, note)]
 
 
 def _agreement(
     rows: Sequence[MixedExample], targets: Tensor, embeddings: Tensor, landed: Tensor, seed: int
-) -> Figure | None:
+) -> list[Figure]:
     """A classifier that has not seen a row's parents, against the row's largest class."""
-    try:
-        judge = ClassifierJudge(embeddings, targets, seed=seed)
-    except ValueError:  # classes too small for folds
-        return None
     most = max(len(row.parents) for row in rows)
     parents = np.full((len(rows), most), NOBODY)
     for at, row in enumerate(rows):
         parents[at, : len(row.parents)] = row.parents
-    said = judge.judge([row.text for row in rows], landed, parents).argmax(1)
+    # A real row is judged by a classifier that has seen as little: without others' folds, too.
+    others = counter_rng(seed, _OTHERS).integers(len(targets), size=(len(targets), most - 1))
+    own = np.concatenate([np.arange(len(targets))[:, None], others], axis=1)
+    try:
+        judge = ClassifierJudge(embeddings, targets, seed=seed)
+        said = judge.judge([row.text for row in rows], landed, parents).argmax(1)
+        real = judge.judge([""] * len(targets), embeddings, own).argmax(1)
+    except ValueError:  # classes too small for folds, or parents in all of them
+        return []
     agrees = (said == torch.tensor([row.hard_label for row in rows])).float().numpy()
-    own = np.arange(len(targets))[:, None]
-    right = judge.judge([""] * len(targets), embeddings, own).argmax(1) == targets.argmax(1)
-    return Figure(
-        "label agreement",
-        bootstrap_interval(mean_over(agrees), len(agrees), seed),
-        bootstrap_interval(mean_over(right.float().numpy()), len(right), seed),
-        "A classifier that has not seen a row's parents (or the real row itself) says its class.",
-    )
+    right = (real == targets.argmax(1)).float().numpy()
+    return [
+        Figure(
+            "label agreement",
+            bootstrap_interval(mean_over(agrees), len(agrees), seed),
+            bootstrap_interval(mean_over(right), len(right), seed),
+            "A classifier that has not seen a row's parents (or the real row) says its class.",
+        )
+    ]
 
 
 def _perplexity(

@@ -15,7 +15,7 @@ from mixup_hf.proof import plots
 from mixup_hf.proof.measured import measured_elsewhere
 from mixup_hf.proof.pages import PlotOf, TableOf, read_json, render
 from mixup_hf.proof.statistics import Comparison
-from mixup_hf.proof.summary import Summary, cells, explained, in_words, together_cells
+from mixup_hf.proof.summary import TOGETHER, Summary, cells, explained, in_words, together_cells
 from mixup_hf.proof.text_quality import copied_share, matched_quality
 from mixup_hf.recorded import read_shown
 from mixup_hf.records import Encodes, MixedExample
@@ -113,11 +113,11 @@ def report_of_an_experiment(
     if all_sets:
         rows = together_cells(all_sets)
         body = [list(row.values()) for row in rows]
-        tables.append(TableOf("All data sets and shots", list(rows[0]), body))
+        tables.append(TableOf("All data sets", list(rows[0]), body, TOGETHER))
         gaps = {arm: (each.difference, each.low, each.high) for arm, each in all_sets.items()}
         svg = plots.differences(gaps, f"accuracy minus that of {baseline}")
         note = "Means over all pairs of runs with 95 % bootstrap intervals."
-        drawn.append(PlotOf("All data sets and shots", svg, note))
+        drawn.append(PlotOf("All data sets", svg, note))
     for (data, shots), arms in summary.items():
         name = f"{data}, {shots} rows a class"
         rows = [cells(arm) for arm in arms]

@@ -21,9 +21,10 @@ class Comparison:
         pairs: How many pairs.
         difference: Mean of arm minus baseline.
         low, high: 95 % bootstrap interval of it, by percentiles.
-        permutation_p: Two-sided p of a permutation test that flips pairs; at best 2 ** (1 - pairs).
+        permutation_p: Two-sided p of a permutation test that flips pairs: at best 2 ** (1 - pairs),
+            and never below 0.0002.
         wilcoxon_p: Two-sided p of Wilcoxon's signed-rank test.
-        holm_p: `permutation_p` corrected for all data sets compared at once (Holm).
+        holm_p: `permutation_p` corrected for all that was compared at once (Holm).
     """
 
     pairs: int

@@ -11,6 +11,10 @@ from mixup_hf.proof.statistics import Comparison, compare, holm, mcnemar_p
 
 METRICS = ("accuracy", "macro_f1", "minority_recall", "ece", "loss", "brier")
 _SURE = 0.05
+TOGETHER = (
+    "A pair is a seed on a data set, averaged over shots; p is corrected for the number of arms. "
+    "It tells of these data sets together, not of others."
+)
 
 
 @dataclass(frozen=True)
@@ -64,22 +68,23 @@ def summarise(runs: Mapping[Job, Run], baseline: str) -> Summary:
 
 
 def together(runs: Mapping[Job, Run], baseline: str) -> dict[str, Comparison]:
-    """Each arm against the baseline over all data sets, shots and seeds, corrected for all arms.
+    """Each arm against the baseline over several data sets, corrected for the number of arms.
 
-    Every pair of runs counts alike. Of one data set with one number of shots there is nothing to
-    put together: none.
+    Runs of a seed on a data set, which share their rows, are averaged over shots and count as one
+    pair. It tells of these data sets, not of others. Only arms with pairs on all of them are there.
     """
-    if len({(job.data, job.shots) for job in runs}) < 2:
-        return {}
+    sets = {job.data for job in runs}
     found = {}
     for arm in dict.fromkeys(job.arm for job in runs if job.arm != baseline):
-        mine = [job for job in runs if job.arm == arm]
-        pairs = [(job, base) for job in mine if (base := replace(job, arm=baseline)) in runs]
-        if len(pairs) > 1:
-            ours, theirs = (
-                [runs[job].metrics["accuracy"] for job in side] for side in zip(*pairs, strict=True)
-            )
-            found[arm] = compare(ours, theirs)
+        gaps: dict[tuple[str, int], list[float]] = {}
+        for job, run in runs.items():
+            base = runs.get(replace(job, arm=baseline))
+            if job.arm == arm and base is not None:
+                gap = run.metrics["accuracy"] - base.metrics["accuracy"]
+                gaps.setdefault((job.data, job.seed), []).append(gap)
+        if len(sets) > 1 and {data for data, _ in gaps} == sets:
+            means = [statistics.mean(each) for each in gaps.values()]
+            found[arm] = compare(means, [0.0] * len(means))
     return holm(found)
 
 
@@ -144,18 +149,22 @@ def markdown(summary: Summary, baseline: str, all_sets: Mapping[str, Comparison]
     parts = [explained(baseline)]
     if all_sets:
         rows = together_cells(all_sets)
-        parts.append(f"### All data sets and shots\n\n{_lines(rows)}")
+        parts.append(f"### All data sets\n\n{TOGETHER}\n\n{_lines(rows)}")
     for (data, shots), arms in summary.items():
         parts.append(f"### {data}, {shots} rows a class\n\n{_table(arms)}")
         parts.append(in_words(arms, baseline))
     return "\n\n".join(parts) + "\n"
 
 
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def explained(baseline: str) -> str:
     """What the columns of the tables are."""
     return (
         f"Differences of accuracy are to `{baseline}`, paired by seed, with 95 % bootstrap "
-        "intervals; p is that of a permutation test, and then corrected over data sets (Holm)."
+        "intervals; p is that of a permutation test, and then corrected over all tables (Holm)."
     )
 
 
@@ -166,7 +175,7 @@ def cells(arm: ArmSummary) -> dict[str, str]:
     against = ("", "", "")
     if found is not None:
         gap = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-        against = (gap, f"{found.permutation_p:.3f}", f"{found.holm_p:.3f}")
+        against = (gap, _p(found.permutation_p), _p(found.holm_p))
     return {
         "arm": arm.arm,
         "seeds": str(arm.seeds),
@@ -191,8 +200,8 @@ def together_cells(all_sets: Mapping[str, Comparison]) -> list[dict[str, str]]:
             "arm": arm,
             "pairs": str(found.pairs),
             "difference": f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
-            "p": f"{found.permutation_p:.3f}",
-            "p, all arms": f"{found.holm_p:.3f}",
+            "p": _p(found.permutation_p),
+            "p, all arms": _p(found.holm_p),
         }
         for arm, found in all_sets.items()
     ]

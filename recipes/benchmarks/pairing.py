@@ -3,8 +3,8 @@
     python recipes/benchmarks/pairing.py --rows 1000 10000 100000 1000000
 
 Every size runs in a process of its own, on random unit vectors of 384 numbers in 100 classes, and
-pairs every row once. Prints a Markdown table. More than 20,000 rows of a class need faiss:
-`pip install 'mixup_hf[large]'`.
+pairs every row once. Prints a Markdown table. Beyond 20,000 rows (`local`) or 20,000 of a class
+(`smote`) faiss is used: `pip install 'mixup_hf[large]'`.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ def main() -> None:
     parser.add_argument("--synthetic", type=int, default=2600)
     parser.add_argument("--test_rows", type=int, default=2000, help="at most; of all seeds")
     options = parser.parse_args()
-    runs = read(options.output)
+    sizes = {name: getattr(options, name) for name in ("real", "synthetic", "test_rows")}
+    runs = [run for run in read(options.output) if sizes.items() <= run.items()]
     left = [seed for seed in options.seeds if seed not in {run["seed"] for run in runs}]
     if left:
         benchmark = Benchmark(options)
@@ -82,9 +83,9 @@ class Benchmark:
         arms = dict(zip(ARMS, (given, both, made, self.embedded(more)), strict=True))
         return {
             "seed": seed,
-            "real": len(real),
-            "synthetic": len(rows),
-            "test_rows": len(self.test_texts),
+            "real": options.real,
+            "synthetic": options.synthetic,
+            "test_rows": options.test_rows,
             "accuracy": {name: self.accuracy(*arm) for name, arm in arms.items()},
         }
 

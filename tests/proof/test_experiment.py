@@ -267,10 +267,20 @@ def test_a_gain_in_all_of_eight_pairs_is_said_to_help() -> None:
 def test_sets_are_put_together_and_their_pairs_tested_at_once() -> None:
     text = summary_of([0.1, 0.05], sets=4)
     assert "| eda | 8 | +0.075 [+0.056, +0.094] | 0.008 | 0.008 |" in text
-    assert "All data sets and shots" not in summary_of([0.1, 0.05])
-    alone = {Job("a", 5, 0, "eda"): made(Job("a", 5, 0, "eda"), 0.5)}
-    other = {Job("b", 5, 0, "oversample"): made(Job("b", 5, 0, "oversample"), 0.5)}
-    assert together(alone | other, "oversample") == {}  # no run has its pair
+    assert "All data sets" not in summary_of([0.1, 0.05])
+
+
+def test_shots_of_a_seed_are_one_pair_and_an_arm_must_have_been_everywhere() -> None:
+    def runs_of(places: list[tuple[str, int, int]], arm: str, accuracy: float) -> dict[Job, Run]:
+        found = [Job(data, shots, seed, arm) for data, shots, seed in places]
+        return {job: made(job, accuracy) for job in found}
+
+    everywhere = [(data, shots, seed) for data in "ab" for shots in (5, 20) for seed in range(3)]
+    runs = runs_of(everywhere, "oversample", 0.5) | runs_of(everywhere, "eda", 0.6)
+    runs |= runs_of(everywhere[:6], "contextual", 0.9)
+    found = together(runs, "oversample")
+    assert list(found) == ["eda"] and found["eda"].pairs == 6
+    assert together(runs_of(everywhere, "eda", 0.5), "oversample") == {}  # no run has its pair
 
 
 def test_what_is_not_shown_is_said_so() -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from mixup_hf.cli.main import app
 from mixup_hf.intervals import Interval, bootstrap_interval, mean_over
+from mixup_hf.mixing import mix
 from mixup_hf.proof.perplexity import LanguageModel
 from mixup_hf.proof.quality import Figure, measure_quality
 from mixup_hf.proof.text_quality import self_bleu
@@ -93,9 +94,14 @@ def test_sentences_anywhere_are_at_nothing() -> None:
 
 
 def test_rows_of_the_same_kind_cannot_be_told_apart_and_others_can() -> None:
-    same = World(lambda first, second, lam, noise: first - 0.05 * noise)
-    found = same.figures()["told from real rows"].generated
-    assert isinstance(found, Interval) and found.low < 0.55
+    def of_its_class(first: Tensor, second: Tensor, lam: float, noise: Tensor) -> Tensor:
+        return 2.0 * torch.eye(2, WIDTH)[first[:2].argmax()] + 0.5 * noise
+
+    found = World(of_its_class).figures()["told from real rows"].generated
+    assert isinstance(found, Interval) and found.low < 0.6 and found.high > 0.4
+    # Out of fold a copy is taken for what it was copied from.
+    copies = World(lambda first, second, lam, noise: first - 0.05 * noise)
+    assert value(copies.figures()["told from real rows"]) < 0.4
     far = World(lambda first, second, lam, noise: first + 3.0)
     assert value(far.figures()["told from real rows"]) > 0.95
 
@@ -124,6 +130,39 @@ def test_a_class_too_small_for_folds_leaves_the_agreement_out() -> None:
     world = World(on_the_mix)
     world.targets = torch.eye(2)[[0] * (COUNT - 1) + [1]]
     assert "label agreement" not in world.figures()
+
+
+def test_what_cannot_be_measured_is_left_out_and_the_rest_is_there() -> None:
+    world = World(on_the_mix)
+    # Parents in every fold: no classifier is left that has not seen them.
+    world.rows = [replace(row, parents=tuple(range(COUNT))) for row in world.rows]
+    assert "label agreement" not in world.figures()
+    world = World(on_the_mix)
+    world.rows = [replace(row, lam=0.3, shares=(0.3, 0.7)) for row in world.rows]
+    assert not any("lambda" in name for name in world.figures())  # one ratio has no line
+    world.rows = [replace(row, parents=(0, 2)) for row in world.rows]
+    figures = world.figures()
+    assert "told from real rows" not in figures and "words" in figures  # two real rows
+
+
+def test_ratios_beyond_the_parents_are_not_held_against_what_lies_between_them() -> None:
+    world = World(lambda first, second, lam, noise: lam * first + (1 - lam) * second)
+    for at in range(0, COUNT, 3):
+        row = world.rows[at]
+        world.rows[at] = replace(row, lam=1.3, shares=(1.3, -0.3))
+    figures = world.figures()
+    assert value(figures["lambda-recovery: slope"]) == pytest.approx(1.0, abs=0.1)
+
+
+def test_mixes_are_compared_with_what_was_decoded() -> None:
+    def on_the_sphere(first: Tensor, second: Tensor, lam: float, noise: Tensor) -> Tensor:
+        return mix(
+            torch.stack([first, second])[None], torch.tensor([[lam**2, 1 - lam**2]]), "slerp"
+        )[0]
+
+    world = World(on_the_sphere)
+    world.rows = [replace(row, interpolation="slerp") for row in world.rows]
+    assert value(world.figures()["cosine to the mix"]) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_too_few_rows_are_refused() -> None:

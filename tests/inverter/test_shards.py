@@ -1,0 +1,69 @@
+"""Batches side by side: the same sentences in the same order, and threads left as they were."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from tiny import make_inverter, make_llm
+
+from mixup_hf.inverter import packed
+from mixup_hf.inverter.engines import make_engine
+from mixup_hf.inverter.generation import DecodeSettings, LocalWriter, _side_by_side
+from mixup_hf.inverter.prompting import end_ids
+
+
+@pytest.fixture
+def two_threads() -> object:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_batch_cut_into_parts_says_what_it_said_in_one(
+    temperature: float, two_threads: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm, tokenizer = make_llm(), make_inverter().tokenizer
+    engine = make_engine(llm, "fast", torch.float32)
+    writer = LocalWriter(engine, tokenizer, end_ids(tokenizer, llm))
+    prompts = torch.randn(11, 3, 32, generator=torch.Generator().manual_seed(0))
+    settings = DecodeSettings(max_new_tokens=6, temperature=temperature)
+    streams = [(7, row) for row in range(11)]
+    whole = writer.write(prompts, settings, streams)
+    assert len(set(whole)) > 5  # rows differ, so their order would show
+    monkeypatch.setattr(packed, "_ROWS", 3)
+    assert engine.most_rows == 3
+    assert writer.write(prompts, settings, streams) == whole
+
+
+def test_parts_run_at_once_and_leave_the_number_of_threads_alone(two_threads: object) -> None:
+    both = threading.Barrier(2, timeout=20)
+    inside: list[int] = []
+
+    def run(part: int) -> int:
+        both.wait()  # passed only if two parts run at a time
+        inside.append(torch.get_num_threads())
+        return 10 * part
+
+    assert _side_by_side(run, [0, 1, 2, 3]) == [0, 10, 20, 30]
+    assert inside == [1, 1, 1, 1]
+    later: list[int] = []
+    for _ in range(2):
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+    assert [torch.get_num_threads(), *later] == [2, 2, 2]
+
+
+def test_a_part_that_fails_fails_the_whole(two_threads: object) -> None:
+    def run(part: int) -> int:
+        if part == 1:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory")
+        return part
+
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        _side_by_side(run, [0, 1, 2])
+    assert torch.get_num_threads() == 2
