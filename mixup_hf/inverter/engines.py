@@ -12,6 +12,7 @@ from mixup_hf import _checks
 from mixup_hf.inverter.packed import PackedLlm, why_not_packed
 
 ENGINES = ("auto", "transformers", "fast")
+_COMPACT_BELOW = 0.85
 
 
 class Decoding(Protocol):
@@ -26,7 +27,10 @@ class Decoding(Protocol):
         ...
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all rows but these (indices into the batch as it is)."""
+        """Forget all rows but these (indices into the batch as it is).
+
+        A row may move forward only: `rows[i] >= i`.
+        """
         ...
 
 
@@ -41,6 +45,10 @@ class Engine(Protocol):
     @property
     def most_rows(self) -> int | None:
         """Rows best decoded as one batch, others beside them on other cores; None: all as one."""
+        ...
+
+    def size_for(self, alive: int, size: int) -> int:
+        """How many rows a batch of `size` had best have when `alive` of them still go on."""
         ...
 
     def decoding(self, num_rows: int, length: int) -> Decoding:
@@ -67,6 +75,10 @@ class TransformersEngine:
     def most_rows(self) -> None:
         """All as one: on an accelerator a larger batch is always better."""
         return None
+
+    def size_for(self, alive: int, size: int) -> int:
+        """Those alive, once they are few: the whole cache is copied, which costs time as well."""
+        return alive if alive < _COMPACT_BELOW * size else size
 
     def decoding(self, num_rows: int, length: int) -> Decoding:
         """Begin a batch; its cache grows as it needs to."""

@@ -16,10 +16,6 @@ from mixup_hf import _checks
 from mixup_hf.distributed import counter_rng
 from mixup_hf.inverter.engines import Engine
 
-# Rows that have ended leave the batch once they are more than this share of it: copying the cache
-# costs time as well, so it is not done for every single row.
-_COMPACT_BELOW = 0.85
-
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -191,12 +187,21 @@ def decode(
         output[rows[alive], step] = tokens[alive]
         if step + 1 == settings.max_new_tokens or not alive.any():
             break
-        if alive.float().mean() < _COMPACT_BELOW:
-            keep = alive.nonzero()[:, 0]
+        size = engine.size_for(int(alive.sum()), len(alive))
+        if size < len(alive):
+            keep = _staying(alive, size)
             batch.keep(keep)
             rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
         logits = batch.step(tokens)
     return [[token for token in row if token >= 0] for row in output.tolist()]
+
+
+def _staying(alive: Tensor, size: int) -> Tensor:
+    """Rows (size,) of a batch that stay: all alive, the last ones in the places of the ended."""
+    rows = torch.arange(size, device=alive.device)
+    moving = alive[size:].nonzero()[:, 0] + size
+    rows[(~alive[:size]).nonzero()[: len(moving), 0]] = moving
+    return rows
 
 
 def choose(logits: Tensor, settings: DecodeSettings, draws: Tensor | None) -> Tensor:

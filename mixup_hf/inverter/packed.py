@@ -19,6 +19,7 @@ _Two = tuple[Tensor, Tensor]
 
 # Rows per product that weights are laid out for; others run too, a little slower.
 _ROWS = 128
+_STEP = 8
 # Model types whose layers are exactly those that `_Layer` computes.
 _MODEL_TYPES = ("llama", "mistral", "qwen2")
 _FIXED_ROPE = ("default", "linear", "llama3")
@@ -73,6 +74,10 @@ class PackedLlm:
         """With so many rows the products are at their best, and cores need not wait for others."""
         return _ROWS
 
+    def size_for(self, alive: int, size: int) -> int:
+        """Those alive, in eights: few rows move, and there are few sizes to make products for."""
+        return min(size, -(-alive // _STEP) * _STEP)
+
     def decoding(self, num_rows: int, length: int) -> _PackedDecoding:
         """Begin a batch: room for keys and values of all its positions is taken at once."""
         return _PackedDecoding(self, num_rows, length)
@@ -98,11 +103,12 @@ class _PackedDecoding:
         return self._read(F.embedding(tokens, self._llm.table)[:, None].to(self._llm.dtype))
 
     def keep(self, rows: Tensor) -> None:
-        used = self._position
-        count = len(rows)
-        # Within the room there is: taking new memory costs more than the copying.
-        self._keys[:, :count, ..., :used] = self._keys[..., :used].index_select(1, rows)
-        self._values[:, :count, :, :used] = self._values[:, :, :, :used].index_select(1, rows)
+        count, used = len(rows), self._position
+        # Only what moves is copied, within the room there is: new memory costs more than copying.
+        for to, at in enumerate(rows.tolist()):
+            if to != at:
+                self._keys[:, to, ..., :used] = self._keys[:, at, ..., :used]
+                self._values[:, to, :, :used] = self._values[:, at, :, :used]
         self._keys, self._values = self._keys[:, :count], self._values[:, :count]
 
     def _read(self, inputs: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ def test_dropping_finished_rows_changes_no_sentence(
             return forward(*args, **kwargs)
 
         monkeypatch.setattr(llm, "forward", spy)
-        monkeypatch.setattr("mixup_hf.inverter.generation._COMPACT_BELOW", share)
+        monkeypatch.setattr("mixup_hf.inverter.engines._COMPACT_BELOW", share)
         results.append(
             decode(
                 engine, make_prompts(), end_ids=ENDS, settings=settings, uniforms=make_uniforms()

@@ -10,7 +10,7 @@ from tiny import make_inverter, make_llm
 
 from mixup_hf.inverter import packed
 from mixup_hf.inverter.engines import make_engine
-from mixup_hf.inverter.generation import DecodeSettings, LocalWriter, _side_by_side
+from mixup_hf.inverter.generation import DecodeSettings, LocalWriter, _side_by_side, _staying
 from mixup_hf.inverter.prompting import end_ids
 
 
@@ -37,6 +37,15 @@ def test_a_batch_cut_into_parts_says_what_it_said_in_one(
     monkeypatch.setattr(packed, "_ROWS", 3)
     assert engine.most_rows == 3
     assert writer.write(prompts, settings, streams) == whole
+
+
+@pytest.mark.parametrize("size", [3, 4, 5])
+def test_all_that_are_alive_stay_and_few_move(size: int) -> None:
+    alive = torch.tensor([True, False, True, False, False, True])
+    rows = _staying(alive, size)
+    assert len(rows) == len(set(rows.tolist())) == size
+    assert set(alive.nonzero()[:, 0].tolist()) <= set(rows.tolist())
+    assert rows[0] == 0 and rows[2] == 2 and rows[1] in (1, 5)
 
 
 def test_parts_run_at_once_and_leave_the_number_of_threads_alone(two_threads: object) -> None:
