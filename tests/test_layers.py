@@ -142,7 +142,6 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "proof.measured",
         "proof.pages",
         "proof.plots",
-        "proof.statistics",
         "proof.summary",
         "proof.text_quality",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,15 @@ from mixup_hf.intrusion import intrusion_report
 from mixup_hf.proof import plots
 from mixup_hf.proof.measured import measured_elsewhere
 from mixup_hf.proof.pages import PlotOf, TableOf, read_json, render
-from mixup_hf.proof.statistics import Comparison
-from mixup_hf.proof.summary import TOGETHER, Summary, cells, explained, in_words, together_cells
+from mixup_hf.proof.summary import (
+    TOGETHER,
+    Summary,
+    Together,
+    cells,
+    explained,
+    in_words,
+    together_cells,
+)
 from mixup_hf.proof.text_quality import copied_share, matched_quality
 from mixup_hf.recorded import read_shown
 from mixup_hf.records import Encodes, MixedExample
@@ -98,9 +105,7 @@ def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
     return render(f"A run: {folder.name}", lead, tables, drawn, shown, _SHOWN_FIRST)
 
 
-def report_of_an_experiment(
-    title: str, summary: Summary, baseline: str, all_sets: Mapping[str, Comparison]
-) -> str:
+def report_of_an_experiment(title: str, summary: Summary, baseline: str, all_sets: Together) -> str:
     """HTML about an experiment.
 
     Args:
@@ -114,7 +119,7 @@ def report_of_an_experiment(
         rows = together_cells(all_sets)
         body = [list(row.values()) for row in rows]
         tables.append(TableOf("All data sets", list(rows[0]), body, TOGETHER))
-        gaps = {arm: (each.difference, each.low, each.high) for arm, each in all_sets.items()}
+        gaps = {arm: (each.difference, each.low, each.high) for arm, (each, _) in all_sets.items()}
         svg = plots.differences(gaps, f"accuracy minus that of {baseline}")
         note = "Means over all pairs of runs with 95 % bootstrap intervals."
         drawn.append(PlotOf("All data sets", svg, note))

@@ -12,8 +12,9 @@ from mixup_hf.proof.statistics import Comparison, compare, holm, mcnemar_p
 METRICS = ("accuracy", "macro_f1", "minority_recall", "ece", "loss", "brier")
 _SURE = 0.05
 TOGETHER = (
-    "A pair is a seed on a data set, averaged over shots; p is corrected for the number of arms. "
-    "It tells of these data sets together, not of others."
+    "Differences of accuracy, and of negative log-likelihood (NLL), of which less is better. A pair "
+    "is a seed on a data set, averaged over shots; p is corrected for the number of arms. It tells "
+    "of these data sets together, not of others."
 )
 
 
@@ -49,6 +50,8 @@ class ArmSummary:
 
 
 Summary = dict[tuple[str, int], list[ArmSummary]]
+# By arm: accuracy against the baseline's, and negative log-likelihood (of which less is better).
+Together = dict[str, tuple[Comparison, Comparison]]
 
 
 def summarise(runs: Mapping[Job, Run], baseline: str) -> Summary:
@@ -67,25 +70,34 @@ def summarise(runs: Mapping[Job, Run], baseline: str) -> Summary:
     }
 
 
-def together(runs: Mapping[Job, Run], baseline: str) -> dict[str, Comparison]:
+def together(runs: Mapping[Job, Run], baseline: str) -> Together:
     """Each arm against the baseline over several data sets, corrected for the number of arms.
 
     Runs of a seed on a data set, which share their rows, are averaged over shots and count as one
     pair. It tells of these data sets, not of others. Only arms with pairs on all of them are there.
     """
     sets = {job.data for job in runs}
-    found = {}
+    if len(sets) < 2:
+        return {}
+    by_metric: dict[str, dict[str, Comparison]] = {}
     for arm in dict.fromkeys(job.arm for job in runs if job.arm != baseline):
-        gaps: dict[tuple[str, int], list[float]] = {}
+        pairs: dict[tuple[str, int], list[tuple[Run, Run]]] = {}
         for job, run in runs.items():
             base = runs.get(replace(job, arm=baseline))
             if job.arm == arm and base is not None:
-                gap = run.metrics["accuracy"] - base.metrics["accuracy"]
-                gaps.setdefault((job.data, job.seed), []).append(gap)
-        if len(sets) > 1 and {data for data, _ in gaps} == sets:
-            means = [statistics.mean(each) for each in gaps.values()]
-            found[arm] = compare(means, [0.0] * len(means))
-    return holm(found)
+                pairs.setdefault((job.data, job.seed), []).append((run, base))
+        if {data for data, _ in pairs} == sets:
+            for metric in ("accuracy", "loss"):
+                gaps = [
+                    statistics.mean(one.metrics[metric] - other.metrics[metric] for one, other in p)
+                    for p in pairs.values()
+                ]
+                by_metric.setdefault(metric, {})[arm] = compare(gaps, [0.0] * len(gaps))
+    corrected = {metric: holm(found) for metric, found in by_metric.items()}
+    return {
+        arm: (corrected["accuracy"][arm], corrected["loss"][arm])
+        for arm in corrected.get("accuracy", {})
+    }
 
 
 def _corrected(
@@ -138,7 +150,7 @@ def _deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def markdown(summary: Summary, baseline: str, all_sets: Mapping[str, Comparison]) -> str:
+def markdown(summary: Summary, baseline: str, all_sets: Together) -> str:
     """All tables, and in words where nothing was shown.
 
     Args:
@@ -154,6 +166,10 @@ def markdown(summary: Summary, baseline: str, all_sets: Mapping[str, Comparison]
         parts.append(f"### {data}, {shots} rows a class\n\n{_table(arms)}")
         parts.append(in_words(arms, baseline))
     return "\n\n".join(parts) + "\n"
+
+
+def _gap(found: Comparison) -> str:
+    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def _p(value: float) -> str:
@@ -174,8 +190,7 @@ def cells(arm: ArmSummary) -> dict[str, str]:
     found = arm.comparison
     against = ("", "", "")
     if found is not None:
-        gap = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-        against = (gap, _p(found.permutation_p), _p(found.holm_p))
+        against = (_gap(found), _p(found.permutation_p), _p(found.holm_p))
     return {
         "arm": arm.arm,
         "seeds": str(arm.seeds),
@@ -193,17 +208,20 @@ def cells(arm: ArmSummary) -> dict[str, str]:
     }
 
 
-def together_cells(all_sets: Mapping[str, Comparison]) -> list[dict[str, str]]:
+def together_cells(all_sets: Together) -> list[dict[str, str]]:
     """The lines of the table over all data sets, by heading."""
     return [
         {
             "arm": arm,
-            "pairs": str(found.pairs),
-            "difference": f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
-            "p": _p(found.permutation_p),
-            "p, all arms": _p(found.holm_p),
+            "pairs": str(accuracy.pairs),
+            "accuracy": _gap(accuracy),
+            "p": _p(accuracy.permutation_p),
+            "p, all arms": _p(accuracy.holm_p),
+            "NLL": _gap(loss),
+            "p of NLL": _p(loss.permutation_p),
+            "p of NLL, all arms": _p(loss.holm_p),
         }
-        for arm, found in all_sets.items()
+        for arm, (accuracy, loss) in all_sets.items()
     ]
 
 

@@ -266,7 +266,7 @@ def test_a_gain_in_all_of_eight_pairs_is_said_to_help() -> None:
 
 def test_sets_are_put_together_and_their_pairs_tested_at_once() -> None:
     text = summary_of([0.1, 0.05], sets=4)
-    assert "| eda | 8 | +0.075 [+0.056, +0.094] | 0.008 | 0.008 |" in text
+    assert "| eda | 8 | +0.075 [+0.056, +0.094] | 0.008 | 0.008 | +0.000 [" in text
     assert "All data sets" not in summary_of([0.1, 0.05])
 
 
@@ -279,7 +279,10 @@ def test_shots_of_a_seed_are_one_pair_and_an_arm_must_have_been_everywhere() -> 
     runs = runs_of(everywhere, "oversample", 0.5) | runs_of(everywhere, "eda", 0.6)
     runs |= runs_of(everywhere[:6], "contextual", 0.9)
     found = together(runs, "oversample")
-    assert list(found) == ["eda"] and found["eda"].pairs == 6
+    assert list(found) == ["eda"]
+    accuracy, loss = found["eda"]
+    assert accuracy.pairs == loss.pairs == 6
+    assert accuracy.difference == pytest.approx(0.1) and loss.difference == 0
     assert together(runs_of(everywhere, "eda", 0.5), "oversample") == {}  # no run has its pair
 
 
