@@ -12,9 +12,9 @@ from mixup_hf.proof.statistics import Comparison, compare, holm, mcnemar_p
 METRICS = ("accuracy", "macro_f1", "minority_recall", "ece", "loss", "brier")
 _SURE = 0.05
 TOGETHER = (
-    "Differences of accuracy, and of negative log-likelihood (NLL), of which less is better. A pair "
-    "is a seed on a data set, averaged over shots; p is corrected for the number of arms. It tells "
-    "of these data sets together, not of others."
+    "Differences of accuracy, and of negative log-likelihood (NLL), of which less is better. A "
+    "pair is a seed on a data set, averaged over shots; p is corrected for the number of arms. It "
+    "tells of these data sets together, not of others."
 )
 
 
