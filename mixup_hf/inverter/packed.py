@@ -120,9 +120,9 @@ class _PackedDecoding:
         hidden = inputs.reshape(num_rows * new, width)
         for number, layer in enumerate(self._llm.layers):
             memory = self._keys[number], self._values[number]
-            hidden = layer(hidden, num_rows, angles, memory, start)
-        last = hidden.view(num_rows, new, width)[:, -1]
-        return self._llm.head(self._llm.norm(last))
+            last = number + 1 == len(self._llm.layers)  # after it only one position is looked at
+            hidden = layer(hidden, num_rows, angles, memory, start, last=last)
+        return self._llm.head(self._llm.norm(hidden))
 
 
 class _Layer:
@@ -143,15 +143,19 @@ class _Layer:
         self.down = _Product(mlp.down_proj, dtype=dtype)
 
     def __call__(
-        self, hidden: Tensor, num_rows: int, angles: _Two, memory: _Two, at: int
+        self, hidden: Tensor, num_rows: int, angles: _Two, memory: _Two, at: int, *, last: bool
     ) -> Tensor:
-        heard = self.attend(self.before_attention(hidden), num_rows, angles, memory, at)
+        heard = self.attend(self.before_attention(hidden), num_rows, angles, memory, at, last=last)
+        if last:
+            hidden = hidden.view(num_rows, -1, hidden.shape[-1])[:, -1].contiguous()
         hidden = self.output.plus(heard, hidden)
         inputs = self.before_mlp(hidden)
         return self.down.plus(self.up.times(inputs, self.gate.silu(inputs)), hidden)
 
-    def attend(self, inputs: Tensor, num_rows: int, angles: _Two, memory: _Two, at: int) -> Tensor:
-        """Attention of a prompt to itself, or of one new position to all so far.
+    def attend(
+        self, inputs: Tensor, num_rows: int, angles: _Two, memory: _Two, at: int, *, last: bool
+    ) -> Tensor:
+        """Attention of new positions to all so far, and to themselves.
 
         Args:
             inputs: New positions (B * P, H).
@@ -160,29 +164,33 @@ class _Layer:
             memory: Keys (B, kv heads, head_dim, T) and values (B, kv heads, T, head_dim), which get
                 the new ones.
             at: Where in T.
+            last: Whether only the last position is asked for; the others are only heard.
         """
         total = self.heads + 2 * self.kv_heads
         mixed = self.qkv(inputs).view(num_rows, -1, total, self.head_dim)
         new = mixed.shape[1]
+        end = at + new
         turned = _rotate(mixed[:, :, : self.heads + self.kv_heads], *angles)
-        query = turned[:, :, : self.heads].transpose(1, 2)
-        key = turned[:, :, self.heads :].transpose(1, 2)
-        value = mixed[:, :, self.heads + self.kv_heads :].transpose(1, 2)
         keys, values = memory
-        keys[..., at : at + new] = key.transpose(2, 3)
-        values[:, :, at : at + new] = value
-        if at == 0:
-            heard = F.scaled_dot_product_attention(
-                query, key, value, scale=self.scale, is_causal=True, enable_gqa=True
-            )
-            return heard.transpose(1, 2).reshape(num_rows * new, -1)
-        # One position: the queries that share a key stand side by side, as rows of one product. For
+        keys[..., at:end] = turned[:, :, self.heads :].permute(0, 2, 3, 1)
+        values[:, :, at:end] = mixed[:, :, self.heads + self.kv_heads :].transpose(1, 2)
+        # The queries that share a key stand one below the other, as rows of one product. For
         # problems this small two plain products are three times as fast as the fused kernel.
-        query = query.reshape(num_rows, self.kv_heads, -1, self.head_dim) * self.scale
-        scores = query @ keys[..., : at + 1]
-        weights = scores.float().softmax(-1).to(scores.dtype)
-        grouped: Tensor = weights @ values[:, :, : at + 1]
-        return grouped.reshape(num_rows, -1)
+        query = turned[:, -1:, : self.heads] if last else turned[:, :, : self.heads]
+        asked = query.shape[1]
+        grouped = (num_rows, asked, self.kv_heads, -1, self.head_dim)
+        query = query.reshape(grouped).transpose(1, 2) * self.scale
+        scores = query.reshape(num_rows, self.kv_heads, -1, self.head_dim) @ keys[..., :end]
+        weights = scores.float()
+        if asked > 1:  # a position hears itself and those before it
+            later = torch.ones(asked, end, dtype=torch.bool).triu(at + 1)
+            weights.view(*weights.shape[:2], asked, -1, end).masked_fill_(
+                later[:, None], -torch.inf
+            )
+        heard = weights.softmax(-1).to(scores.dtype) @ values[:, :, :end]
+        heard = heard.view(num_rows, self.kv_heads, asked, -1, self.head_dim).transpose(1, 2)
+        found: Tensor = heard.reshape(num_rows * asked, -1)
+        return found
 
 
 def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
