@@ -42,9 +42,11 @@ class Engine(Protocol):
         """What decodes, in which type; goes into the rows it makes."""
         ...
 
-    @property
-    def most_rows(self) -> int | None:
-        """Rows best decoded as one batch, others beside them on other cores; None: all as one."""
+    def parts(self, count: int) -> int:
+        """Into how many batches `count` rows had best be cut, to be decoded side by side.
+
+        It depends on nothing else, the number of cores least: other batches round otherwise.
+        """
         ...
 
     def size_for(self, alive: int, size: int) -> int:
@@ -71,10 +73,9 @@ class TransformersEngine:
         """`transformers:DTYPE`."""
         return f"transformers:{dtype_name(self.llm.get_input_embeddings().weight.dtype)}"
 
-    @property
-    def most_rows(self) -> None:
-        """All as one: on an accelerator a larger batch is always better."""
-        return None
+    def parts(self, count: int) -> int:
+        """One: on an accelerator a larger batch is always better."""
+        return 1
 
     def size_for(self, alive: int, size: int) -> int:
         """Those alive, once they are few: the whole cache is copied, which costs time as well."""

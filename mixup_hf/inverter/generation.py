@@ -95,9 +95,8 @@ class LocalWriter:
         if settings.temperature > 0:
             length = settings.max_new_tokens
             uniforms = np.stack([counter_rng(*stream).random(length) for stream in streams])
-        count = len(prompts)
-        shards = -(-count // (self._engine.most_rows or count))
-        parts = [part.tolist() for part in np.array_split(np.arange(count), shards)]
+        cut = np.array_split(np.arange(len(prompts)), self._engine.parts(len(prompts)))
+        parts = [part.tolist() for part in cut]
 
         def run(rows: list[int]) -> list[list[int]]:
             return decode(

@@ -239,7 +239,7 @@ class Inverter:
             num_candidates: Sentences decoded per embedding, of which the one closest to the
                 embedding when encoded again is returned.
             batch_size: Rows decoded at a time; bounds memory. The fast engine cuts them into
-                batches of at most 128, side by side on cores of their own.
+                batches of at most 256, side by side on cores of their own.
             progress: Show a progress bar once it has taken two seconds.
 
         Returns:

@@ -8,7 +8,11 @@ their place from the start; grouped queries attend without copies of their keys.
 
 from __future__ import annotations
 
+import math
+import weakref
+from contextlib import suppress
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -19,7 +23,13 @@ _Two = tuple[Tensor, Tensor]
 
 # Rows per product that weights are laid out for; others run too, a little slower.
 _ROWS = 128
+# Rows of a batch beyond which it gains nothing more: the last sentences of a batch go on almost
+# alone, so the more it begins with, the less they cost; keys and values are kept for each.
+_MOST_ROWS = 256
 _STEP = 8
+# Positions of prompts read at once: what is between two products then stays near the core, and in
+# memory that the process has already.
+_POSITIONS = 512
 # Model types whose layers are exactly those that `_Layer` computes.
 _MODEL_TYPES = ("llama", "mistral", "qwen2")
 _FIXED_ROPE = ("default", "linear", "llama3")
@@ -63,16 +73,16 @@ class PackedLlm:
         self.norm = _Norm(llm.model.norm, dtype)
         self.head = _Product(llm.lm_head, dtype=dtype)
         self.layers = [_Layer(layer, dtype) for layer in llm.model.layers]
+        self._rooms: list[Tensor] = []
 
     @property
     def name(self) -> str:
         """`fast:DTYPE`."""
         return f"fast:{str(self.dtype).removeprefix('torch.')}"
 
-    @property
-    def most_rows(self) -> int:
-        """With so many rows the products are at their best, and cores need not wait for others."""
-        return _ROWS
+    def parts(self, count: int) -> int:
+        """Two where both have enough rows for a core, and more where they would have too many."""
+        return max(-(-count // _MOST_ROWS), min(2, -(-count // _ROWS)))
 
     def size_for(self, alive: int, size: int) -> int:
         """Those alive, in eights: few rows move, and there are few sizes to make products for."""
@@ -80,27 +90,44 @@ class PackedLlm:
 
     def decoding(self, num_rows: int, length: int) -> _PackedDecoding:
         """Begin a batch: room for keys and values of all its positions is taken at once."""
-        return _PackedDecoding(self, num_rows, length)
+        first = self.layers[0]
+        shape = (len(self.layers), num_rows, first.kv_heads, length, first.head_dim)
+        room = self._room(2 * math.prod(shape))
+        decoding = _PackedDecoding(self, *room[: 2 * math.prod(shape)].view(2, *shape))
+        weakref.finalize(decoding, self._rooms.append, room).atexit = False
+        return decoding
+
+    def _room(self, numbers: int) -> Tensor:
+        """Memory of a batch that has ended, or new, which takes longer to get than to fill."""
+        with suppress(IndexError):
+            while (room := self._rooms.pop()).numel() < numbers:
+                pass
+            return room
+        return torch.empty(numbers, dtype=self.dtype)
 
 
 class _PackedDecoding:
-    def __init__(self, llm: PackedLlm, num_rows: int, length: int) -> None:
+    """A batch, with room for its keys and values: each (layers, B, kv heads, length, head_dim)."""
+
+    def __init__(self, llm: PackedLlm, keys: Tensor, values: Tensor) -> None:
         self._llm = llm
         self._position = 0
-        first = llm.layers[0]
-        shape = (len(llm.layers), num_rows, first.kv_heads, length, first.head_dim)
         # Keys lie the other way round than values: both are then read in the order of the products.
-        self._keys = torch.empty((*shape[:3], *shape[:2:-1]), dtype=llm.dtype)
-        self._values = torch.empty(shape, dtype=llm.dtype)
+        self._keys, self._values = keys.view(*keys.shape[:3], *keys.shape[:2:-1]), values
+        length = values.shape[3]
         positions = torch.arange(length)[None]
         cos, sin = llm.rotary(torch.empty(0, dtype=torch.float32), positions)
         self._cos, self._sin = cos[0].to(llm.dtype), sin[0].to(llm.dtype)  # (length, head_dim)
 
     def start(self, prompts: Tensor) -> Tensor:
-        return self._read(prompts.to(self._llm.dtype))
+        parts = prompts.to(self._llm.dtype).split(max(1, _POSITIONS // prompts.shape[1]))
+        ends = accumulate(map(len, parts))
+        read = [self._read(part, end - len(part)) for part, end in zip(parts, ends, strict=True)]
+        return self._next(torch.cat(read), prompts.shape[1])
 
     def step(self, tokens: Tensor) -> Tensor:
-        return self._read(F.embedding(tokens, self._llm.table)[:, None].to(self._llm.dtype))
+        inputs = F.embedding(tokens, self._llm.table)[:, None].to(self._llm.dtype)
+        return self._next(self._read(inputs, 0), 1)
 
     def keep(self, rows: Tensor) -> None:
         count, used = len(rows), self._position
@@ -111,18 +138,23 @@ class _PackedDecoding:
                 self._values[:, to, :, :used] = self._values[:, at, :, :used]
         self._keys, self._values = self._keys[:, :count], self._values[:, :count]
 
-    def _read(self, inputs: Tensor) -> Tensor:
-        """Run all layers over (B, P, H) new positions; logits (B, V) after the last one."""
+    def _next(self, hidden: Tensor, new: int) -> Tensor:
+        """Logits (B, V) of the next tokens, from (B, H) after `new` positions."""
+        self._position += new
+        return self._llm.head(self._llm.norm(hidden))
+
+    def _read(self, inputs: Tensor, first: int) -> Tensor:
+        """Run all layers over new positions (R, P, H) of rows from `first` on; the last of each."""
         num_rows, new, width = inputs.shape
+        rows = slice(first, first + num_rows)
         start, end = self._position, self._position + new
-        self._position = end
         angles = self._cos[start:end], self._sin[start:end]
         hidden = inputs.reshape(num_rows * new, width)
         for number, layer in enumerate(self._llm.layers):
-            memory = self._keys[number], self._values[number]
+            memory = self._keys[number, rows], self._values[number, rows]
             last = number + 1 == len(self._llm.layers)  # after it only one position is looked at
             hidden = layer(hidden, num_rows, angles, memory, start, last=last)
-        return self._llm.head(self._llm.norm(hidden))
+        return hidden
 
 
 class _Layer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -34,9 +35,48 @@ def test_a_batch_cut_into_parts_says_what_it_said_in_one(
     streams = [(7, row) for row in range(11)]
     whole = writer.write(prompts, settings, streams)
     assert len(set(whole)) > 5  # rows differ, so their order would show
-    monkeypatch.setattr(packed, "_ROWS", 3)
-    assert engine.most_rows == 3
+    monkeypatch.setattr(packed, "_MOST_ROWS", 3)
+    assert engine.parts(11) == 4
     assert writer.write(prompts, settings, streams) == whole
+
+
+@pytest.mark.parametrize(
+    ("count", "parts"), [(1, 1), (128, 1), (129, 2), (512, 2), (513, 3), (1025, 5)]
+)
+def test_a_batch_is_cut_in_two_where_cores_gain_by_it(count: int, parts: int) -> None:
+    assert make_engine(make_llm(), "fast", torch.float32).parts(count) == parts
+
+
+def test_prompts_read_a_few_at_a_time_are_understood_as_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = make_engine(make_llm(), "fast", torch.float32)
+    prompts = torch.randn(5, 3, 32, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([3, 1, 4, 1, 5])
+
+    @torch.inference_mode()
+    def logits() -> list[torch.Tensor]:
+        batch = engine.decoding(5, 4)
+        return [batch.start(prompts), batch.step(tokens)]
+
+    at_once = logits()
+    monkeypatch.setattr(packed, "_POSITIONS", 7)  # two rows of three positions
+    torch.testing.assert_close(logits(), at_once)
+
+
+def test_memory_of_a_batch_that_has_ended_is_taken_again_but_never_shared() -> None:
+    engine = make_engine(make_llm(), "fast", torch.float32)
+
+    def place(batch: Any) -> int:
+        return int(batch._keys.data_ptr())
+
+    first, beside = engine.decoding(4, 8), engine.decoding(4, 8)
+    places = {place(first), place(beside)}
+    assert len(places) == 2
+    del first, beside
+    smaller, larger = engine.decoding(2, 8), engine.decoding(8, 8)
+    assert place(smaller) in places
+    assert place(larger) not in places and larger._values.shape[1] == 8
 
 
 @pytest.mark.parametrize("size", [3, 4, 5])
