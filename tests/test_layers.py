@@ -20,7 +20,7 @@ PACKAGE = "mixup_hf"
 
 # A module may import modules of lower layers.
 LAYERS: dict[int, tuple[str, ...]] = {
-    0: ("_checks", "records"),
+    0: ("_checks", "_fields", "records"),
     1: (
         "calibration",
         "intervals",
@@ -84,6 +84,8 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "producer": ("store",),
     "hooks": ("collator",),
     "collator": ("config",),
+    "config": ("config.alignment", "config.finetuning", "config.mixing"),
+    "config.finetuning": ("config.mixing",),
     "callback": ("collator", "hooks", "watch"),
     "attach": ("callback", "collator", "config"),
     "offline": ("attach", "config"),
@@ -157,6 +159,7 @@ BASIC = {"numpy", "torch", "tqdm"}
 TRANSFORMERS = BASIC | {"transformers", "huggingface_hub"}
 THIRD_PARTY: dict[str, set[str]] = {
     "_checks": set(),
+    "_fields": set(),
     "records": {"torch"},
     "distributed": BASIC | {"accelerate"},
     "loading": {"yaml", "pydantic"},

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mixup_hf import _checks
+from mixup_hf._fields import help_
 from mixup_hf.config import DataConfig, MixupConfig, check_no_auto_off
 from mixup_hf.loading import build_config
 
@@ -43,41 +44,37 @@ _NOT_OF_A_VARIANT = (
 _NAME = re.compile(r"\w[\w .,+=-]*")
 
 
-def _help(text: str) -> dict[str, str]:
-    return {"help": text}
-
-
 @dataclass(frozen=True)
 class ExperimentConfig:
     """Arms x data sets x shots x seeds; all arms of a seed share rows, head and steps."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
-    sets: dict[str, DataConfig] = field(metadata=_help("The data sets, by name."))
-    output_dir: str = field(metadata=_help("Where runs.jsonl and every arm's sentences go."))
-    arms: tuple[str, ...] = field(default=ARMS, metadata=_help("What is compared: names of arms."))
+    sets: dict[str, DataConfig] = field(metadata=help_("The data sets, by name."))
+    output_dir: str = field(metadata=help_("Where runs.jsonl and every arm's sentences go."))
+    arms: tuple[str, ...] = field(default=ARMS, metadata=help_("What is compared: names of arms."))
     variants: dict[str, dict[str, Any]] = field(
         default_factory=dict,
-        metadata=_help("Mixing arms of your own: a name, and keys of `mixup` with their values."),
+        metadata=help_("Mixing arms of your own: a name, and keys of `mixup` with their values."),
     )
     baseline: str = field(
-        default="oversample", metadata=_help("The arm that all others are compared with.")
+        default="oversample", metadata=help_("The arm that all others are compared with.")
     )
-    shots: tuple[int, ...] = field(default=(10,), metadata=_help("Rows per class, each in turn."))
+    shots: tuple[int, ...] = field(default=(10,), metadata=help_("Rows per class, each in turn."))
     seeds: tuple[int, ...] = field(
-        default=(0, 1, 2, 3, 4), metadata=_help("Of shots, head, training and mixing.")
+        default=(0, 1, 2, 3, 4), metadata=help_("Of shots, head, training and mixing.")
     )
-    rows: int = field(default=160, metadata=_help("Sentences an arm makes in a run."))
+    rows: int = field(default=160, metadata=help_("Sentences an arm makes in a run."))
     test_rows: int | None = field(
-        default=None, metadata=_help("Test rows at most, the same ones in all runs.")
+        default=None, metadata=help_("Test rows at most, the same ones in all runs.")
     )
-    model: str = field(default="all-minilm-l6-v2", metadata=_help("Classifier to fine-tune."))
-    model_revision: str | None = field(default=None, metadata=_help("Hub revision of the model."))
+    model: str = field(default="all-minilm-l6-v2", metadata=help_("Classifier to fine-tune."))
+    model_revision: str | None = field(default=None, metadata=help_("Hub revision of the model."))
     training: dict[str, Any] = field(
-        default_factory=dict, metadata=_help("Any of transformers' TrainingArguments.")
+        default_factory=dict, metadata=help_("Any of transformers' TrainingArguments.")
     )
     mixup: MixupConfig = field(
-        default_factory=MixupConfig, metadata=_help("What the mixing arms have in common.")
+        default_factory=MixupConfig, metadata=help_("What the mixing arms have in common.")
     )
 
     def __post_init__(self) -> None:
