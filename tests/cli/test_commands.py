@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny import make_rows, word_tokenizer
 from typer.testing import CliRunner
 
 from mixup_hf.align.data import read_with_origins
 from mixup_hf.cli import main as cli
+from mixup_hf.inverter.generation import DecodeSettings
+from mixup_hf.mixing import linear
 
 NAMES = ("news", "film", "sport")
 
@@ -282,6 +285,31 @@ def test_bad_input_is_one_clear_message(
     said = capfd.readouterr().err
     assert named in said
     assert "Traceback" not in said
+
+
+def test_a_fault_of_the_package_itself_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def multiply() -> None:  # torch raises in C++, so the last frame is this package's
+        linear(torch.zeros(2, 3), torch.zeros(4, 5), torch.zeros(2))
+
+    monkeypatch.setattr("sys.argv", ["mixup-hf"])
+    monkeypatch.setattr(cli, "app", multiply)
+    with pytest.raises(RuntimeError, match="size"):
+        cli.main()
+
+
+def test_debug_shows_the_traceback_of_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        DecodeSettings(top_k=0)
+
+    monkeypatch.setattr(cli, "app", refuse)
+    monkeypatch.setattr("sys.argv", ["mixup-hf"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    monkeypatch.setattr("sys.argv", ["mixup-hf", "--debug"])
+    with pytest.raises(ValueError, match="top_k"):
+        cli.main()
 
 
 def test_the_tiny_tokenizer_reads_the_test_words() -> None:
