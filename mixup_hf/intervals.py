@@ -20,7 +20,13 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{rounded(self.value)} [{rounded(self.low)}, {rounded(self.high)}]"
+
+
+def rounded(value: float) -> str:
+    """Three places after the point; of a figure of ten or more, fewer."""
+    places = 3 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:,.{places}f}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from mixup_hf.intervals import rounded
 from mixup_hf.tables import LabelledTexts
 
 if TYPE_CHECKING:
@@ -63,4 +64,4 @@ def write(folder: Path, figures: Sequence[Figure], title: str) -> Path:
 
 def said(value: object) -> str:
     """A figure in words; nothing for none."""
-    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+    return "" if value is None else rounded(value) if isinstance(value, float) else str(value)

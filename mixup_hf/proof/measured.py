@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mixup_hf.intervals import Interval, wilson
+from mixup_hf.intervals import Interval, rounded, wilson
 from mixup_hf.proof.pages import TableOf, read_json
 
 
@@ -76,7 +76,7 @@ def _audit(content: Any) -> TableOf:
 def _figure(value: Any) -> str:
     if isinstance(value, dict):
         return str(Interval(**value))
-    return "" if value is None else f"{value:.3f}"
+    return "" if value is None else rounded(value)
 
 
 def _rate(value: Any) -> str:
