@@ -27,7 +27,7 @@ from mixup_hf.inverter.checkpoint import (
     save_checkpoint,
 )
 from mixup_hf.inverter.lexicon import Lexicon
-from mixup_hf.inverter.model import aligner_folder
+from mixup_hf.inverter.parts import aligner_folder
 from mixup_hf.inverter.prompting import SoftPrompt, end_ids, input_rms, prompt_texts
 from mixup_hf.inverter.quantization import load_llm
 from mixup_hf.inverter.sources import resolve

@@ -35,7 +35,7 @@ def command(
         return
     import torch
 
-    from mixup_hf.inverter.model import EMBEDDED_ALIGNER, describe_aligner
+    from mixup_hf.inverter.parts import EMBEDDED_ALIGNER, describe_aligner
     from mixup_hf.inverter.quantization import default_dtype, default_quantization
     from mixup_hf.inverter.sources import EMBEDDED, cached_embedded, default_cache_dir
 

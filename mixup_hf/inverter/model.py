@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import shutil
 import warnings
 from collections.abc import Sequence
-from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +16,7 @@ from huggingface_hub import ModelCard
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import _checks
 from mixup_hf.distributed import memory_ran_out
@@ -27,28 +24,18 @@ from mixup_hf.encoders import FrozenEncoder
 from mixup_hf.inverter.checkpoint import (
     LORA_FOLDER,
     Aligner,
-    AlignerMismatchError,
-    check_partner,
-    load_aligner,
     push_folder,
     save_checkpoint,
 )
 from mixup_hf.inverter.engines import make_engine
 from mixup_hf.inverter.generation import DecodeSettings, LocalWriter, Writes
 from mixup_hf.inverter.likelihood import label_log_likelihood
-from mixup_hf.inverter.packed import why_not_packed
+from mixup_hf.inverter.parts import EMBEDDED_ALIGNER, load_parts
 from mixup_hf.inverter.prompting import SoftPrompt, end_ids
-from mixup_hf.inverter.quantization import (
-    Quantization,
-    default_dtype,
-    default_quantization,
-    load_llm,
-)
+from mixup_hf.inverter.quantization import Quantization
 from mixup_hf.inverter.served import SERVED, ServerSettings, connect
-from mixup_hf.inverter.sources import file_sha256, resolve
 from mixup_hf.mixing import linear
 
-EMBEDDED_ALIGNER = "embedded"
 # Sentences on which a server is compared with what decodes here.
 _PROBES = (
     "Where is the nearest station?",
@@ -153,45 +140,25 @@ class Inverter:
             ServerError: `engine` is a server that is not there, or not right.
             SourceError: A base model cannot be had.
         """
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        folder = aligner_folder(str(aligner), revision)
-        loaded = load_aligner(folder)
-        config = loaded.config
-        encoder_source = resolve(config.encoder, revision=_hub_revision(config.encoder_revision))
-        check_partner("encoder", config.encoder_fingerprint, encoder_source)
-        llm_source = resolve(config.llm, revision=_hub_revision(config.llm_revision))
-        check_partner("LLM", config.llm_fingerprint, llm_source)
-        encoder = FrozenEncoder.from_pretrained(
-            encoder_source.path,
-            device=where,
-            pooling=config.pooling,
-            normalize=config.normalize,
-            prefix=config.encoder_prefix,
-        )
-        quantization = quantization or default_quantization(where)
-        # The fast engine rounds a copy; what it copies, and merges the LoRA into, is not rounded.
-        exact = where.type == "cpu" and engine != "transformers" and quantization == "none"
-        llm = load_llm(
-            llm_source.path,
+        parts = load_parts(
+            str(aligner),
+            revision=revision,
             quantization=quantization,
-            dtype=torch.float32 if exact else dtype or default_dtype(where),
-            device=where,
-            base_grid=config.base_grid,
+            device=device,
+            dtype=dtype,
+            engine=engine,
         )
-        if exact and why_not_packed(llm) is not None:
-            llm.to(dtype or default_dtype(where))
-        _check_dimensions(config, encoder, llm)
         return cls(
-            encoder,
-            loaded.to(where),  # type: ignore[arg-type]
-            _load_lora(llm, folder, merge=quantization == "none"),
-            AutoTokenizer.from_pretrained(llm_source.path),
+            parts.encoder,
+            parts.aligner,
+            parts.llm,
+            parts.tokenizer,
             name=str(aligner),
-            fingerprint=_aligner_fingerprint(folder),
-            folder=folder,
+            fingerprint=parts.fingerprint,
+            folder=parts.folder,
             engine=engine,
             dtype=dtype,
-            quantization=quantization,
+            quantization=parts.quantization,
             server=server,
         )
 
@@ -419,82 +386,6 @@ def _smaller_batch(error: RuntimeError, size: int) -> int:
     return size // 2
 
 
-def describe_aligner(aligner: str) -> str:
-    """One line on an aligner, without loading its partners."""
-    config = load_aligner(aligner_folder(aligner, None)).config
-    hints = f"{config.num_hints} hints and " if config.num_hints else ""
-    return (
-        f"{aligner}: {config.encoder} -> {hints}{config.num_soft_tokens} soft tokens -> "
-        f"{config.llm}"
-    )
-
-
 def _tidy(text: str) -> str:
     """One line, single spaces. A sentence of white space only becomes an ellipsis."""
     return " ".join(text.split()) or "..."
-
-
-def aligner_folder(aligner: str, revision: str | None = None) -> Path:
-    """The folder of an aligner given as `"embedded"`, a folder, or a Hub id."""
-    if aligner != EMBEDDED_ALIGNER:
-        return resolve(aligner, revision=revision).path
-    with as_file(files("mixup_hf.inverter") / "embedded_aligner") as folder:
-        if not (folder / "config.json").is_file():
-            raise AlignerMismatchError(
-                "The embedded aligner is missing from this installation. Reinstall mixup_hf."
-            )
-        return folder
-
-
-def _hub_revision(revision: str | None) -> str | None:
-    """A commit to ask the Hub for; the digest of an embedded wheel is none."""
-    return revision if revision is not None and len(revision) == 40 else None
-
-
-def _load_lora(llm: Any, folder: Path, *, merge: bool) -> Any:
-    """The LLM with the checkpoint's LoRA; merged, it costs nothing at each step.
-
-    Into 4-bit weights it is not merged: that would round it away.
-    """
-    if not (folder / LORA_FOLDER / "adapter_config.json").is_file():
-        return llm
-    if not (folder / LORA_FOLDER / "adapter_model.safetensors").is_file():
-        raise AlignerMismatchError(
-            f"The LoRA in {folder / LORA_FOLDER} has no adapter_model.safetensors (other formats "
-            "are not read). Fetch the aligner again."
-        )
-    from peft import PeftModel
-
-    try:
-        model: Any = PeftModel.from_pretrained(llm, str(folder / LORA_FOLDER)).eval()
-    except Exception as error:  # a cut safetensors file, or a LoRA for other layers
-        raise AlignerMismatchError(
-            f"The LoRA in {folder / LORA_FOLDER} cannot be loaded ({error}). It is damaged or "
-            "belongs to another LLM: fetch the aligner again."
-        ) from error
-    return model.merge_and_unload() if merge else model
-
-
-def _check_dimensions(config: Any, encoder: FrozenEncoder, llm: Any) -> None:
-    pairs = (
-        ("encoder", config.embedding_dim, encoder.embedding_dim),
-        ("LLM", config.llm_dim, llm.get_input_embeddings().weight.shape[1]),
-    )
-    for kind, expected, found in pairs:
-        if expected != found:
-            raise AlignerMismatchError(
-                f"This aligner was trained for another {kind}: its vectors have {found} entries, "
-                f"the aligner expects {expected}. Use the {kind} its model card names."
-            )
-
-
-def _aligner_fingerprint(folder: Path) -> str:
-    digests = [
-        file_sha256(path)
-        for path in (
-            folder / "model.safetensors",
-            folder / LORA_FOLDER / "adapter_model.safetensors",
-        )
-        if path.is_file()
-    ]
-    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
