@@ -43,10 +43,10 @@ class ArmSummary:
     sentences: float
 
     @property
-    def seconds_per_point(self) -> float | None:
-        """Seconds of a run for every point of accuracy gained; None where nothing is."""
+    def cost_of_a_point(self) -> tuple[float, float] | None:
+        """Seconds and sentences of a run by points of accuracy gained; None where none are."""
         gained = 0.0 if self.comparison is None else 100 * self.comparison.difference
-        return self.seconds / gained if gained > 0 else None
+        return (self.seconds / gained, self.sentences / gained) if gained > 0 else None
 
 
 Summary = dict[tuple[str, int], list[ArmSummary]]
@@ -176,11 +176,20 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def _cost(paid: tuple[float, float] | None) -> str:
+    if paid is None:
+        return ""
+    seconds, sentences = (f"{each:,.0f}" if each >= 10 else f"{each:.1f}" for each in paid)
+    return f"{seconds} s, {sentences} sentences"
+
+
 def explained(baseline: str) -> str:
     """What the columns of the tables are."""
     return (
         f"Differences of accuracy are to `{baseline}`, paired by seed, with 95 % bootstrap "
-        "intervals; p is that of a permutation test, and then corrected over all tables (Holm)."
+        "intervals; p is that of a permutation test, then corrected over all tables (Holm), and "
+        "that of Wilcoxon's signed-rank test. What a point costs: a run's seconds and sentences "
+        "by the points gained, be that by chance or not."
     )
 
 
@@ -188,22 +197,25 @@ def cells(arm: ArmSummary) -> dict[str, str]:
     """One line of a table, by heading."""
     means, deviations = arm.means, arm.deviations
     found = arm.comparison
-    against = ("", "", "")
+    gap, plain, corrected, wilcoxon = "", "", "", ""
     if found is not None:
-        against = (_gap(found), _p(found.permutation_p), _p(found.holm_p))
+        gap, plain, corrected = _gap(found), _p(found.permutation_p), _p(found.holm_p)
+        wilcoxon = _p(found.wilcoxon_p)
     return {
         "arm": arm.arm,
         "seeds": str(arm.seeds),
         "accuracy": f"{means['accuracy']:.3f} ± {deviations['accuracy']:.3f}",
-        "difference": against[0],
-        "p": against[1],
-        "p, all sets": against[2],
+        "difference": gap,
+        "p": plain,
+        "p, all sets": corrected,
+        "p (Wilcoxon)": wilcoxon,
         "macro-F1": f"{means['macro_f1']:.3f}",
         "rarest class": f"{means['minority_recall']:.3f}",
         "ECE": f"{means['ece']:.3f}",
         "NLL": f"{means['loss']:.3f}",
+        "Brier": f"{means['brier']:.3f}",
         "seconds": f"{arm.seconds:.0f}",
-        "seconds a point gained": "" if (paid := arm.seconds_per_point) is None else f"{paid:.0f}",
+        "a point costs": _cost(arm.cost_of_a_point),
         "runs told apart (McNemar)": "" if found is None else f"{arm.mcnemar} of {found.pairs}",
     }
 

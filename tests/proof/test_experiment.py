@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from scipy.stats import wilcoxon
 from tiny import make_rows
 from typer.testing import CliRunner
 
@@ -256,11 +257,13 @@ def summary_of(gaps: list[float], sets: int = 1) -> str:
 
 
 def test_a_gain_in_all_of_eight_pairs_is_said_to_help() -> None:
-    text = summary_of([0.1, 0.15, 0.1, 0.05, 0.1, 0.15, 0.1, 0.05])
-    assert "| eda | 8 | 0.600 ± 0.038 | +0.100 [+0.075, +0.125] | 0.008 | 0.008 |" in text
+    gaps = [0.1, 0.15, 0.1, 0.05, 0.1, 0.15, 0.1, 0.05]
+    text = summary_of(gaps)
+    start = "| eda | 8 | 0.600 ± 0.038 | +0.100 [+0.075, +0.125] | 0.008 | 0.008 | "
+    assert f"{start}{wilcoxon(gaps).pvalue:.3f} |" in text
     assert "Helps (p below 0.05, corrected): eda." in text
-    # Two seconds for ten points; 2 to 3 rows more of 20 tell no single run apart.
-    assert "| 2 | 0 | 0 of 8 |" in text
+    # Two seconds, eight sentences and ten points; 2 to 3 rows of 20 tell no single run apart.
+    assert "| 2 | 0.2 s, 0.8 sentences | 0 of 8 |" in text
     assert "Hurts (p" in summary_of([-0.1, -0.15, -0.1, -0.05, -0.1, -0.15, -0.1, -0.05])
 
 
@@ -294,7 +297,7 @@ def test_what_is_not_shown_is_said_so() -> None:
 
 def test_several_data_sets_are_corrected_for() -> None:
     gaps = [0.1, 0.15, 0.1, 0.05, 0.1, 0.15, 0.1, 0.05]
-    assert summary_of(gaps, sets=7).count("| 0.008 | 0.055 |") == 7
+    assert summary_of(gaps, sets=7).count("| 0.008 | 0.055 | ") == 7
     assert "No arm is shown" in summary_of(gaps, sets=7)
 
 
