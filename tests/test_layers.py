@@ -453,6 +453,10 @@ def test_modules_define_and_do_nothing_when_imported() -> None:
 
 
 RECIPES = sorted((ROOT / "recipes").rglob("*.py"))
+# It tries another engine in the place of ours, so it needs what engines are plugged into.
+ENGINE_TRIALS = {
+    "openvino_decoding": ("inverter.engines", "inverter.generation", "inverter.prompting")
+}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
@@ -460,6 +464,8 @@ def test_recipes_use_public_names_only(path: Path) -> None:
     used = [each for each in imports(ast.parse(path.read_text(encoding="utf-8"))) if each.own]
     assert used
     for each in used:
+        if each.module in ENGINE_TRIALS.get(path.stem, ()):
+            continue
         assert each.module in ("", "align"), f"line {each.line} reaches into {each.module}"
         home = mixup_hf if not each.module else importlib.import_module("mixup_hf.align")
         assert set(each.names) <= set(home.__all__), f"line {each.line}: {each.names}"
