@@ -57,6 +57,8 @@ METHODS: dict[str, Preset] = {
         _ALIGNERS,
     ),
 }
+# What is taken where nothing is said: recipes/benchmarks/RESULTS.md compares the three.
+DEFAULT_METHOD = "smotext"
 
 
 def preset(method: str) -> Preset:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mixup_hf.presets import DEFAULT_METHOD
 from mixup_hf.tables import LabelledTexts, read_table
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ def command(
     ] = None,
     num_samples: Annotated[int, typer.Option(help="Without --rows: rows to make.")] = 400,
     canaries: Annotated[int, typer.Option(help="Without --rows: secrets to plant.")] = 20,
-    method: Annotated[str, typer.Option(help="Without --rows: how they are made.")] = (
-        "inversed-mixup"
-    ),
+    method: Annotated[
+        str, typer.Option(help="Without --rows: how they are made.")
+    ] = DEFAULT_METHOD,
     weights: Annotated[str, typer.Option(help="Without --rows: of the ratios.")] = "uniform",
     text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",

@@ -12,6 +12,7 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from mixup_hf import _checks
+from mixup_hf.presets import DEFAULT_METHOD
 from mixup_hf.provenance import augmented_json, read_line, regenerate, run_record
 from mixup_hf.tables import read_table
 
@@ -27,8 +28,8 @@ def command(
     seed: Annotated[int, typer.Option(help="Another seed gives other sentences.")] = 0,
     aligner: Annotated[str, typer.Option(help="embedded, a folder, or a Hub id.")] = "embedded",
     method: Annotated[
-        str, typer.Option(help="inversed-mixup, smotext or structure-preserving.")
-    ] = "inversed-mixup",
+        str, typer.Option(help="smotext, inversed-mixup or structure-preserving.")
+    ] = DEFAULT_METHOD,
     weights: Annotated[
         str, typer.Option(help="beta:A, uniform, fixed:W, epbeta:eps=E; default: the method's.")
     ] = "",

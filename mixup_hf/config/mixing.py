@@ -10,7 +10,7 @@ from mixup_hf.intrusion import JUDGES, LEAK_POLICIES, POLICIES
 from mixup_hf.inverter.engines import check_engine
 from mixup_hf.mixing import check_interpolation
 from mixup_hf.pairing import PAIRINGS, STRATEGIES
-from mixup_hf.presets import preset
+from mixup_hf.presets import DEFAULT_METHOD, preset
 from mixup_hf.weights import parse_weights
 
 _SOURCES = ("frozen", "task")
@@ -63,9 +63,9 @@ class MixupConfig:
         ),
     )
     method: str = field(
-        default="inversed-mixup",
+        default=DEFAULT_METHOD,
         metadata=help_(
-            "inversed-mixup, smotext or structure-preserving: sets weights, pairing, "
+            "smotext, inversed-mixup or structure-preserving: sets weights, pairing, "
             "interpolation and source where those are left empty."
         ),
     )

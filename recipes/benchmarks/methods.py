@@ -106,7 +106,13 @@ def measure(
             "per_device_eval_batch_size": 64,
             "learning_rate": 1e-4,
         },
-        "mixup": {"rows_per_refill": options.rows, "refill_every": 0, "reuse": True} | ARMS[arm],
+        "mixup": {
+            "method": "inversed-mixup",
+            "rows_per_refill": options.rows,
+            "refill_every": 0,
+            "reuse": True,
+        }
+        | ARMS[arm],
     }
     config = folder / "config.yaml"
     config.write_text(json.dumps(content))  # JSON is YAML

@@ -81,8 +81,8 @@ def test_augment_writes_exactly_the_rows_asked_for(
         assert row["seed"] == 3
         assert row["aligner"] == str(aligner)
         assert all(0 <= parent < 24 for parent in row["parents"])
-        assert row["method"] == "inversed-mixup"
-        assert row["weights"] == "beta:0.4"
+        assert row["method"] == "smotext"
+        assert row["weights"] == "uniform"
         assert row["interpolation"] == "linear"
         assert row["engine"].startswith("fast:")
         assert {"events", "judges", "mitigation", "aligner_fingerprint"} <= set(row)
