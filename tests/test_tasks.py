@@ -81,5 +81,5 @@ def test_numbers_are_mixed_beyond_the_parents_and_near_ones_are_paired() -> None
     apart = [abs(labels[row.parents[0]] - labels[row.parents[1]]) for row in rows]
     assert np.mean(apart) < 0.25  # random pairs would be 0.43 apart
     assert make(labels, pairing="random").producer.plan.pairing == "random"
-    with pytest.raises(ValueError, match="'smote' needs classes, but the labels are numbers"):
-        make(labels, pairing="smote")
+    with pytest.raises(ValueError, match="'local' needs classes, but the labels are numbers"):
+        make(labels, pairing="local")
