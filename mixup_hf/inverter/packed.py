@@ -89,7 +89,10 @@ class PackedLlm:
         return min(size, -(-alive // _STEP) * _STEP)
 
     def decoding(self, num_rows: int, length: int) -> _PackedDecoding:
-        """Begin a batch: room for keys and values of all its positions is taken at once."""
+        """Begin a batch: room for keys and values of all its positions is taken at once.
+
+        It stays with the engine when the batch has ended, for the next one.
+        """
         first = self.layers[0]
         shape = (len(self.layers), num_rows, first.kv_heads, length, first.head_dim)
         room = self._room(2 * math.prod(shape))

@@ -87,7 +87,8 @@ def decoding(rounds: int, count: int, only: Sequence[str] | None = None) -> dict
         "fast, bfloat16, batch 256": (fast[torch.bfloat16], 256),
         "fast, bfloat16, batch 512": (fast[torch.bfloat16], 512),
     }
-    names = [REFERENCE, *(only or cases)]
+    cases = {name: cases[name] for name in only or cases}
+    names = [REFERENCE, *cases]
     seconds: dict[str, list[float]] = {name: [] for name in names}  # of one sentence
     flops: dict[str, float] = {}  # of one sentence
     for _ in range(rounds):
@@ -120,6 +121,27 @@ def decoding(rounds: int, count: int, only: Sequence[str] | None = None) -> dict
         )
     print(f"\nGEMM rates: {', '.join(f'{k}: {v / 1e9:.0f} GFLOP/s' for k, v in rates.items())}\n")
     return rows
+
+
+def profile(count: int = 128) -> dict[str, float]:
+    """Where the fast engine's time goes: shares of the operations, one batch on one thread."""
+    inverter = Inverter.from_pretrained(engine="fast")
+    ends = inverter.encode(headlines()[0][: 2 * count])
+    mixes = torch.lerp(ends[:count], ends[count:], 0.5)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    invert(inverter, mixes, count)  # memory and kernels are there from here on
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        invert(inverter, mixes, count)
+    torch.set_num_threads(threads)
+    spent = {each.key: each.self_cpu_time_total for each in found.key_averages()}
+    largest = sorted(spent, key=lambda name: -spent[name])[:8]
+    shares = {name: spent[name] / sum(spent.values()) for name in largest}
+    print("| operation | share of the time |\n|---|---|")
+    for name, share in shares.items():
+        print(f"| `{name}` | {share:.0%} |")
+    print()
+    return shares
 
 
 def invert(inverter: Inverter, mixes: torch.Tensor, batch: int) -> list[str]:
@@ -362,6 +384,7 @@ def processes(rounds: int, count: int) -> dict[str, float]:
 
 PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "decoding": lambda options: decoding(options.rounds, options.sentences, options.cases),
+    "profile": lambda options: profile(),
     "training": lambda options: training(options.rounds),
     "import": lambda options: importing(options.rounds),
     "background": lambda options: background(),

@@ -15,7 +15,7 @@ from tiny import make_encoder, make_producer, make_rows
 from typer.testing import CliRunner
 
 from mixup_hf.cli import main as cli
-from mixup_hf.intervals import Interval, wilson
+from mixup_hf.intervals import Interval, rounded, wilson
 from mixup_hf.proof.audit import Audit
 from mixup_hf.proof.experiment import Job, Run
 from mixup_hf.proof.report import report_of_a_run, report_of_an_experiment
@@ -83,6 +83,14 @@ def test_a_report_holds_all_it_shows(run: Callable[..., Path]) -> None:
         assert f"<h2>{heading}</h2>" in page
     assert "Accuracy 75.0% on 40 test rows (95 % interval 59.8% to 85.8%)" in page
     assert "10 more" in page  # of thirty, twenty are shown at once
+    assert page.rindex("<svg") < page.index("<details>")  # nobody scrolls past all to see the plots
+
+
+@pytest.mark.parametrize(
+    ("figure", "said"), [(0.61, "0.610"), (9.99, "9.990"), (-11.59, "-11.6"), (5230.9, "5,231")]
+)
+def test_large_figures_have_fewer_places(figure: float, said: str) -> None:
+    assert rounded(figure) == said
 
 
 def test_what_other_commands_have_measured_is_shown(run: Callable[..., Path]) -> None:
