@@ -9,20 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixup_hf.callback import MixupCallback
-    from mixup_hf.collator import MixupCollator
     from mixup_hf.config import AlignConfig, FinetuneConfig, MixupConfig
-    from mixup_hf.finetuning import finetune
+    from mixup_hf.finetuning.runner import finetune
     from mixup_hf.inverter.model import Inverter
     from mixup_hf.inverter.sources import fetch_embedded
     from mixup_hf.loading import load_config
-    from mixup_hf.losses import soft_cross_entropy
-    from mixup_hf.offline import OfflineMixup
-    from mixup_hf.pairing import PairPlan
-    from mixup_hf.plugin import InversedMixup
-    from mixup_hf.pool import MixupPool
-    from mixup_hf.records import MixedExample
-    from mixup_hf.weights import parse_weights
+    from mixup_hf.mixing.pairing import PairPlan
+    from mixup_hf.mixing.weights import parse_weights
+    from mixup_hf.training.callback import MixupCallback
+    from mixup_hf.training.collator import MixupCollator
+    from mixup_hf.training.inversed import InversedMixup
+    from mixup_hf.training.loss import soft_cross_entropy
+    from mixup_hf.training.offline import OfflineMixup
+    from mixup_hf.training.pool import MixupPool
+    from mixup_hf.types import MixedExample
 
 __version__ = "0.1.0"
 
@@ -48,20 +48,20 @@ __all__ = [
 _HOMES = {
     "AlignConfig": "config",
     "FinetuneConfig": "config",
-    "InversedMixup": "plugin",
+    "InversedMixup": "training.inversed",
     "Inverter": "inverter.model",
-    "MixedExample": "records",
-    "MixupCallback": "callback",
-    "MixupCollator": "collator",
+    "MixedExample": "types",
+    "MixupCallback": "training.callback",
+    "MixupCollator": "training.collator",
     "MixupConfig": "config",
-    "MixupPool": "pool",
-    "OfflineMixup": "offline",
-    "PairPlan": "pairing",
+    "MixupPool": "training.pool",
+    "OfflineMixup": "training.offline",
+    "PairPlan": "mixing.pairing",
     "fetch_embedded": "inverter.sources",
-    "finetune": "finetuning",
+    "finetune": "finetuning.runner",
     "load_config": "loading",
-    "parse_weights": "weights",
-    "soft_cross_entropy": "losses",
+    "parse_weights": "mixing.weights",
+    "soft_cross_entropy": "training.loss",
 }
 
 

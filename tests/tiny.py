@@ -19,12 +19,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mixup_hf.encoders import FrozenEncoder
+from mixup_hf.generation.generator import Producer
 from mixup_hf.inverter.checkpoint import Aligner, AlignerConfig
+from mixup_hf.inverter.encoder import FrozenEncoder
 from mixup_hf.inverter.model import Inverter
-from mixup_hf.pairing import PairPlan
-from mixup_hf.producer import Producer
-from mixup_hf.weights import Beta
+from mixup_hf.mixing.pairing import PairPlan
+from mixup_hf.mixing.weights import Beta
 
 WORDS = [
     "the",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mixup_hf.align.data import read_sentences
-from mixup_hf.align.fidelity import Fidelity, measure_fidelity
 from mixup_hf.align.train import align
+from mixup_hf.evaluation.fidelity import Fidelity, measure_fidelity
 
 __all__ = ["Fidelity", "align", "measure_fidelity", "read_sentences"]

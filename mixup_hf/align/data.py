@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mixup_hf.encoders import FrozenEncoder
+from mixup_hf.inverter.encoder import FrozenEncoder
 
 
 def read_sentences(
@@ -132,25 +132,3 @@ def cached_embeddings(
         os.replace(partial, path)
     mapped: np.ndarray = np.load(path, mmap_mode="r")
     return mapped
-
-
-class StackedRows:
-    """Two arrays (N, D) and (M, D) read as one (N + M, D), without copying the memory-mapped first.
-
-    Args:
-        first: Rows 0 to N - 1.
-        second: Rows N to N + M - 1.
-    """
-
-    def __init__(self, first: np.ndarray, second: np.ndarray) -> None:
-        self.first, self.second = first, second
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        found = np.empty((len(rows), self.first.shape[1]), self.first.dtype)
-        in_first = rows < len(self.first)
-        found[in_first] = self.first[rows[in_first]]
-        found[~in_first] = self.second[rows[~in_first] - len(self.first)]
-        return found

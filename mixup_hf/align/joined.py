@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixup_hf.align.data import StackedRows
-from mixup_hf.align.fidelity import recovered_lam
-from mixup_hf.distributed import counter_rng
-from mixup_hf.mixing import linear
+from mixup_hf.evaluation.fidelity import recovered_lam
+from mixup_hf.inverter.batches import StackedRows
+from mixup_hf.mixing.interpolation import linear
+from mixup_hf.runtime import counter_rng
 
 _SHORT_WORDS = 8  # of the second: what is joined stays within reach of a decoder
 _ENDINGS = (".", "!", "?", ":", ";", '"', "'", ")")

@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from mixup_hf import _checks, distributed
-from mixup_hf.align.batches import TokenBudgetBatches, WordBatches
-from mixup_hf.align.data import StackedRows, cached_embeddings, read_sentences
+from mixup_hf import errors, runtime
+from mixup_hf.align.data import cached_embeddings, read_sentences
 from mixup_hf.align.joined import with_joined
-from mixup_hf.align.objective import AlignmentModel
 from mixup_hf.align.warmup import warm_up
 from mixup_hf.config import AlignConfig, TaskConfig
-from mixup_hf.encoders import FrozenEncoder
+from mixup_hf.data.tables import LabelledTexts, read_table
+from mixup_hf.inverter.batches import StackedRows, TokenBudgetBatches, WordBatches
 from mixup_hf.inverter.checkpoint import (
     LORA_FOLDER,
     Aligner,
@@ -26,12 +25,13 @@ from mixup_hf.inverter.checkpoint import (
     load_aligner,
     save_checkpoint,
 )
+from mixup_hf.inverter.encoder import FrozenEncoder
 from mixup_hf.inverter.lexicon import Lexicon
-from mixup_hf.inverter.parts import aligner_folder
-from mixup_hf.inverter.prompting import SoftPrompt, end_ids, input_rms, prompt_texts
+from mixup_hf.inverter.loading import aligner_folder
+from mixup_hf.inverter.objective import AlignmentModel
+from mixup_hf.inverter.prompt import SoftPrompt, end_ids, input_rms, prompt_texts
 from mixup_hf.inverter.quantization import load_llm
 from mixup_hf.inverter.sources import resolve
-from mixup_hf.tables import LabelledTexts, read_table
 
 
 class Session:
@@ -81,7 +81,7 @@ class Session:
             end_id=int(self.tokenizer.eos_token_id),
             seed=config.seed,
         )
-        distributed.log(f"{len(self.sentences)} sentences in {len(self.batches)} batches")
+        runtime.log(f"{len(self.sentences)} sentences in {len(self.batches)} batches")
 
     def _check_partners(self, other: AlignerConfig) -> None:
         check_partner("encoder", other.encoder_fingerprint, self.encoder_source)
@@ -89,7 +89,7 @@ class Session:
 
     def save_trained(self, folder: Path) -> None:
         """Write what has been trained so far, for a later run that skips this stage."""
-        if distributed.is_main_process():
+        if runtime.is_main_process():
             save_checkpoint(folder / "aligner", self.aligner, self.model.llm, dtype=torch.float32)
 
     def load_trained(self, folder: Path) -> None:
@@ -192,7 +192,7 @@ class Session:
         other = load_aligner(aligner_folder(self.config.lexicon_from))
         self._check_partners(other.config)
         if other.hints is None:
-            raise _checks.bad(
+            raise errors.bad(
                 "lexicon_from", "name an aligner with a lexicon", self.config.lexicon_from
             )
         return other.hints.lexicon
@@ -244,11 +244,11 @@ class Session:
     def _embed(self, sentences: list[str]) -> np.ndarray:
         encoder_fingerprint = fingerprint(self.encoder_source)
         cache = Path(self.config.cache_dir or Path(self.config.output_dir) / "cache")
-        if distributed.is_main_process():
+        if runtime.is_main_process():
             # In bf16 an embedding keeps a cosine of 0.9999 to itself, at 1.6 times the speed.
             with torch.autocast(self.device.type, torch.bfloat16, self.config.bf16):
                 cached_embeddings(sentences, self.encoder, encoder_fingerprint, cache)
-        distributed.wait_for_everyone()
+        runtime.wait_for_everyone()
         return cached_embeddings(sentences, self.encoder, encoder_fingerprint, cache)
 
 

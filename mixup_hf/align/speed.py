@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mixup_hf import distributed
-from mixup_hf.align.batches import TokenBudgetBatches, WordBatches
-from mixup_hf.align.objective import AlignmentModel
+from mixup_hf import runtime
+from mixup_hf.inverter.batches import TokenBudgetBatches, WordBatches
+from mixup_hf.inverter.objective import AlignmentModel
 
 
 class Throughput(TrainerCallback):
@@ -34,7 +34,7 @@ class Throughput(TrainerCallback):
         """Measure the device, and note where the first interval starts."""
         if self.flops is not None:
             self.gemm_rate = gemm_rate(args.device, torch.bfloat16 if args.bf16 else torch.float32)
-            distributed.log(f"this device multiplies at {self.gemm_rate / 1e9:.0f} GFLOP/s")
+            runtime.log(f"this device multiplies at {self.gemm_rate / 1e9:.0f} GFLOP/s")
         self.last = (time.monotonic(), state.global_step)
 
     def on_log(
@@ -47,11 +47,11 @@ class Throughput(TrainerCallback):
         now, step = time.monotonic(), state.global_step
         steps = (step - self.last[1]) / max(now - self.last[0], 1e-9)
         self.last = (now, step)
-        rate = steps * distributed.world_size()
+        rate = steps * runtime.world_size()
         share = ""
         if self.flops is not None and self.gemm_rate is not None:
             share = f", {steps * self.flops / self.gemm_rate:.0%} of the GEMM rate"
-        distributed.log(
+        runtime.log(
             f"step {step}: loss {float(logs['loss']):.3f} nats/token, "
             f"{rate * self.batches.rows_per_batch:.1f} sentences/s, "
             f"{rate * self.batches.tokens_per_batch:.0f} tokens/s{share}, "

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
@@ -31,12 +30,13 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from mixup_hf import distributed
-from mixup_hf.align.batches import IGNORED, TokenBudgetBatches, WordBatches, unwrap
-from mixup_hf.align.objective import AlignmentModel, LexiconModel
+from mixup_hf import runtime
 from mixup_hf.align.speed import Throughput
 from mixup_hf.config import AlignConfig, StageConfig
+from mixup_hf.inverter.batches import TokenBudgetBatches, WordBatches, unwrap
 from mixup_hf.inverter.lexicon import Lexicon
+from mixup_hf.inverter.objective import AlignmentModel, LexiconModel
+from mixup_hf.inverter.refinement import set_trainable
 
 _CLOCK_FILE = "stage_clock.json"
 
@@ -72,71 +72,9 @@ def train_generation(
     Frozen: the encoder (its embeddings come in ready-made), the LLM's own weights, the lexicon, and
     whichever of projector and LoRA the stage does not name. Loss: `L_GEN`. Data: `batches`.
     """
-    _set_trainable(model, stage)
+    set_trainable(model, projector=stage.train_projector, lora=stage.train_lora)
     groups = _parameter_groups(model, stage)
     return _train(model, batches, config, stage, groups, callbacks)
-
-
-def refresh(
-    model: AlignmentModel,
-    batches: TokenBudgetBatches,
-    *,
-    steps: int,
-    learning_rate: float = 3e-4,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Stage 3: bring the projector back to an encoder that has moved on during training.
-
-    Frozen: everything but what makes the prompt (projector, rank and sureness of the hints). Loss:
-    `L_GEN`. Data: the task's texts, embedded by the encoder as it is now. It is a plain loop, for
-    it runs inside another Trainer's loop; every process does the same steps.
-
-    Args:
-        model: The inverter's prompt and LLM.
-        batches: The texts.
-        steps: Optimiser steps.
-        learning_rate: Constant.
-        seed: Which batch when.
-
-    Returns:
-        `L_GEN` over all batches before and after, in nats per token: their difference is how stale
-        the aligner was.
-    """
-    _set_trainable(model, StageConfig(name="3-refresh"))
-    trained = [value for value in model.parameters() if value.requires_grad]
-    optimizer = AdamW(trained, lr=learning_rate, weight_decay=0.0)
-    before = generation_loss(model, batches)
-    rng = distributed.counter_rng(seed)
-    for _ in range(steps):
-        item = batches[int(rng.integers(len(batches)))]
-        loss = model(**_to_device(item, model))["loss"]
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    for value in trained:
-        value.requires_grad_(False)
-    return before, generation_loss(model, batches)
-
-
-@torch.no_grad()
-def generation_loss(model: AlignmentModel, batches: TokenBudgetBatches) -> float:
-    """`L_GEN` over all batches, in nats per token, without noise or mixing."""
-    was_training = model.training
-    model.eval()
-    total, count = 0.0, 0
-    for index in range(len(batches)):
-        item = _to_device(batches[index], model)
-        targets = int((item["labels"] != IGNORED).sum())
-        total += float(model(**item)["loss"]) * targets
-        count += targets
-    model.train(was_training)
-    return total / count
-
-
-def _to_device(item: dict[str, Tensor], model: AlignmentModel) -> dict[str, Tensor]:
-    device = model.prompt.projector.gain.device
-    return {name: value.to(device) for name, value in item.items()}
 
 
 def _train(
@@ -202,7 +140,7 @@ class StageClock(TrainerCallback):
         """Advance, and end the stage when its time or its steps are used up."""
         by_time = self._spent() / self.seconds
         # All ranks follow the main process's clock: a rate or a stop of their own would part them.
-        self.progress = distributed.agree(max(by_time, state.global_step / self.stage.max_steps))
+        self.progress = runtime.agree(max(by_time, state.global_step / self.stage.max_steps))
         if self.progress >= 1.0:
             control.should_training_stop = True
 
@@ -218,15 +156,6 @@ class StageClock(TrainerCallback):
     def _spent(self) -> float:
         running = 0.0 if self.started is None else time.monotonic() - self.started
         return self.spent_before + running
-
-
-def _set_trainable(model: AlignmentModel, stage: StageConfig) -> None:
-    for name, parameter in model.named_parameters():
-        is_lora = "lora_" in name
-        # What makes the prompt, but for the lexicon: that has a stage of its own.
-        is_projector = name.startswith("prompt.") and ".lexicon." not in name
-        wanted = (is_lora and stage.train_lora) or (is_projector and stage.train_projector)
-        parameter.requires_grad_(wanted)
 
 
 def _parameter_groups(model: AlignmentModel, stage: StageConfig) -> list[dict[str, Any]]:

@@ -12,18 +12,19 @@ from huggingface_hub import ModelCard
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mixup_hf import distributed
-from mixup_hf.align import fidelity, text_scores
-from mixup_hf.align.batches import TokenBudgetBatches
-from mixup_hf.align.ratio import NoResponseError, fit_ratio_curve
+from mixup_hf import runtime
+from mixup_hf.align.ratio_curve import NoResponseError, fit_ratio_curve
 from mixup_hf.align.session import Session
-from mixup_hf.align.stages import generation_loss, train_generation, train_lexicon
+from mixup_hf.align.stages import train_generation, train_lexicon
 from mixup_hf.config import AlignConfig, StageConfig
+from mixup_hf.evaluation import fidelity, text_scores
+from mixup_hf.inverter.batches import TokenBudgetBatches
 from mixup_hf.inverter.checkpoint import save_checkpoint
-from mixup_hf.inverter.engines import TransformersEngine
-from mixup_hf.inverter.generation import DecodeSettings, decode
+from mixup_hf.inverter.engines.registry import TransformersEngine
+from mixup_hf.inverter.engines.sampling import DecodeSettings, decode
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.model_card import aligner_card
+from mixup_hf.inverter.refinement import generation_loss
 
 
 def align(config: AlignConfig) -> Path:
@@ -36,30 +37,30 @@ def align(config: AlignConfig) -> Path:
         The folder of the aligner checkpoint.
     """
     output = Path(config.output_dir)
-    device = torch.device("cpu") if config.use_cpu else distributed.local_device()
+    device = torch.device("cpu") if config.use_cpu else runtime.local_device()
     session = Session(config, device)
     for stage in config.stages:
         finished = output / stage.name / "finished.json"
         if finished.is_file():
             session.load_trained(output / stage.name)
-            distributed.log(f"stage {stage.name} is finished already")
+            runtime.log(f"stage {stage.name} is finished already")
             continue
-        distributed.log(f"stage {stage.name}: {config.stage_minutes(stage):.0f} minutes")
+        runtime.log(f"stage {stage.name}: {config.stage_minutes(stage):.0f} minutes")
         steps = _run(session, stage)
         session.save_trained(output / stage.name)
-        if distributed.is_main_process():
+        if runtime.is_main_process():
             result = reconstruct(session) | {"steps": steps}
             finished.write_text(json.dumps(result, indent=2))
-        distributed.wait_for_everyone()
+        runtime.wait_for_everyone()
     folder = output / "aligner"
-    if config.ratio_pairs and distributed.is_main_process():
+    if config.ratio_pairs and runtime.is_main_process():
         try:
             session.aligner.config.ratio_curve = _ratio_curve(session)
         except NoResponseError as error:  # the training is not to be lost for it
-            distributed.warn(f"{error} The aligner is written without one.")
-    if distributed.is_main_process():
+            runtime.warn(f"{error} The aligner is written without one.")
+    if runtime.is_main_process():
         save_checkpoint(folder, session.aligner, session.model.llm, _card(session, output))
-        distributed.log(f"aligner written to {folder}")
+        runtime.log(f"aligner written to {folder}")
     return folder
 
 
@@ -141,7 +142,7 @@ def _card(session: Session, output: Path) -> ModelCard:
         "stages": stages,
         "steps of the last stage": steps,
         "batch": f"{config.batch_tokens} positions per process",
-        "processes": distributed.world_size(),
+        "processes": runtime.world_size(),
         "seed": config.seed,
         "mixup_hf": version("mixup_hf"),
     }
@@ -172,7 +173,7 @@ class HeldOut(TrainerCallback):
             return
         result = reconstruct(self.session)
         lines = [f"    {source!r} -> {text!r}" for source, text in result["samples"]]
-        distributed.log(
+        runtime.log(
             f"step {state.global_step}: held-out loss {result['loss']:.3f}, "
             f"cosine {result['cosine']:.3f}, token F1 {result['token_f1']:.3f}\n" + "\n".join(lines)
         )

@@ -15,11 +15,11 @@ from transformers import (
     set_seed,
 )
 
-from mixup_hf import distributed
+from mixup_hf import runtime
 from mixup_hf.config import TaskConfig
+from mixup_hf.data.tables import LabelledTexts
+from mixup_hf.data.targets import class_indices
 from mixup_hf.inverter.sources import ResolvedSource
-from mixup_hf.mixing import class_indices
-from mixup_hf.tables import LabelledTexts
 
 _MARK = "warmed.json"
 
@@ -75,10 +75,10 @@ def warm_up(
         data_collator=DataCollatorWithPadding(tokenizer),
     )
     result = trainer.train()
-    if distributed.is_main_process():
+    if runtime.is_main_process():
         warmed = trainer.accelerator.unwrap_model(trainer.model)
         warmed.base_model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         (folder / _MARK).write_text(json.dumps({"rows": len(table), "loss": result.training_loss}))
-    distributed.wait_for_everyone()
+    runtime.wait_for_everyone()
     return folder

@@ -54,8 +54,8 @@ def _evaluate(console: Console, aligner: str, path: Path | None, overrides: list
     import torch
 
     from mixup_hf.align.data import read_with_origins
-    from mixup_hf.align.fidelity import measure_fidelity
     from mixup_hf.cli import fidelity_report
+    from mixup_hf.evaluation.fidelity import measure_fidelity
     from mixup_hf.inverter.model import Inverter
 
     sentences, origins = read_with_origins(

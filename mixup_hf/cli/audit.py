@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mixup_hf.presets import DEFAULT_METHOD
-from mixup_hf.tables import LabelledTexts, read_table
+from mixup_hf.data.tables import LabelledTexts, read_table
+from mixup_hf.mixing.methods import DEFAULT_METHOD
 
 if TYPE_CHECKING:
-    from mixup_hf.proof.audit import Audit
+    from mixup_hf.evaluation.privacy import Audit
 
 
 def command(
@@ -58,8 +58,8 @@ def command(
 
 
 def _of_rows(rows: Path, table: LabelledTexts, others: list[str], aligner: str, seed: int) -> Audit:
+    from mixup_hf.evaluation.privacy import audit
     from mixup_hf.inverter.model import Inverter
-    from mixup_hf.proof.audit import audit
 
     made = [json.loads(line) for line in rows.read_text(encoding="utf-8").split("\n") if line]
     lams = [max(row["shares"]) for row in made]
@@ -79,8 +79,8 @@ def _of_a_run(
 ) -> Audit:
     import torch
 
-    from mixup_hf.plugin import InversedMixup
-    from mixup_hf.proof.audit import audit, plant
+    from mixup_hf.evaluation.privacy import audit, plant
+    from mixup_hf.training.inversed import InversedMixup
 
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed)).tolist()
     inside, outside = table.take(order[::2]), table.take(order[1::2])

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from tqdm.auto import tqdm
 
-from mixup_hf import _checks
-from mixup_hf.presets import DEFAULT_METHOD
-from mixup_hf.provenance import augmented_json, read_line, regenerate, run_record
-from mixup_hf.tables import read_table
+from mixup_hf import errors
+from mixup_hf.data.tables import read_table
+from mixup_hf.mixing.methods import DEFAULT_METHOD
+from mixup_hf.training.regeneration import augmented_json, read_line, regenerate, run_record
 
 
 def command(
@@ -60,13 +60,13 @@ def command(
         if value is None:
             raise ValueError(f"{name} is missing. Give it, or --from-row FILE:LINE.")
     assert data is not None and num_samples is not None and output is not None
-    _checks.at_least("--num-samples", num_samples, 1)
+    errors.at_least("--num-samples", num_samples, 1)
     if not output.parent.is_dir():
         raise FileNotFoundError(
             f"--output: there is no folder {str(output.parent)!r}. Make it first."
         )
     table = read_table(data, text_column, label_column)
-    from mixup_hf.plugin import InversedMixup
+    from mixup_hf.training.inversed import InversedMixup
 
     mixup = InversedMixup.from_pretrained(
         aligner,

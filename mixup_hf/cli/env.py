@@ -35,7 +35,7 @@ def command(
         return
     import torch
 
-    from mixup_hf.inverter.parts import EMBEDDED_ALIGNER, describe_aligner
+    from mixup_hf.inverter.loading import EMBEDDED_ALIGNER, describe_aligner
     from mixup_hf.inverter.quantization import default_dtype, default_quantization
     from mixup_hf.inverter.sources import EMBEDDED, cached_embedded, default_cache_dir
 
@@ -57,8 +57,8 @@ def command(
 
 def _print_method(method: str) -> None:
     from mixup_hf.config import MixupConfig
-    from mixup_hf.presets import preset
-    from mixup_hf.weights import parse_weights, variance_factor
+    from mixup_hf.mixing.methods import preset
+    from mixup_hf.mixing.weights import parse_weights, variance_factor
 
     config = MixupConfig(method=method)
     table = Table("key", "value", title=f"{method} ({preset(method).paper})")

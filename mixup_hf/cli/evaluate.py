@@ -14,15 +14,15 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from mixup_hf import _checks
+from mixup_hf import errors
 from mixup_hf.cli import experiment, intrusion_report, quality_report
 from mixup_hf.cli.finetune import config_and_overrides, print_keys
-from mixup_hf.proof.config import ExperimentConfig
-from mixup_hf.tables import LabelledTexts, read_table
+from mixup_hf.data.tables import LabelledTexts, read_table
+from mixup_hf.evaluation.experiment.config import ExperimentConfig
 
 if TYPE_CHECKING:
+    from mixup_hf.evaluation.structure import StructureReport
     from mixup_hf.inverter.model import Inverter
-    from mixup_hf.structure import StructureReport
 
 _WEIGHTS = ["beta:0.4", "uniform", "epbeta:eps=0.3"]
 
@@ -104,8 +104,8 @@ def command(
         raise FileNotFoundError(f"--rows: there is no file {str(rows)!r}.")
     if perplexity is not None and not quality:
         raise ValueError("--perplexity is of the rows in --rows: give it with --quality.")
-    _checks.at_least("--generations", generations, 1)
-    _checks.at_least("--num-rows", num_rows, 2)
+    errors.at_least("--generations", generations, 1)
+    errors.at_least("--num-rows", num_rows, 2)
     table = read_table(data, text_column, label_column)
     title = f"{aligner}, {len(table)} rows of {data.name}"
     from mixup_hf.inverter.model import Inverter
@@ -143,9 +143,9 @@ def _measure(
     generations: int,
     seed: int,
 ) -> list[StructureReport]:
-    from mixup_hf.mixing import class_indices
-    from mixup_hf.structure import measure_structure
-    from mixup_hf.weights import parse_weights
+    from mixup_hf.data.targets import class_indices
+    from mixup_hf.evaluation.structure import measure_structure
+    from mixup_hf.mixing.weights import parse_weights
 
     for spec in weights:
         parse_weights(spec)  # before minutes of decoding

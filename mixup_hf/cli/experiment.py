@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
+from mixup_hf.evaluation.experiment.config import ExperimentConfig
 from mixup_hf.loading import load_config
-from mixup_hf.proof.config import ExperimentConfig
 
 _SHOWN = ("arm", "seeds", "accuracy", "difference", "p, all sets", "ECE")
 
@@ -19,9 +19,9 @@ _SHOWN = ("arm", "seeds", "accuracy", "difference", "p, all sets", "ECE")
 def run(config: Path | None, words: Sequence[str]) -> None:
     """Run what is left of an experiment, then show and write its tables."""
     settings = load_config(ExperimentConfig, config, words)
-    from mixup_hf.proof.experiment import Experiment, jobs  # slow to import
-    from mixup_hf.proof.report import report_of_an_experiment
-    from mixup_hf.proof.summary import cells, markdown, summarise, together
+    from mixup_hf.evaluation.experiment.runner import Experiment, jobs  # slow to import
+    from mixup_hf.evaluation.experiment.summary import cells, markdown, summarise, together
+    from mixup_hf.evaluation.report.html import report_of_an_experiment
 
     experiment = Experiment(settings)
     planned = jobs(settings)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mixup_hf.align.fidelity import Fidelity
+from mixup_hf.evaluation.fidelity import Fidelity
 
 
 def show(console: Console, fidelity: Fidelity, title: str) -> None:

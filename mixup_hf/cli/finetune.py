@@ -36,11 +36,13 @@ def command(
         print_keys(console, FinetuneConfig)
         return
     settings = load_config(FinetuneConfig, *config_and_overrides(config, context.args))
-    from mixup_hf import distributed
-    from mixup_hf.finetuning import finetune  # slow to import: after the config has been checked
+    from mixup_hf import runtime
+    from mixup_hf.finetuning.runner import (
+        finetune,  # slow to import: after the config has been checked
+    )
 
     metrics = finetune(settings)
-    if distributed.is_main_process():
+    if runtime.is_main_process():
         show_result(console, metrics, Path(settings.output_dir))
 
 

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mixup_hf.tables import LabelledTexts
+from mixup_hf.data.tables import LabelledTexts
 
 if TYPE_CHECKING:
     from mixup_hf.intervals import Rate
-    from mixup_hf.intrusion import IntrusionReport
     from mixup_hf.inverter.model import Inverter
+    from mixup_hf.judging import IntrusionReport
 
 _PAIRINGS = ("same_class", "cross_class")
 
@@ -27,8 +27,8 @@ def measure(
 ) -> dict[str, IntrusionReport]:
     """Reports by pairing, of rows that are judged and left as they are."""
     from mixup_hf.config import MixupConfig
-    from mixup_hf.intrusion import intrusion_report
-    from mixup_hf.plugin import InversedMixup
+    from mixup_hf.judging import intrusion_report
+    from mixup_hf.training.inversed import InversedMixup
 
     reports = {}
     for pairing in _PAIRINGS:
@@ -43,8 +43,8 @@ def measure_judges(inverter: Inverter, table: LabelledTexts, seed: int) -> dict[
     """How often real rows that they have not seen are doubted, by judge; or why none can say."""
     import torch
 
-    from mixup_hf.intrusion import ClassifierJudge, KnnJudge, false_alarms
-    from mixup_hf.mixing import class_indices
+    from mixup_hf.data.targets import class_indices
+    from mixup_hf.judging import ClassifierJudge, KnnJudge, false_alarms
 
     indices, names = class_indices(table.labels, None, None)
     targets, embeddings = torch.eye(len(names))[indices], inverter.encode(table.texts)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mixup_hf import _checks
+from mixup_hf import errors
 
 
 def command(
@@ -26,11 +26,11 @@ def command(
 
     "λ found" is the ratio at which each sentence really lies once it is embedded again.
     """
-    _checks.at_least("--steps", steps, 2)
-    _checks.texts("--a, --b", [a, b])
+    errors.at_least("--steps", steps, 2)
+    errors.texts("--a, --b", [a, b])
     import torch
 
-    from mixup_hf.align.fidelity import recovered_lam
+    from mixup_hf.evaluation.fidelity import recovered_lam
     from mixup_hf.inverter.model import Inverter
 
     # Not in bf16: what is printed shall be the same on every CPU.

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from mixup_hf.encoders import FrozenEncoder
+    from mixup_hf.inverter.encoder import FrozenEncoder
 
 
 def command(
@@ -25,7 +25,7 @@ def command(
 
     It opens without a network, on a phone and in print.
     """
-    from mixup_hf.proof.report import report_of_a_run
+    from mixup_hf.evaluation.report.html import report_of_a_run
 
     if (folder / "runs.jsonl").is_file():
         raise ValueError(
@@ -41,7 +41,7 @@ def command(
 def _encoder(name: str) -> FrozenEncoder | None:
     if name == "none":
         return None
-    from mixup_hf.encoders import FrozenEncoder
+    from mixup_hf.inverter.encoder import FrozenEncoder
     from mixup_hf.inverter.sources import resolve
 
     return FrozenEncoder.from_pretrained(resolve(name).path)

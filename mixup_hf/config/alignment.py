@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mixup_hf import _checks
+from mixup_hf import errors
 from mixup_hf._fields import help_
 
 
@@ -37,7 +37,7 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
-            raise _checks.bad("stages.name", "be a plain folder name", self.name)
+            raise errors.bad("stages.name", "be a plain folder name", self.name)
         if not (self.train_lexicon or self.train_projector or self.train_lora):
             raise ValueError(
                 f"Stage {self.name!r} trains nothing: set `train_projector` or `train_lora`."
@@ -47,12 +47,12 @@ class StageConfig:
                 f"Stage {self.name!r} trains the lexicon together with the projector or the LoRA. "
                 "Give the lexicon a stage of its own, with `train_projector: false`."
             )
-        _checks.positive("stages.minutes", self.minutes)
-        _checks.at_least("stages.max_steps", self.max_steps, 1)
-        _checks.positive("stages.projector_lr", self.projector_lr)
-        _checks.positive("stages.lora_lr", self.lora_lr)
-        _checks.at_least("stages.warmup_steps", self.warmup_steps, 0)
-        _checks.in_range("stages.decay_share", self.decay_share, 0.0, 1.0)
+        errors.positive("stages.minutes", self.minutes)
+        errors.at_least("stages.max_steps", self.max_steps, 1)
+        errors.positive("stages.projector_lr", self.projector_lr)
+        errors.positive("stages.lora_lr", self.lora_lr)
+        errors.at_least("stages.warmup_steps", self.warmup_steps, 0)
+        errors.in_range("stages.decay_share", self.decay_share, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class TaskConfig:
     )
 
     def __post_init__(self) -> None:
-        _checks.at_least("task.max_length", self.max_length, 4)
-        _checks.positive("task.warm_up_epochs", self.warm_up_epochs)
-        _checks.positive("task.warm_up_lr", self.warm_up_lr)
-        _checks.at_least("task.warm_up_batch_size", self.warm_up_batch_size, 1)
-        _checks.in_range("task.unlabelled_share", self.unlabelled_share, 0.0, 0.99)
+        errors.at_least("task.max_length", self.max_length, 4)
+        errors.positive("task.warm_up_epochs", self.warm_up_epochs)
+        errors.positive("task.warm_up_lr", self.warm_up_lr)
+        errors.at_least("task.warm_up_batch_size", self.warm_up_batch_size, 1)
+        errors.in_range("task.unlabelled_share", self.unlabelled_share, 0.0, 0.99)
 
 
 @dataclass(frozen=True)
@@ -195,33 +195,33 @@ class AlignConfig:
 
     def __post_init__(self) -> None:
         for name in ("max_sentences", "min_words", "holdout", "lora_r", "lora_alpha", "log_steps"):
-            _checks.at_least(name, getattr(self, name), 1)
+            errors.at_least(name, getattr(self, name), 1)
         for name in ("save_steps", "eval_steps", "eval_sentences"):
-            _checks.at_least(name, getattr(self, name), 1)
-        _checks.at_least("max_words", self.max_words, self.min_words)
-        _checks.positive("max_grad_norm", self.max_grad_norm)
+            errors.at_least(name, getattr(self, name), 1)
+        errors.at_least("max_words", self.max_words, self.min_words)
+        errors.positive("max_grad_norm", self.max_grad_norm)
         if self.max_minutes is not None:
-            _checks.positive("max_minutes", self.max_minutes)
+            errors.positive("max_minutes", self.max_minutes)
         if self.holdout >= self.max_sentences:
-            raise _checks.bad(
+            raise errors.bad(
                 "holdout", f"be below max_sentences ({self.max_sentences})", self.holdout
             )
         if not self.stages:
-            raise _checks.bad("stages", "name at least one stage", self.stages)
+            raise errors.bad("stages", "name at least one stage", self.stages)
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
-            raise _checks.bad("stages", "have a name of its own for each stage", names)
-        _checks.one_of("pooling", self.pooling, ("mean", "cls", "last"))
-        _checks.one_of("base_grid", self.base_grid, ("nf4", None))
+            raise errors.bad("stages", "have a name of its own for each stage", names)
+        errors.one_of("pooling", self.pooling, ("mean", "cls", "last"))
+        errors.one_of("base_grid", self.base_grid, ("nf4", None))
         for name in ("num_soft_tokens", "projector_width"):
-            _checks.at_least(name, getattr(self, name), 1)
-        _checks.one_of("quantization", self.quantization, ("4bit", "none"))
-        _checks.at_least("ratio_pairs", self.ratio_pairs, 0)
-        _checks.at_least("noise", self.noise, 0.0)
-        _checks.in_range("mix_share", self.mix_share, 0.0, 1.0)
-        _checks.in_range("joined_share", self.joined_share, 0.0, 0.9)
-        _checks.positive("lora_layers", self.lora_layers)
-        _checks.in_range("lora_layers", self.lora_layers, 0.0, 1.0)
+            errors.at_least(name, getattr(self, name), 1)
+        errors.one_of("quantization", self.quantization, ("4bit", "none"))
+        errors.at_least("ratio_pairs", self.ratio_pairs, 0)
+        errors.at_least("noise", self.noise, 0.0)
+        errors.in_range("mix_share", self.mix_share, 0.0, 1.0)
+        errors.in_range("joined_share", self.joined_share, 0.0, 0.9)
+        errors.positive("lora_layers", self.lora_layers)
+        errors.in_range("lora_layers", self.lora_layers, 0.0, 1.0)
         if self.task is not None and self.start_from is None:
             raise ValueError(
                 "`task` refines an aligner that exists. Set `start_from` (embedded, a folder or a "
@@ -230,10 +230,10 @@ class AlignConfig:
         self._check_lexicon()
 
     def _check_lexicon(self) -> None:
-        _checks.at_least("num_hints", self.num_hints, 0)
-        _checks.at_least("lexicon_common", self.lexicon_common, 0)
+        errors.at_least("num_hints", self.num_hints, 0)
+        errors.at_least("lexicon_common", self.lexicon_common, 0)
         for name in ("lexicon_epochs", "lexicon_width", "lexicon_rank"):
-            _checks.at_least(name, getattr(self, name), 1)
+            errors.at_least(name, getattr(self, name), 1)
         trained = [stage.name for stage in self.stages if stage.train_lexicon]
         given = self.start_from or self.lexicon_from
         if self.num_hints and not trained and given is None:
@@ -254,8 +254,8 @@ class AlignConfig:
                 "Leave the stage out, or set `num_hints` (16 is a good number)."
             )
         if self.num_hints:
-            _checks.at_least("lexicon_sentences", self.lexicon_sentences, 1)
-            _checks.at_least(
+            errors.at_least("lexicon_sentences", self.lexicon_sentences, 1)
+            errors.at_least(
                 "lexicon_words", self.lexicon_words, self.num_hints + self.lexicon_common
             )
 
@@ -302,11 +302,11 @@ class FidelityConfig:
     seed: int = field(default=0, metadata=help_("Seed of pairs and sampling."))
 
     def __post_init__(self) -> None:
-        _checks.at_least("max_sentences", self.max_sentences, 2)
-        _checks.at_least("min_words", self.min_words, 1)
-        _checks.at_least("max_words", self.max_words, self.min_words)
-        _checks.at_least("num_pairs", self.num_pairs, 2)
-        _checks.at_least("best_of", self.best_of, 1)
-        _checks.one_of("dtype", self.dtype, ("float32", "bfloat16"))
-        _checks.one_of("quantization", self.quantization, (None, "4bit", "none"))
-        _checks.at_least("seed", self.seed, 0)
+        errors.at_least("max_sentences", self.max_sentences, 2)
+        errors.at_least("min_words", self.min_words, 1)
+        errors.at_least("max_words", self.max_words, self.min_words)
+        errors.at_least("num_pairs", self.num_pairs, 2)
+        errors.at_least("best_of", self.best_of, 1)
+        errors.one_of("dtype", self.dtype, ("float32", "bfloat16"))
+        errors.one_of("quantization", self.quantization, (None, "4bit", "none"))
+        errors.at_least("seed", self.seed, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mixup_hf import _checks
+from mixup_hf import errors
 from mixup_hf._fields import help_
 from mixup_hf.config.mixing import MixupConfig
 
@@ -37,8 +37,8 @@ class DataConfig:
                 f"test_file={self.test_file!r}."
             )
         if self.shots is not None:
-            _checks.at_least("data.shots", self.shots, 1)
-        _checks.at_least("data.max_length", self.max_length, 4)
+            errors.at_least("data.shots", self.shots, 1)
+        errors.at_least("data.max_length", self.max_length, 4)
 
 
 def check_no_auto_off(mixup: MixupConfig) -> None:
@@ -67,11 +67,11 @@ class FinetuneConfig:
     mixup: MixupConfig = field(default_factory=MixupConfig, metadata=help_("What is mixed, how."))
 
     def __post_init__(self) -> None:
-        _checks.at_least("seed", self.seed, 0)
+        errors.at_least("seed", self.seed, 0)
         for name in ("output_dir", "seed"):
             if name in self.training:
                 raise ValueError(f"Set `{name}` at the top of the config, not in `training`.")
         check_no_auto_off(self.mixup)
         for name, value in self.training.items():
             if value in ("on", "off"):  # to TrainingArguments any word is true
-                raise _checks.bad(f"training.{name}", "be true or false", value)
+                raise errors.bad(f"training.{name}", "be true or false", value)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mixup_hf import _checks
+from mixup_hf import errors
 from mixup_hf._fields import help_
-from mixup_hf.intrusion import JUDGES, LEAK_POLICIES, POLICIES
-from mixup_hf.inverter.engines import check_engine
-from mixup_hf.mixing import check_interpolation
-from mixup_hf.pairing import PAIRINGS, STRATEGIES
-from mixup_hf.presets import DEFAULT_METHOD, preset
-from mixup_hf.weights import parse_weights
+from mixup_hf.inverter.engines.registry import check_engine
+from mixup_hf.judging import JUDGES, LEAK_POLICIES, POLICIES
+from mixup_hf.mixing.interpolation import check_interpolation
+from mixup_hf.mixing.methods import DEFAULT_METHOD, preset
+from mixup_hf.mixing.pairing import PAIRINGS, STRATEGIES
+from mixup_hf.mixing.weights import parse_weights
 
 _SOURCES = ("frozen", "task")
 
 
 def check_mix_ratio(mix_ratio: float) -> None:
     """Raise `ValueError` unless 0 <= `mix_ratio` < 1."""
-    _checks.in_range("mix_ratio", mix_ratio, 0.0, 1.0)
+    errors.in_range("mix_ratio", mix_ratio, 0.0, 1.0)
     if mix_ratio == 1.0:
-        raise _checks.bad("mix_ratio", "be below 1", mix_ratio, "A batch needs real rows too.")
+        raise errors.bad("mix_ratio", "be below 1", mix_ratio, "A batch needs real rows too.")
 
 
 @dataclass(frozen=True)
@@ -178,22 +178,22 @@ class MixupConfig:
         for name in ("weights", "pairing", "interpolation", "source"):
             if not getattr(self, name):
                 object.__setattr__(self, name, getattr(meant, name))
-        _checks.one_of("leaks", self.leaks, LEAK_POLICIES)
+        errors.one_of("leaks", self.leaks, LEAK_POLICIES)
         check_mix_ratio(self.mix_ratio)
-        _checks.positive("mixed_weight", self.mixed_weight)
-        _checks.at_least("temperature", self.temperature, 0.0)
-        _checks.positive("top_p", self.top_p)
-        _checks.in_range("top_p", self.top_p, 0.0, 1.0)
+        errors.positive("mixed_weight", self.mixed_weight)
+        errors.at_least("temperature", self.temperature, 0.0)
+        errors.positive("top_p", self.top_p)
+        errors.in_range("top_p", self.top_p, 0.0, 1.0)
         for name in ("top_k", "num_candidates", "max_new_tokens"):
-            _checks.at_least(name, getattr(self, name), 1)
+            errors.at_least(name, getattr(self, name), 1)
         if self.rows_per_refill is not None:
-            _checks.at_least("rows_per_refill", self.rows_per_refill, 1)
-        _checks.one_of("quantization", self.quantization, (None, "4bit", "none"))
+            errors.at_least("rows_per_refill", self.rows_per_refill, 1)
+        errors.one_of("quantization", self.quantization, (None, "4bit", "none"))
         check_engine(self.engine)
-        _checks.positive("server_timeout", self.server_timeout)
-        _checks.at_least("max_inflight", self.max_inflight, 1)
-        _checks.one_of("source", self.source, _SOURCES)
-        _checks.one_of("on_failure", self.on_failure, ("stop", "real_rows"))
+        errors.positive("server_timeout", self.server_timeout)
+        errors.at_least("max_inflight", self.max_inflight, 1)
+        errors.one_of("source", self.source, _SOURCES)
+        errors.one_of("on_failure", self.on_failure, ("stop", "real_rows"))
         if self.background and self.source == "task":
             raise ValueError(
                 "`background` cannot be had with `source` = 'task': sentences made ahead would be "
@@ -204,23 +204,23 @@ class MixupConfig:
                 f"`rows_file` = {self.rows_file!r} has its rows already: `background` and `source` "
                 "= 'task' say how rows are made. Leave out one or the other."
             )
-        _checks.at_least("warmup_epochs", self.warmup_epochs, 0)
-        _checks.at_least("refine_steps", self.refine_steps, 1)
-        _checks.at_least("max_staleness", self.max_staleness, 0.0)
+        errors.at_least("warmup_epochs", self.warmup_epochs, 0)
+        errors.at_least("refine_steps", self.refine_steps, 1)
+        errors.at_least("max_staleness", self.max_staleness, 0.0)
         if self.seed is not None:
-            _checks.at_least("seed", self.seed, 0)
+            errors.at_least("seed", self.seed, 0)
         check_interpolation(self.interpolation, parse_weights(self.weights).num_parents)
-        _checks.one_of("pairing", self.pairing, PAIRINGS)
-        _checks.at_least("num_neighbors", self.num_neighbors, 1)
-        _checks.one_of("intrusion", self.intrusion, ("off", *POLICIES))
+        errors.one_of("pairing", self.pairing, PAIRINGS)
+        errors.at_least("num_neighbors", self.num_neighbors, 1)
+        errors.one_of("intrusion", self.intrusion, ("off", *POLICIES))
         if not self.judges:
-            raise _checks.bad("judges", "name at least one", self.judges, "Try judges=('knn',).")
+            raise errors.bad("judges", "name at least one", self.judges, "Try judges=('knn',).")
         for judge in self.judges:
-            _checks.one_of("judges", judge, JUDGES)
-        _checks.positive("intrusion_rate", self.intrusion_rate)
-        _checks.in_range("intrusion_rate", self.intrusion_rate, 0.0, 0.5)
-        _checks.at_least("max_redraws", self.max_redraws, 0)
+            errors.one_of("judges", judge, JUDGES)
+        errors.positive("intrusion_rate", self.intrusion_rate)
+        errors.in_range("intrusion_rate", self.intrusion_rate, 0.0, 0.5)
+        errors.at_least("max_redraws", self.max_redraws, 0)
         if isinstance(self.sampling_strategy, str):
-            _checks.one_of("sampling_strategy", self.sampling_strategy, STRATEGIES)
-        _checks.at_least("chunk_size", self.chunk_size, 1)
-        _checks.at_least("refill_every", self.refill_every, 0)
+            errors.one_of("sampling_strategy", self.sampling_strategy, STRATEGIES)
+        errors.at_least("chunk_size", self.chunk_size, 1)
+        errors.at_least("refill_every", self.refill_every, 0)

@@ -20,8 +20,8 @@ from huggingface_hub import HfApi, ModelCard
 from safetensors.torch import load_file
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from mixup_hf import _checks, distributed
-from mixup_hf.encoders import POOLINGS
+from mixup_hf import errors, runtime
+from mixup_hf.inverter.encoder import POOLINGS
 from mixup_hf.inverter.lexicon import HintTokens, Lexicon
 from mixup_hf.inverter.projector import Projector
 from mixup_hf.inverter.sources import EMBEDDED, ResolvedSource, file_sha256
@@ -93,13 +93,13 @@ class AlignerConfig(PreTrainedConfig):
         format_version: int = FORMAT_VERSION,
         **kwargs: Any,
     ) -> None:
-        _checks.one_of("pooling", pooling, POOLINGS)
-        _checks.one_of("base_grid", base_grid, ("nf4", None))
-        _checks.at_least("num_soft_tokens", num_soft_tokens, 1)
-        _checks.at_least("projector_width", projector_width, 1)
-        _checks.at_least("num_hints", num_hints, 0)
+        errors.one_of("pooling", pooling, POOLINGS)
+        errors.one_of("base_grid", base_grid, ("nf4", None))
+        errors.at_least("num_soft_tokens", num_soft_tokens, 1)
+        errors.at_least("projector_width", projector_width, 1)
+        errors.at_least("num_hints", num_hints, 0)
         if num_hints:
-            _checks.at_least(
+            errors.at_least(
                 "lexicon_words",
                 lexicon_words,
                 num_hints,
@@ -136,7 +136,7 @@ def _checked_curve(curve: list[float] | None) -> list[float] | None:
         return None
     rises = all(low <= high for low, high in pairwise(curve))
     if len(curve) < 2 or not rises or curve[0] != 0 or curve[-1] != 1:
-        raise _checks.bad("ratio_curve", "rise from 0 to 1, in two values or more", curve)
+        raise errors.bad("ratio_curve", "rise from 0 to 1, in two values or more", curve)
     return list(curve)
 
 
@@ -286,7 +286,7 @@ def _warn_of_unknown_keys(folder: Path, config: dict[str, Any]) -> None:
     known = set(AlignerConfig().to_dict()) | {"architectures", "dtype", "torch_dtype"}
     unknown = sorted(set(config) - known)
     if unknown:
-        distributed.warn(
+        runtime.warn(
             f"The aligner in {folder} was saved by a newer mixup_hf: its config has keys that this "
             f"version does not know and ignores ({', '.join(unknown)}). If its sentences look "
             "wrong, upgrade with `pip install -U mixup_hf`."

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixup_hf import _checks
+from mixup_hf import errors
 
 
 class Lexicon(nn.Module):
@@ -51,7 +51,7 @@ class Lexicon(nn.Module):
                 list and tell the LLM nothing.
         """
         if len(token_ids) != len(self.token_ids):
-            raise _checks.bad("token_ids", f"name {len(self.token_ids)} words", len(token_ids))
+            raise errors.bad("token_ids", f"name {len(self.token_ids)} words", len(token_ids))
         self.token_ids.copy_(token_ids)
         share = sentence_counts.double() / sentence_counts.sum()
         with torch.no_grad():

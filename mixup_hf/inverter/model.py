@@ -18,23 +18,23 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from mixup_hf import _checks
-from mixup_hf.distributed import memory_ran_out
-from mixup_hf.encoders import FrozenEncoder
+from mixup_hf import errors
 from mixup_hf.inverter.checkpoint import (
     LORA_FOLDER,
     Aligner,
     push_folder,
     save_checkpoint,
 )
-from mixup_hf.inverter.engines import make_engine
-from mixup_hf.inverter.generation import DecodeSettings, LocalWriter, Writes
+from mixup_hf.inverter.encoder import FrozenEncoder
+from mixup_hf.inverter.engines.registry import make_engine
+from mixup_hf.inverter.engines.sampling import DecodeSettings, LocalWriter, Writes
+from mixup_hf.inverter.engines.vllm import SERVED, ServerSettings, connect
 from mixup_hf.inverter.likelihood import label_log_likelihood
-from mixup_hf.inverter.parts import EMBEDDED_ALIGNER, load_parts
-from mixup_hf.inverter.prompting import SoftPrompt, end_ids
+from mixup_hf.inverter.loading import EMBEDDED_ALIGNER, load_parts
+from mixup_hf.inverter.prompt import SoftPrompt, end_ids
 from mixup_hf.inverter.quantization import Quantization
-from mixup_hf.inverter.served import SERVED, ServerSettings, connect
-from mixup_hf.mixing import linear
+from mixup_hf.mixing.interpolation import linear
+from mixup_hf.runtime import memory_ran_out
 
 # Sentences on which a server is compared with what decodes here.
 _PROBES = (
@@ -218,13 +218,11 @@ class Inverter:
         settings = DecodeSettings(max_new_tokens, temperature, top_p, top_k, num_candidates)
         dimension = self.aligner.config.embedding_dim
         if embeddings.ndim != 2 or embeddings.shape[1] != dimension:
-            raise _checks.bad(
-                "embeddings", f"be of shape (N, {dimension})", tuple(embeddings.shape)
-            )
-        _checks.at_least("batch_size", batch_size, 1)
+            raise errors.bad("embeddings", f"be of shape (N, {dimension})", tuple(embeddings.shape))
+        errors.at_least("batch_size", batch_size, 1)
         keys = tuple(seed) if isinstance(seed, Sequence) else (int(seed),)
         for key in keys:
-            _checks.at_least("seed", key, 0)
+            errors.at_least("seed", key, 0)
         sentences: list[str] = []
         with tqdm(
             total=len(embeddings), desc="decoding", delay=2, disable=not progress
@@ -280,7 +278,7 @@ class Inverter:
             One sentence for each weight.
         """
         for lam in lams:
-            _checks.in_range("lams", lam, 0.0, 1.0, "1 is the first text, 0 the second.")
+            errors.in_range("lams", lam, 0.0, 1.0, "1 is the first text, 0 the second.")
         ends = self.encode([first, second])
         weights = torch.tensor(list(lams), dtype=torch.float32)
         count = len(weights)
@@ -307,7 +305,7 @@ class Inverter:
             ValueError: The LLM is held in 4 bits, into which nothing can be merged.
         """
         if hasattr(self.llm, "peft_config"):
-            raise _checks.bad(
+            raise errors.bad(
                 "quantization", "be 'none' to export the LLM with its LoRA", self.quantization
             )
         copy.deepcopy(self.llm).to(dtype).save_pretrained(folder)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from mixup_hf import _checks
+from mixup_hf import errors
 
 Quantization = Literal["4bit", "none"]
 NF4_BLOCK_SIZE = 64
@@ -39,8 +39,8 @@ def load_llm(
         base_grid: `"nf4"` if the LoRA belongs to weights rounded to nf4, else None. Only matters
             for `quantization="none"`.
     """
-    _checks.one_of("quantization", quantization, ("4bit", "none"))
-    _checks.one_of("base_grid", base_grid, ("nf4", None))
+    errors.one_of("quantization", quantization, ("4bit", "none"))
+    errors.one_of("base_grid", base_grid, ("nf4", None))
     llm = _load_4bit(path, dtype, device) if quantization == "4bit" else _load_plain(path, dtype)
     if quantization == "none":
         if base_grid == "nf4":

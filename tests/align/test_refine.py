@@ -13,11 +13,11 @@ from tiny import make_inverter, make_rows, word_tokenizer
 
 from mixup_hf import Inverter
 from mixup_hf.align import align, stages
-from mixup_hf.align.batches import TokenBudgetBatches
-from mixup_hf.align.objective import AlignmentModel
 from mixup_hf.config import StageConfig, TaskConfig
+from mixup_hf.inverter.batches import TokenBudgetBatches
 from mixup_hf.inverter.checkpoint import AlignerMismatchError, load_aligner
-from mixup_hf.inverter.prompting import SoftPrompt
+from mixup_hf.inverter.objective import AlignmentModel
+from mixup_hf.inverter.prompt import SoftPrompt
 
 
 def refining(folder: Path, partners: dict[str, str], start: Path, **settings: Any) -> Any:

@@ -15,7 +15,7 @@ import pytest
 import train_script
 from safetensors.torch import load_file
 from torch import Tensor
-from training import (
+from trainer_runs import (
     Run,
     assert_close,
     assert_identical,

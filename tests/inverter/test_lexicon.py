@@ -5,10 +5,10 @@ import torch
 from tiny import make_inverter, make_llm, make_rows, with_random_lora, word_tokenizer
 from torch import Tensor
 
-from mixup_hf.align.batches import WordBatches
-from mixup_hf.align.objective import LexiconModel
+from mixup_hf.inverter.batches import WordBatches
 from mixup_hf.inverter.lexicon import HintTokens, Lexicon
-from mixup_hf.inverter.prompting import SoftPrompt
+from mixup_hf.inverter.objective import LexiconModel
+from mixup_hf.inverter.prompt import SoftPrompt
 
 WORDS = torch.tensor([7, 9, 11, 20, 31])
 COUNTS = torch.tensor([50, 3, 40, 2, 5])

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mixup_hf import Inverter
 from mixup_hf.inverter.checkpoint import AlignerMismatchError
-from mixup_hf.inverter.parts import describe_aligner
+from mixup_hf.inverter.loading import describe_aligner
 
 TEXTS, _ = make_rows(10)
 HOT: dict[str, Any] = {"temperature": 1.5, "max_new_tokens": 8}

@@ -16,7 +16,7 @@ from tiny import make_rows
 
 from mixup_hf import AlignConfig, FinetuneConfig, Inverter, load_config
 from mixup_hf.config import StageConfig
-from mixup_hf.proof.config import ExperimentConfig
+from mixup_hf.evaluation.experiment.config import ExperimentConfig
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"

@@ -18,11 +18,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tiny import make_dataset, make_inverter, make_rows, word_tokenizer
-from training import LABELS, make_arguments, sharp_classifier
+from trainer_runs import LABELS, make_arguments, sharp_classifier
 from transformers import Trainer
 
 from mixup_hf import InversedMixup, MixupConfig
-from mixup_hf.records import MixedExample
+from mixup_hf.types import MixedExample
 
 REFILL, CHUNK = 2, 1
 

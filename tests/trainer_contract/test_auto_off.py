@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny import make_dataset, make_rows
 from torch import Tensor, nn
-from training import Run, assert_identical, make_run, weights
+from trainer_runs import Run, assert_identical, make_run, weights
 
-from mixup_hf.watch import DevelopmentWatch
+from mixup_hf.training.auto_off import DevelopmentWatch
 
 EPOCHS = 6
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from tiny import make_producer
-from training import LABELS, Run, assert_identical, make_run, weights
+from trainer_runs import LABELS, Run, assert_identical, make_run, weights
 
 from mixup_hf import MixupConfig
-from mixup_hf.ahead import Ahead
-from mixup_hf.producer import Producer
-from mixup_hf.records import MixedExample
+from mixup_hf.generation.background import Ahead
+from mixup_hf.generation.generator import Producer
+from mixup_hf.types import MixedExample
 
 SETTINGS: dict[str, Any] = {"rows": 12, "num_train_epochs": 4}
 

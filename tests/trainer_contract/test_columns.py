@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from tiny import WORDS, make_dataset, make_rows, word_tokenizer
 from torch import Tensor
-from training import (
+from trainer_runs import (
     LABELS,
     Run,
     assert_identical,

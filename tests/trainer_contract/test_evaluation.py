@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from tiny import make_dataset, make_rows
-from training import Run, assert_moved, make_run, record, sharp_classifier, weights
+from trainer_runs import Run, assert_moved, make_run, record, sharp_classifier, weights
 from transformers import TrainerCallback, trainer_pt_utils
 
 EVALUATED = 6

@@ -11,13 +11,13 @@ import pytest
 import torch
 from tiny import FakeEncoder, fake_invert, make_classifier, make_dataset, make_rows
 from torch.nn import functional as F
-from training import Run, assert_close, assert_moved, make_run, sharpen, tokens, weights
+from trainer_runs import Run, assert_close, assert_moved, make_run, sharpen, tokens, weights
 from transformers import BertForTokenClassification
 
-from mixup_hf.losses import row_losses
-from mixup_hf.pairing import PairPlan
-from mixup_hf.producer import Producer
-from mixup_hf.weights import Beta
+from mixup_hf.generation.generator import Producer
+from mixup_hf.mixing.pairing import PairPlan
+from mixup_hf.mixing.weights import Beta
+from mixup_hf.training.loss import row_losses
 
 ROWS = 8
 LABELS: dict[str, Any] = {

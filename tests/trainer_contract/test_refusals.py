@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny import make_classifier, make_dataset, make_rows, word_tokenizer
 from torch.utils.data import DataLoader
-from training import LABELS, Run, make_run, sharp_classifier
+from trainer_runs import LABELS, Run, make_run, sharp_classifier
 from transformers import (
     DataCollatorWithPadding,
     Trainer,

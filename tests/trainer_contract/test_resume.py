@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tiny import make_classifier, make_dataset, make_producer, make_rows, word_tokenizer
-from training import (
+from trainer_runs import (
     LABELS,
     CountingProducer,
     Run,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import make_classifier, make_dataset, make_rows, word_tokenizer
 from torch import Tensor
-from training import (
+from trainer_runs import (
     LABELS,
     CountingProducer,
     assert_close,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import make_dataset, make_rows
 from torch import Tensor
-from training import (
+from trainer_runs import (
     FAMILIES,
     LABELS,
     assert_close,

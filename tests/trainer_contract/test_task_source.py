@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from tiny import bert_config, make_classifier, make_inverter, make_rows, word_tokenizer
-from training import LABELS, Run, assert_identical, make_run, weights
+from trainer_runs import LABELS, Run, assert_identical, make_run, weights
 from transformers import BertForSequenceClassification
 
 from mixup_hf import InversedMixup, Inverter, MixupConfig
-from mixup_hf.align.following import FollowingInverter
+from mixup_hf.training.task_encoder import FollowingInverter
 
 ROWS = 12  # three steps an epoch
 TEXTS, CLASSES = make_rows(ROWS, LABELS)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training import Run, assert_identical, make_run, tokens, weights
+from trainer_runs import Run, assert_identical, make_run, tokens, weights
 
-from mixup_hf.pool import read_rows
+from mixup_hf.training.pool import read_rows
 
 SETTINGS: dict[str, Any] = {"rows": 12, "num_train_epochs": 2, "collator": {"mix_ratio": 0.5}}
 

@@ -1,0 +1,1 @@
+"""Data: labelled texts, their targets, and mixed rows on disk."""

@@ -1,0 +1,228 @@
+"""Tasks: what the labels of a training set are, as targets that can be mixed."""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixup_hf import errors
+
+SINGLE_LABEL = "single_label_classification"
+MULTI_LABEL = "multi_label_classification"
+REGRESSION = "regression"
+PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)  # as transformers' configs name them
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The labels of a training set.
+
+    Attributes:
+        problem_type: One of `PROBLEM_TYPES`.
+        values: One-hot, multi-hot, or the numbers themselves (N, C), float32.
+        groups: What pairing goes by (N,): class indices; sets of labels, numbered; numbers.
+        names: Of the columns (C).
+    """
+
+    problem_type: str
+    values: Tensor
+    groups: np.ndarray
+    names: tuple[str, ...]
+
+
+def read_targets(
+    labels: Sequence[Any], num_labels: int | None, label_names: Sequence[str] | None
+) -> Targets:
+    """Read labels as targets.
+
+    Class indices or names are one class a row. Lists are several: of class names, or one 0 or 1 for
+    each class. Floats are numbers to be predicted.
+
+    Args:
+        labels: One for each row.
+        num_labels: C; taken from the labels when None.
+        label_names: The classes' names in the order of the model's outputs.
+
+    Raises:
+        ValueError: Labels that do not fit one another, or fewer than two classes.
+        TypeError: A label of another kind.
+    """
+    if len(labels) and all(_is_list(label) for label in labels):
+        return _multi_label(labels, num_labels, label_names)
+    if len(labels) and all(_is_real(label) for label in labels):
+        return _regression(labels, num_labels)
+    indices, names = class_indices(labels, num_labels, label_names)
+    values = F.one_hot(torch.tensor(indices), len(names)).float()
+    return Targets(SINGLE_LABEL, values, np.asarray(indices), tuple(names))
+
+
+def _is_list(label: Any) -> bool:
+    return isinstance(label, (list, tuple, set, frozenset, np.ndarray, Tensor)) and (
+        not isinstance(label, (np.ndarray, Tensor)) or label.ndim == 1
+    )
+
+
+def _is_real(label: Any) -> bool:
+    return isinstance(label, numbers.Real) and not isinstance(label, numbers.Integral)
+
+
+def _multi_label(
+    labels: Sequence[Any], num_labels: int | None, label_names: Sequence[str] | None
+) -> Targets:
+    rows = [list(label) for label in labels]
+    if all(isinstance(name, str) for row in rows for name in row):
+        found = sorted({name for row in rows for name in row})
+        names = list(label_names) if label_names is not None else found
+        unknown = sorted(set(found) - set(names))
+        if unknown:
+            raise errors.bad("labels", f"be among label_names {names}", unknown)
+        values = torch.tensor([[float(name in row) for name in names] for row in rows])
+    else:
+        values = _multi_hot(rows)
+        count = values.shape[1]
+        names = [str(at) for at in range(count)] if label_names is None else list(label_names)
+    if num_labels not in (None, len(names)) or values.shape[1] != len(names) or len(names) < 2:
+        raise errors.bad(
+            "num_labels", f"equal the number of classes ({len(names)}), at least two", num_labels
+        )
+    _, groups = np.unique(values.numpy(), axis=0, return_inverse=True)
+    return Targets(MULTI_LABEL, values, groups.reshape(-1), tuple(names))
+
+
+def _multi_hot(rows: list[list[Any]]) -> Tensor:
+    widths = {len(row) for row in rows}
+    if len(widths) > 1:
+        raise ValueError(
+            f"`labels` are lists of {min(widths)} to {max(widths)} values. Multi-label rows need "
+            "one 0 or 1 for each class; labels of single tokens cannot be mixed."
+        )
+    values = torch.tensor([[float(value) for value in row] for row in rows])
+    if not ((values == 0) | (values == 1)).all():
+        raise errors.bad("labels", "hold only 0 and 1 in lists", "other values")
+    return values
+
+
+def _regression(labels: Sequence[Any], num_labels: int | None) -> Targets:
+    if num_labels not in (None, 1):
+        raise errors.bad(
+            "num_labels",
+            "be 1 for labels that are floats (regression)",
+            num_labels,
+            "Give class indices as integers.",
+        )
+    values = torch.tensor([float(label) for label in labels])
+    if not values.isfinite().all():
+        raise errors.bad("labels", "be finite numbers", "nan or infinity")
+    return Targets(REGRESSION, values[:, None], values.double().numpy(), ("value",))
+
+
+def class_indices(
+    labels: Sequence[Any], num_labels: int | None, label_names: Sequence[str] | None
+) -> tuple[list[int], list[str]]:
+    """Read the labels of a training set as class indices.
+
+    Args:
+        labels: Class indices, or class names.
+        num_labels: C; taken from the labels when None.
+        label_names: The classes' names in the order of the model's outputs. Needed with names
+            whenever that order is not the sorted one.
+
+    Returns:
+        Indices (N,), and the C names.
+
+    Raises:
+        ValueError: Fewer than two classes, fewer rows than classes, or a label outside the range
+            or the names.
+        TypeError: A label is neither an integer nor a string.
+    """
+    names = _class_names(labels, num_labels, label_names)
+    indices = label_indices(labels, names)
+    _require_two_classes(indices, names)
+    return indices, names
+
+
+def label_indices(labels: Sequence[Any], names: Sequence[str]) -> list[int]:
+    """Indices (N,) of labels, given as indices or as names, among the classes `names`.
+
+    Raises:
+        ValueError: A label outside the range or the names.
+        TypeError: A label is neither an integer nor a string.
+    """
+    if all(isinstance(label, str) for label in labels):
+        return _named_indices(labels, list(names))
+    indices = [_checked_index(row, label) for row, label in enumerate(labels)]
+    outside = sorted({index for index in indices if not 0 <= index < len(names)})
+    if outside:
+        raise errors.bad(
+            "labels",
+            f"lie in 0..{len(names) - 1} (num_labels = {len(names)})",
+            outside,
+            "Set `num_labels` to the number of classes, or map the labels first.",
+        )
+    return indices
+
+
+def _class_names(
+    labels: Sequence[Any], num_labels: int | None, label_names: Sequence[str] | None
+) -> list[str]:
+    if all(isinstance(label, str) for label in labels):
+        names = sorted(set(labels)) if label_names is None else list(label_names)
+        if num_labels is not None and len(names) != num_labels:
+            raise errors.bad(
+                "num_labels",
+                f"equal the number of classes ({len(names)}: {', '.join(names)})",
+                num_labels,
+                "Name all classes with `label_names` if some have no row.",
+            )
+    else:
+        highest = max(_checked_index(row, label) for row, label in enumerate(labels))
+        count = highest + 1 if num_labels is None else num_labels
+        names = [str(index) for index in range(count)] if label_names is None else list(label_names)
+        if len(names) != count:
+            raise errors.bad("label_names", f"hold {count} names", label_names)
+    if len(set(names)) < len(names):
+        raise errors.bad("label_names", "name every class once", names)
+    return names
+
+
+def _named_indices(labels: Sequence[str], names: list[str]) -> list[int]:
+    index = {name: position for position, name in enumerate(names)}
+    unknown = sorted(set(labels) - set(index))
+    if unknown:
+        raise errors.bad("labels", f"be among label_names {names}", unknown)
+    return [index[label] for label in labels]
+
+
+def _checked_index(row: int, label: Any) -> int:
+    try:
+        if isinstance(label, bool):
+            raise TypeError
+        return operator.index(label)
+    except TypeError:
+        raise TypeError(
+            f"`labels[{row}]` must be a class index or, like all others, a class name, but got "
+            f"{type(label).__name__}: {label!r}."
+        ) from None
+
+
+def _require_two_classes(indices: Sequence[int], names: Sequence[str]) -> None:
+    present = sorted(set(indices))
+    if len(present) < 2:
+        only = names[present[0]] if present else "none"
+        raise ValueError(
+            f"`labels` must hold at least two classes, but only {only!r} occurs in "
+            f"{len(indices)} rows. A classifier cannot be trained on that."
+        )
+    if len(indices) < len(names):
+        raise ValueError(
+            f"There are fewer rows ({len(indices)}) than classes ({len(names)}). Give at least one "
+            "row for each class."
+        )

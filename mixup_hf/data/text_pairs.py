@@ -1,0 +1,100 @@
+"""Texts of two sides (premise and hypothesis, question and answer), mixed side by side.
+
+A pair travels as one string, its sides joined by a mark that no text holds, and its embedding is
+that of both sides in a row: a mix of two such vectors mixes both sides by the same weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from mixup_hf import errors
+from mixup_hf.types import Encodes
+
+MARK = "\x1e"  # the control character "record separator"
+_LENGTH = 2**-0.5  # of a side: two unit vectors in a row are one again
+
+
+def split_sides(text: str) -> tuple[str, ...]:
+    """The sides of a text: itself alone, or both of a pair."""
+    return tuple(text.split(MARK))
+
+
+def are_pairs(texts: Sequence[str]) -> bool:
+    """Whether these texts, as `join_sides` made them, have two sides."""
+    return bool(texts) and MARK in texts[0]
+
+
+def join_sides(name: str, texts: Sequence[object]) -> list[str]:
+    """Texts as the library holds them: strings stay, pairs of strings become one string.
+
+    Args:
+        name: What the user calls them.
+        texts: Strings, or pairs of strings; joined pairs are taken as well.
+
+    Raises:
+        TypeError: An element is neither.
+        ValueError: Both kinds stand side by side, a side is empty, or not two sides.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"`{name}` must be a list of strings, but got one string: [{texts!r}]?")
+    joined = [
+        text if isinstance(text, str) else _join(name, row, text) for row, text in enumerate(texts)
+    ]
+    sides = {len(split_sides(text)) for text in joined}
+    if sides - {1, 2}:
+        raise errors.bad(name, "hold texts or pairs of texts", f"{max(sides)} sides")
+    if len(sides) == 2:
+        raise errors.bad(name, "hold texts, or pairs of texts, but not both", sorted(sides))
+    if sides == {2}:
+        for side in zip(*map(split_sides, joined), strict=True):
+            errors.texts(name, side)
+    return joined
+
+
+def _join(name: str, row: int, pair: object) -> str:
+    if (
+        not isinstance(pair, Sequence)
+        or len(pair) != 2
+        or not all(isinstance(side, str) and MARK not in side for side in pair)
+    ):
+        raise TypeError(
+            f"`{name}[{row}]` must be a string, or a pair of strings, but got "
+            f"{type(pair).__name__}: {pair!r}."
+        )
+    return MARK.join(pair)
+
+
+class PairEncoder:
+    """Embeds pairs as both sides in a row: (N, 2 D).
+
+    Args:
+        encoder: Embeds one side.
+    """
+
+    def __init__(self, encoder: Encodes) -> None:
+        self.encoder = encoder
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Embed N joined pairs: (N, 2 D), float32."""
+        columns = zip(*(split_sides(text) for text in texts), strict=True)
+        sides = [self.encoder.encode(column) for column in columns]
+        return torch.cat(sides, dim=1) * _LENGTH
+
+
+def both_sides(
+    invert: Callable[[Tensor, Sequence[int]], list[str]],
+) -> Callable[[Tensor, Sequence[int]], list[str]]:
+    """An inverter of pairs' embeddings (n, 2 D) from one of texts' embeddings (n, D)."""
+
+    def decode(mixes: Tensor, seed: Sequence[int]) -> list[str]:
+        first, second = (
+            invert(side / _LENGTH, (*seed, number))
+            for number, side in enumerate(mixes.chunk(2, dim=1))
+        )
+        return [MARK.join(pair) for pair in zip(first, second, strict=True)]
+
+    return decode

@@ -1,0 +1,1 @@
+"""Evaluation: does it help, on whose data, at what price."""

@@ -1,0 +1,1 @@
+"""Experiments: arms compared on the same rows, with as many steps."""

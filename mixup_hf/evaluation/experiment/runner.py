@@ -1,0 +1,215 @@
+"""Runs of an experiment: each one once, appended to a file, shared among processes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mixup_hf.config import DataConfig, FinetuneConfig
+from mixup_hf.data.tables import LabelledTexts, draw_shots, read_splits
+from mixup_hf.data.targets import class_indices
+from mixup_hf.evaluation.experiment.arms import Task, prepare
+from mixup_hf.evaluation.experiment.config import ARMS, ExperimentConfig
+from mixup_hf.evaluation.experiment.models import Models
+from mixup_hf.finetuning.runner import fit
+
+_LOGGER = logging.getLogger(__name__)
+_FILE = "runs.jsonl"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: an arm on a data set, with so many shots, with a seed."""
+
+    data: str
+    shots: int
+    seed: int
+    arm: str
+
+    @property
+    def folder(self) -> str:
+        """Where its files go, below the output folder."""
+        return f"{self.data}/{self.shots}-shot/seed-{self.seed}/{self.arm}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A job that was done.
+
+    Attributes:
+        job: What was run.
+        metrics: By name, without the prefix `test_`.
+        correct: Whether each test row was classified rightly (N).
+    """
+
+    job: Job
+    metrics: dict[str, float]
+    correct: list[bool]
+
+
+def jobs(config: ExperimentConfig) -> list[Job]:
+    """All runs of an experiment, whole seeds first: one that is stopped leaves pairs."""
+    return [
+        Job(data, shots, seed, arm)
+        for seed in config.seeds
+        for shots in config.shots
+        for data in config.sets
+        for arm in config.every_arm
+    ]
+
+
+class Results:
+    """The append-only file of runs.
+
+    A line that was cut, by a kill or a full disk, is no run; it is said, and left out.
+
+    Args:
+        config: The experiment.
+
+    Raises:
+        ValueError: When read, a run was made with other settings.
+    """
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        self.file = Path(config.output_dir) / _FILE
+        self._digest_of = config.digest_of
+        self._arms, self._sets = {*ARMS, *config.variants}, config.sets
+
+    def read(self) -> dict[Job, Run]:
+        """The runs so far."""
+        found = {}
+        for number, line in enumerate(self._lines(), start=1):
+            if not line:
+                continue
+            try:
+                content = json.loads(line)
+                job = Job(**content["job"])
+                correct = [sign == "1" for sign in content["correct"]]
+                run = Run(job, content["metrics"], correct)
+            except (ValueError, KeyError, TypeError) as error:
+                _LOGGER.warning("%s, line %d, is no run (%s): left out.", self.file, number, error)
+                continue
+            if job.arm not in self._arms or job.data not in self._sets:
+                continue  # not asked about any more
+            if content["settings"] != self._digest_of(job.arm, job.data):
+                raise ValueError(
+                    f"{self.file}, line {number}, was run with other settings than those of this "
+                    "experiment, and cannot be compared. Give another `output_dir`, or the config "
+                    "as it was."
+                )
+            found[job] = run
+        return found
+
+    def append(self, run: Run) -> None:
+        """Add a run, as one write."""
+        content = {
+            "job": asdict(run.job),
+            "settings": self._digest_of(run.job.arm, run.job.data),
+            "metrics": run.metrics,
+            "correct": "".join("01"[right] for right in run.correct),
+        }
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        before = self.file.read_bytes() if self.file.is_file() else b""
+        # After a line that was cut, this one begins anew.
+        line = ("\n" if before and not before.endswith(b"\n") else "") + json.dumps(content) + "\n"
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _lines(self) -> Iterator[str]:
+        if self.file.is_file():
+            yield from self.file.read_text(encoding="utf-8").splitlines()
+
+
+class Experiment:
+    """Runs what is left of an experiment; started again, it goes on where it was.
+
+    Several processes may work on one output folder at a time: a job is locked while it runs, and a
+    lock ends with its process.
+
+    Args:
+        config: The experiment.
+        models: The inverter and its LLM; default: those of `config.mixup`.
+    """
+
+    def __init__(self, config: ExperimentConfig, models: Models | None = None) -> None:
+        self.config = config
+        self.results = Results(config)
+        self.models = models or Models(config.mixup)
+        self._splits: dict[str, tuple[LabelledTexts, LabelledTexts]] = {}
+
+    def run(self, on_run: Callable[[Run], object] | None = None) -> dict[Job, Run]:
+        """Do what nobody has done and nobody is doing; all runs there are then."""
+        for job in jobs(self.config):
+            lock = self._lock(job)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue  # another process is at it
+            try:
+                if job not in self.results.read():
+                    done = self._named(job)
+                    self.results.append(done)
+                    if on_run is not None:
+                        on_run(done)
+            finally:
+                lock.release()
+        return self.results.read()
+
+    def _lock(self, job: Job) -> FileLock:
+        file = self.results.file.parent / job.folder / "run.lock"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(file)
+
+    def _named(self, job: Job) -> Run:
+        try:
+            return self._measure(job)
+        except Exception as error:
+            error.add_note(f"This was the run {job.folder} of the experiment.")
+            raise
+
+    def _measure(self, job: Job) -> Run:
+        started = time.monotonic()
+        config, data = self.config, self.config.sets[job.data]
+        train, test = self._tables(job.data, data)
+        train = draw_shots(train, job.shots, job.seed)
+        _, names = class_indices(train.labels, None, None)
+        folder = self.results.file.parent / job.folder
+        mixup = config.mixup_of(job.arm) if job.arm in config.variants else config.mixup
+        task = Task(train, test.texts, names, mixup, config.rows, job.seed, folder, self.models)
+        plugin = prepare(job.arm, task)
+        making = time.monotonic() - started
+        run = FinetuneConfig(
+            data=replace(data, shots=job.shots),
+            output_dir=str(folder),
+            model=config.model,
+            model_revision=config.model_revision,
+            seed=job.seed,
+            training=config.training,
+        )
+        fitted = fit(run, train, test, names, plugin)
+        kept = {
+            name if name == "test_rows" else name.removeprefix("test_"): value
+            for name, value in fitted.metrics.items()
+            if isinstance(value, (int, float)) and name != "seed"
+        }
+        seconds = time.monotonic() - started
+        return Run(job, kept | {"seconds": seconds, "making_seconds": making}, fitted.correct)
+
+    def _tables(self, name: str, data: DataConfig) -> tuple[LabelledTexts, LabelledTexts]:
+        if name not in self._splits:
+            train, test = read_splits(data)
+            most = self.config.test_rows
+            if most is not None and most < len(test):
+                test = test.take(sorted(random.Random(0).sample(range(len(test)), most)))
+            self._splits[name] = train, test
+        return self._splits[name]

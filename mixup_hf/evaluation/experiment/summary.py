@@ -1,0 +1,279 @@
+"""What the runs of an experiment say, as tables."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mixup_hf.evaluation.experiment.runner import Job, Run
+from mixup_hf.evaluation.statistics import Comparison, compare, holm, mcnemar_p
+
+METRICS = ("accuracy", "macro_f1", "minority_recall", "ece", "loss", "brier")
+_SURE = 0.05
+TOGETHER = (
+    "Differences of accuracy, and of negative log-likelihood (NLL), of which less is better. A "
+    "pair is a seed on a data set, averaged over shots; p is corrected for the number of arms. It "
+    "tells of these data sets together, not of others."
+)
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One arm on one data set with so many shots.
+
+    Attributes:
+        arm: Its name.
+        seeds: How many runs.
+        means: Of each metric.
+        deviations: Standard deviations over seeds; 0 of one.
+        comparison: Accuracy against the baseline's; None for the baseline, and for a single pair.
+        mcnemar: In how many runs McNemar's test tells the arm from the baseline at 5 %.
+        seconds: Of a run, on average.
+        sentences: That a run made and used.
+    """
+
+    arm: str
+    seeds: int
+    means: dict[str, float]
+    deviations: dict[str, float]
+    comparison: Comparison | None
+    mcnemar: int
+    seconds: float
+    sentences: float
+
+    @property
+    def cost_of_a_point(self) -> tuple[float, float] | None:
+        """Seconds and sentences of a run by points of accuracy gained; None where none are."""
+        gained = 0.0 if self.comparison is None else 100 * self.comparison.difference
+        return (self.seconds / gained, self.sentences / gained) if gained > 0 else None
+
+
+Summary = dict[tuple[str, int], list[ArmSummary]]
+# By arm: accuracy against the baseline's, and negative log-likelihood (of which less is better).
+Together = dict[str, tuple[Comparison, Comparison]]
+
+
+def summarise(runs: Mapping[Job, Run], baseline: str) -> Summary:
+    """By (data set, shots): every arm, compared with the baseline over the seeds both have."""
+    groups: dict[tuple[str, int], dict[str, dict[int, Run]]] = {}
+    for job, run in runs.items():
+        arms = groups.setdefault((job.data, job.shots), {})
+        arms.setdefault(job.arm, {})[job.seed] = run
+    corrected = _corrected(groups, baseline)
+    return {
+        key: [
+            _arm(arm, by_seed, arms.get(baseline, {}), corrected.get((arm, *key)), baseline)
+            for arm, by_seed in arms.items()
+        ]
+        for key, arms in sorted(groups.items())
+    }
+
+
+def together(runs: Mapping[Job, Run], baseline: str) -> Together:
+    """Each arm against the baseline over several data sets, corrected for the number of arms.
+
+    Runs of a seed on a data set, which share their rows, are averaged over shots and count as one
+    pair. It tells of these data sets, not of others. Only arms with pairs on all of them are there.
+    """
+    sets = {job.data for job in runs}
+    if len(sets) < 2:
+        return {}
+    by_metric: dict[str, dict[str, Comparison]] = {}
+    for arm in dict.fromkeys(job.arm for job in runs if job.arm != baseline):
+        pairs: dict[tuple[str, int], list[tuple[Run, Run]]] = {}
+        for job, run in runs.items():
+            base = runs.get(replace(job, arm=baseline))
+            if job.arm == arm and base is not None:
+                pairs.setdefault((job.data, job.seed), []).append((run, base))
+        if {data for data, _ in pairs} == sets:
+            for metric in ("accuracy", "loss"):
+                gaps = [
+                    statistics.mean(one.metrics[metric] - other.metrics[metric] for one, other in p)
+                    for p in pairs.values()
+                ]
+                by_metric.setdefault(metric, {})[arm] = compare(gaps, [0.0] * len(gaps))
+    corrected = {metric: holm(found) for metric, found in by_metric.items()}
+    return {
+        arm: (corrected["accuracy"][arm], corrected["loss"][arm])
+        for arm in corrected.get("accuracy", {})
+    }
+
+
+def _corrected(
+    groups: Mapping[tuple[str, int], Mapping[str, Mapping[int, Run]]], baseline: str
+) -> dict[tuple[str, str, int], Comparison]:
+    """Comparisons by (arm, data set, shots); each arm's are corrected for all of its data sets."""
+    found: dict[str, dict[str, Comparison]] = {}
+    places = {}
+    for (data, shots), arms in groups.items():
+        base = arms.get(baseline, {})
+        for arm, by_seed in arms.items():
+            both = sorted(set(by_seed) & set(base))
+            if arm == baseline or len(both) < 2:
+                continue
+            name = f"{data}\0{shots}"
+            places[arm, name] = (arm, data, shots)
+            found.setdefault(arm, {})[name] = compare(
+                [by_seed[seed].metrics["accuracy"] for seed in both],
+                [base[seed].metrics["accuracy"] for seed in both],
+            )
+    return {
+        places[arm, name]: comparison
+        for arm, by_name in found.items()
+        for name, comparison in holm(by_name).items()
+    }
+
+
+def _arm(
+    arm: str,
+    by_seed: Mapping[int, Run],
+    base: Mapping[int, Run],
+    comparison: Comparison | None,
+    baseline: str,
+) -> ArmSummary:
+    values = {name: [run.metrics[name] for run in by_seed.values()] for name in METRICS}
+    both = [] if arm == baseline else sorted(set(by_seed) & set(base))
+    return ArmSummary(
+        arm=arm,
+        seeds=len(by_seed),
+        means={name: statistics.mean(each) for name, each in values.items()},
+        deviations={name: _deviation(each) for name, each in values.items()},
+        comparison=comparison,
+        mcnemar=sum(mcnemar_p(by_seed[at].correct, base[at].correct) < _SURE for at in both),
+        seconds=statistics.mean(run.metrics["seconds"] for run in by_seed.values()),
+        sentences=statistics.mean(run.metrics["mixed_rows"] for run in by_seed.values()),
+    )
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def markdown(summary: Summary, baseline: str, all_sets: Together) -> str:
+    """All tables, and in words where nothing was shown.
+
+    Args:
+        summary: What `summarise` found.
+        baseline: The arm that all others were compared with.
+        all_sets: What `together` found.
+    """
+    parts = [explained(baseline)]
+    if all_sets:
+        rows = together_cells(all_sets)
+        parts.append(f"### All data sets\n\n{TOGETHER}\n\n{_lines(rows)}")
+    for (data, shots), arms in summary.items():
+        parts.append(f"### {data}, {shots} rows a class\n\n{_table(arms)}")
+        parts.append(in_words(arms, baseline))
+    return "\n\n".join(parts) + "\n"
+
+
+def _gap(found: Comparison) -> str:
+    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _cost(paid: tuple[float, float] | None) -> str:
+    if paid is None:
+        return ""
+    seconds, sentences = (f"{each:,.0f}" if each >= 10 else f"{each:.1f}" for each in paid)
+    return f"{seconds} s, {sentences} sentences"
+
+
+def explained(baseline: str) -> str:
+    """What the columns of the tables are."""
+    return (
+        f"Differences of accuracy are to `{baseline}`, paired by seed, with 95 % bootstrap "
+        "intervals; p is that of a permutation test, then corrected over all tables (Holm), and "
+        "that of Wilcoxon's signed-rank test. What a point costs: a run's seconds and sentences "
+        "by the points gained, be that by chance or not."
+    )
+
+
+def cells(arm: ArmSummary) -> dict[str, str]:
+    """One line of a table, by heading."""
+    means, deviations = arm.means, arm.deviations
+    found = arm.comparison
+    gap, plain, corrected, wilcoxon = "", "", "", ""
+    if found is not None:
+        gap, plain, corrected = _gap(found), _p(found.permutation_p), _p(found.holm_p)
+        wilcoxon = _p(found.wilcoxon_p)
+    return {
+        "arm": arm.arm,
+        "seeds": str(arm.seeds),
+        "accuracy": f"{means['accuracy']:.3f} ± {deviations['accuracy']:.3f}",
+        "difference": gap,
+        "p": plain,
+        "p, all sets": corrected,
+        "p (Wilcoxon)": wilcoxon,
+        "macro-F1": f"{means['macro_f1']:.3f}",
+        "rarest class": f"{means['minority_recall']:.3f}",
+        "ECE": f"{means['ece']:.3f}",
+        "NLL": f"{means['loss']:.3f}",
+        "Brier": f"{means['brier']:.3f}",
+        "seconds": f"{arm.seconds:.0f}",
+        "a point costs": _cost(arm.cost_of_a_point),
+        "runs told apart (McNemar)": "" if found is None else f"{arm.mcnemar} of {found.pairs}",
+    }
+
+
+def together_cells(all_sets: Together) -> list[dict[str, str]]:
+    """The lines of the table over all data sets, by heading."""
+    return [
+        {
+            "arm": arm,
+            "pairs": str(accuracy.pairs),
+            "accuracy": _gap(accuracy),
+            "p": _p(accuracy.permutation_p),
+            "p, all arms": _p(accuracy.holm_p),
+            "NLL": _gap(loss),
+            "p of NLL": _p(loss.permutation_p),
+            "p of NLL, all arms": _p(loss.holm_p),
+        }
+        for arm, (accuracy, loss) in all_sets.items()
+    ]
+
+
+def _table(arms: Iterable[ArmSummary]) -> str:
+    return _lines([cells(arm) for arm in arms])
+
+
+def _lines(rows: Sequence[Mapping[str, str]]) -> str:
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def in_words(arms: Iterable[ArmSummary], baseline: str) -> str:
+    """What may be said, and what may not."""
+    compared = [arm for arm in arms if arm.comparison is not None]
+    if not compared:
+        return (
+            f"No arm has two seeds in common with `{baseline}`: one difference says nothing of "
+            "chance, so nothing was tested."
+        )
+    named = {
+        verdict: [arm.arm for arm in compared if _verdict(arm.comparison) == verdict]
+        for verdict in ("helps", "hurts")
+    }
+    said = [
+        f"{verdict.capitalize()} (p below 0.05, corrected): {', '.join(names)}."
+        for verdict, names in named.items()
+        if names
+    ]
+    if not said:
+        said = [f"No arm is shown to differ from `{baseline}`."]
+    fewest = min(arm.comparison.pairs for arm in compared if arm.comparison is not None)
+    if 2.0 ** (1 - fewest) > _SURE:
+        said.append(
+            f"With {fewest} seeds no p can fall below {2.0 ** (1 - fewest):.3f}: run at least 6."
+        )
+    return " ".join(said)
+
+
+def _verdict(comparison: Comparison | None) -> str:
+    if comparison is None or comparison.holm_p >= _SURE:
+        return "open"
+    return "helps" if comparison.difference > 0 else "hurts"

@@ -1,0 +1,218 @@
+"""What generated rows give away of the texts they were made from.
+
+Everything is measured against a holdout: real texts of the same origin that nothing was made from.
+Rows made without having seen the training texts are as near to these as to those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import bootstrap
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from mixup_hf import errors
+from mixup_hf.intervals import Interval, Rate, wilson
+from mixup_hf.judging.leaks import LeakGuard
+from mixup_hf.judging.report import rates_by_lam
+from mixup_hf.mixing.neighbors import Neighbours
+from mixup_hf.runtime import counter_rng
+from mixup_hf.types import Encodes
+
+_FEWEST = 20  # texts on either side: fewer tell nothing
+_FALSE_POSITIVES = 0.01
+_PLANTING, _CHOOSING = 9, 10  # what streams of random numbers are for; part of their keys
+_LIMITS = (
+    "This looks for copies, for rows that are nearer to training texts than to others, and for "
+    "what one encoder sees. A stronger attack may find more; nothing here bounds what it could."
+)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found.
+
+    Attributes:
+        rows: Generated rows.
+        texts: Training texts compared with, and as many of the holdout.
+        nearer: Rows nearer to a training text than to any of the holdout; a half by chance.
+        copies: Rows that are nearly a training text.
+        chance_copies: Rows that are nearly a text of the holdout.
+        auc: Of telling training texts from the holdout by how near the nearest row is; 0.5 by
+            chance.
+        true_positives: Share of training texts found when 1 % of the holdout is; None with fewer
+            than 100 texts.
+        nearer_by_lam: `nearer`, by the larger of a row's shares; empty for rows without shares.
+        copies_by_lam: `copies`, likewise.
+        canaries: Planted secrets that stand in a row, word for word; None if none were planted.
+    """
+
+    rows: int
+    texts: int
+    nearer: Rate
+    copies: Rate
+    chance_copies: Rate
+    auc: Interval
+    true_positives: Interval | None
+    nearer_by_lam: dict[str, Rate]
+    copies_by_lam: dict[str, Rate]
+    canaries: Rate | None
+
+    @property
+    def findings(self) -> list[str]:
+        """What rows made without the training texts would not show; empty if nothing."""
+        found = []
+        if self.copies.low > self.chance_copies.high:
+            found.append(
+                f"{self.copies} of the rows are nearly training texts ({self.chance_copies} would "
+                "be by chance): who reads the rows reads those texts."
+            )
+        if self.auc.low > 0.5:
+            found.append(
+                "Who holds a text can tell from the rows, better than by chance, whether it was "
+                f"trained on: AUC {self.auc}."
+            )
+        if self.canaries is not None and self.canaries.count:
+            found.append(
+                f"{self.canaries.count} of {self.canaries.of} planted secrets stand in a row, word "
+                "for word."
+            )
+        return found
+
+    @property
+    def verdict(self) -> str:
+        """In plain words, with its limits."""
+        if not self.findings:
+            return "Nothing was found that rows made without these texts would not show. " + _LIMITS
+        return " ".join([*self.findings, _LIMITS])
+
+
+def audit(
+    rows: Sequence[str],
+    texts: Sequence[str],
+    holdout: Sequence[str],
+    encoder: Encodes,
+    *,
+    lams: Sequence[float] = (),
+    secrets: Sequence[str] = (),
+    seed: int = 0,
+) -> Audit:
+    """Audit generated rows.
+
+    Args:
+        rows: The generated texts.
+        texts: The training texts that they were made from.
+        holdout: Texts of the same origin that nothing was made from. The larger of both is cut to
+            the size of the smaller.
+        encoder: Says how near texts are.
+        lams: The larger share of each row's parents, to tell apart by it.
+        secrets: What `plant` has planted in `texts`.
+        seed: Of the cut and of the intervals.
+
+    Raises:
+        ValueError: Too few texts, or a text stands on both sides.
+    """
+    size = min(len(texts), len(holdout))
+    for name, given in (("rows", rows), ("texts", texts), ("holdout", holdout)):
+        if len(given) < _FEWEST:
+            raise errors.bad(name, f"hold at least {_FEWEST} texts", len(given))
+    shared = sorted({*texts} & {*holdout})
+    if shared:
+        raise errors.bad(
+            "holdout", "hold no training text", shared[0], f"{len(shared)} stand on both sides."
+        )
+    if lams and len(lams) != len(rows):
+        raise errors.bad("lams", f"be one for each of {len(rows)} rows", len(lams))
+    rng = counter_rng(seed, _CHOOSING)
+    inside, outside = (
+        [given[at] for at in sorted(rng.choice(len(given), size, replace=False))]
+        for given in (texts, holdout)
+    )
+    made, member, other = (encoder.encode(each) for each in (list(rows), inside, outside))
+    nearer = (_distances(made, member) < _distances(made, other)).tolist()
+    guard, chance = LeakGuard(inside), LeakGuard(outside)
+    copies = [guard.near(row) is not None for row in rows]
+    scores = _distances(member, made).numpy(), _distances(other, made).numpy()
+    said = "\n".join(rows)
+    return Audit(
+        rows=len(rows),
+        texts=size,
+        nearer=_rate(nearer),
+        copies=_rate(copies),
+        chance_copies=_rate([chance.near(row) is not None for row in rows]),
+        auc=_estimate(_auc, *scores, seed),
+        true_positives=_estimate(_found, *scores, seed) if size * _FALSE_POSITIVES >= 1 else None,
+        nearer_by_lam=rates_by_lam(nearer, lams) if lams else {},
+        copies_by_lam=rates_by_lam(copies, lams) if lams else {},
+        canaries=_rate([secret in said for secret in secrets]) if secrets else None,
+    )
+
+
+def plant(
+    texts: Sequence[str], labels: Sequence[object], count: int, seed: int = 0
+) -> tuple[list[str], list[object], list[str]]:
+    """Add canaries: the beginnings of real texts, each followed by a secret number.
+
+    Returns:
+        Texts and labels with the canaries at their end, and the secrets.
+    """
+    errors.at_least("canaries", count, 1)
+    if count > len(texts):
+        raise errors.bad("canaries", f"be at most {len(texts)}, the number of texts", count)
+    rng = counter_rng(seed, _PLANTING)
+    hosts = rng.choice(len(texts), size=count, replace=False).tolist()
+    secrets = [str(rng.integers(10**7, 10**8)) for _ in hosts]
+    planted = [
+        f"{' '.join(_first_half(texts[host]))} {secret}"
+        for host, secret in zip(hosts, secrets, strict=True)
+    ]
+    return [*texts, *planted], [*labels, *(labels[host] for host in hosts)], secrets
+
+
+def _first_half(text: str) -> list[str]:
+    words = text.split()
+    return words[: -(-len(words) // 2)]
+
+
+def _distances(queries: Tensor, rows: Tensor) -> Tensor:
+    """Of each of `queries` (n, D) to the nearest of `rows`."""
+    nearest = Neighbours(rows).search(queries, 1)[:, 0]
+    found: Tensor = (queries - rows[torch.from_numpy(nearest)]).norm(dim=-1)
+    return found
+
+
+def _rate(hits: Sequence[bool]) -> Rate:
+    return wilson(sum(hits), len(hits))
+
+
+def _auc(member: np.ndarray, other: np.ndarray) -> float:
+    truth = np.r_[np.ones(len(member)), np.zeros(len(other))]
+    return float(roc_auc_score(truth, -np.r_[member, other]))
+
+
+def _found(member: np.ndarray, other: np.ndarray) -> float:
+    """Share of members nearer than all but 1 % of the others."""
+    allowed = int(len(other) * _FALSE_POSITIVES)
+    return float((member < np.sort(other)[allowed]).mean())
+
+
+def _estimate(
+    figure: Callable[[np.ndarray, np.ndarray], float],
+    member: np.ndarray,
+    other: np.ndarray,
+    seed: int,
+) -> Interval:
+    value = figure(member, other)
+    interval = bootstrap(
+        (member, other),
+        figure,
+        n_resamples=499,
+        vectorized=False,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(value, float(interval.low), float(interval.high))

@@ -1,0 +1,108 @@
+"""Is a difference one? Paired tests over seeds, corrected for the number of data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from mixup_hf import errors
+
+_FEWEST = 2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against the baseline, over pairs of runs that share everything but the arm.
+
+    Attributes:
+        pairs: How many pairs.
+        difference: Mean of arm minus baseline.
+        low, high: 95 % bootstrap interval of it, by percentiles.
+        permutation_p: Two-sided p of a permutation test that flips pairs: at best 2 ** (1 - pairs),
+            and never below 0.0002.
+        wilcoxon_p: Two-sided p of Wilcoxon's signed-rank test.
+        holm_p: `permutation_p` corrected for all that was compared at once (Holm).
+    """
+
+    pairs: int
+    difference: float
+    low: float
+    high: float
+    permutation_p: float
+    wilcoxon_p: float
+    holm_p: float
+
+
+def compare(arm: Sequence[float], baseline: Sequence[float]) -> Comparison:
+    """Compare paired values of two arms.
+
+    Raises:
+        ValueError: There are fewer than two pairs: one difference says nothing of chance.
+    """
+    if len(arm) != len(baseline):
+        raise ValueError(f"`arm` and `baseline` must pair up, but got {len(arm)}, {len(baseline)}.")
+    if len(arm) < _FEWEST:
+        raise errors.bad(
+            "seeds",
+            f"be at least {_FEWEST} for a test",
+            len(arm),
+            "One difference says nothing of chance: run more seeds.",
+        )
+    gaps = np.asarray(arm, dtype=float) - np.asarray(baseline, dtype=float)
+    low, high = _interval(gaps)
+    permuted = _permutation_p(gaps)
+    return Comparison(
+        len(gaps), float(gaps.mean()), low, high, permuted, _wilcoxon_p(gaps), permuted
+    )
+
+
+def holm(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
+    """The comparisons with `holm_p` corrected for how many there are (Holm 1979)."""
+    order = sorted(comparisons, key=lambda name: comparisons[name].permutation_p)
+    corrected, least = {}, 0.0
+    for rank, name in enumerate(order):
+        least = max(least, min(1.0, (len(order) - rank) * comparisons[name].permutation_p))
+        corrected[name] = replace(comparisons[name], holm_p=least)
+    return {name: corrected[name] for name in comparisons}
+
+
+def mcnemar_p(one: Sequence[bool], other: Sequence[bool]) -> float:
+    """Exact two-sided p that two classifiers are right equally often on the same rows (McNemar)."""
+    if len(one) != len(other):
+        raise ValueError(f"Both must have judged the same rows, but got {len(one)}, {len(other)}.")
+    only_one = sum(a and not b for a, b in zip(one, other, strict=True))
+    only_other = sum(b and not a for a, b in zip(one, other, strict=True))
+    if only_one + only_other == 0:
+        return 1.0
+    return float(stats.binomtest(only_one, only_one + only_other).pvalue)
+
+
+def _interval(gaps: np.ndarray) -> tuple[float, float]:
+    if np.ptp(gaps) == 0:
+        return float(gaps[0]), float(gaps[0])
+    found = stats.bootstrap(
+        (gaps,), np.mean, method="percentile", n_resamples=9_999, rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def _permutation_p(gaps: np.ndarray) -> float:
+    if not gaps.any():
+        return 1.0
+    # Exact as long as there are no more than 2 ** 13 ways to flip the signs.
+    found = stats.permutation_test(
+        (gaps,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=9_999,
+        rng=np.random.default_rng(0),
+    )
+    return float(found.pvalue)
+
+
+def _wilcoxon_p(gaps: np.ndarray) -> float:
+    return float(stats.wilcoxon(gaps).pvalue) if gaps.any() else 1.0

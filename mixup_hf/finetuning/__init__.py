@@ -1,0 +1,1 @@
+"""Fine-tuning: a whole run from a config."""

@@ -1,0 +1,1 @@
+"""Generation: sentences made from a pair plan, in line, ahead of time, or read again from disk."""

@@ -1,0 +1,131 @@
+"""Text to embedding: the aligner's own frozen encoder, and the model in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from mixup_hf import errors
+
+Pooling = Literal["mean", "cls", "last"]
+POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "last")
+
+
+class _Encoder:
+    """Texts to embeddings, by a transformers encoder and a way of pooling.
+
+    Args:
+        model: A transformers encoder.
+        tokenizer: Its tokenizer.
+        pooling: How token states become one vector: mean over tokens, first token, or last token.
+        normalize: Whether embeddings are scaled to unit length.
+        prefix: Text put before every input, such as the `query: ` that E5 models expect.
+        max_length: Longest input in tokens; longer texts are cut.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pooling: Pooling = "mean",
+        normalize: bool = True,
+        prefix: str = "",
+        max_length: int = 128,
+    ) -> None:
+        errors.one_of("pooling", pooling, POOLINGS)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.pooling = pooling
+        self.normalize = normalize
+        self.prefix = prefix
+        self.max_length = max_length
+
+    @property
+    def embedding_dim(self) -> int:
+        """D, the width of an embedding."""
+        return int(self.model.config.hidden_size)
+
+    def encode(
+        self, texts: Sequence[str], *, batch_size: int = 128, progress: bool = True
+    ) -> Tensor:
+        """Embed texts.
+
+        Args:
+            texts: N non-empty strings.
+            batch_size: Rows per forward pass.
+            progress: Show a progress bar once it has taken two seconds.
+
+        Returns:
+            Embeddings (N, D), float32, on the CPU, in the order of `texts`.
+        """
+        errors.texts("texts", texts)
+        # Texts of one length go together: no time is spent on padding.
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        result = torch.empty(len(texts), self.embedding_dim)
+        starts = range(0, len(order), batch_size)
+        for start in tqdm(starts, desc="embedding", delay=2, disable=not progress):
+            rows = order[start : start + batch_size]
+            result[rows] = self._embed([self.prefix + texts[row] for row in rows])
+        return result
+
+    @torch.inference_mode()
+    def _embed(self, texts: list[str]) -> Tensor:
+        batch = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        ).to(self.model.device)
+        states = self.model(**batch).last_hidden_state
+        return pool(states, batch["attention_mask"], self.pooling, self.normalize).float().cpu()
+
+
+class FrozenEncoder(_Encoder):
+    """An encoder that never moves: embeddings made today are valid in every later run.
+
+    The model is put in evaluation mode and frozen. Arguments are those of `from_pretrained`'s
+    `settings`: `pooling`, `normalize`, `prefix` and `max_length`.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **settings: Any
+    ) -> None:
+        super().__init__(model.eval().requires_grad_(False), tokenizer, **settings)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, *, device: torch.device | str = "cpu", **settings: Any
+    ) -> FrozenEncoder:
+        """Load from a folder. `settings` are the keyword arguments of the class."""
+        model = AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+        return cls(model.to(device), AutoTokenizer.from_pretrained(path), **settings)
+
+
+class TaskEncoder(_Encoder):
+    """The model in training, as it is at the moment. It is left in the mode it was in."""
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        training = self.model.training
+        self.model.eval()
+        try:
+            return super()._embed(texts)
+        finally:
+            self.model.train(training)
+
+
+def pool(states: Tensor, mask: Tensor, pooling: Pooling, normalize: bool) -> Tensor:
+    """Pool token states (B, T, D) with mask (B, T) to embeddings (B, D)."""
+    if pooling == "cls":
+        pooled = states[:, 0]
+    elif pooling == "last":
+        last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
+        pooled = states[torch.arange(len(states), device=states.device), last]
+    else:
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        pooled = (states * weights).sum(1) / weights.sum(1)
+    return F.normalize(pooled, dim=-1) if normalize else pooled

@@ -1,0 +1,223 @@
+"""Decoding from soft prompts: many constant-length prompts in, token ids out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from mixup_hf import errors
+from mixup_hf.inverter.engines.registry import Engine
+from mixup_hf.runtime import counter_rng
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How sentences are decoded.
+
+    Attributes:
+        max_new_tokens: Upper bound on the length of a sentence, in tokens.
+        temperature: 0 decodes greedily; higher is more varied.
+        top_p: Nucleus: the smallest set of tokens with at least this probability is kept.
+        top_k: At most this many tokens are considered at each step, before `top_p`.
+        num_candidates: Decode this many per embedding and keep the one whose round trip
+            (`encode(sentence)`) is closest to the embedding.
+    """
+
+    max_new_tokens: int = 40
+    temperature: float = 0.7
+    top_p: float = 0.95
+    top_k: int = 50
+    num_candidates: int = 1
+
+    def __post_init__(self) -> None:
+        errors.at_least("max_new_tokens", self.max_new_tokens, 1)
+        errors.at_least("temperature", self.temperature, 0.0, "Use 0 for greedy decoding.")
+        errors.positive("top_p", self.top_p)
+        errors.in_range("top_p", self.top_p, 0.0, 1.0, "Use 1.0 to switch the nucleus off.")
+        errors.at_least("top_k", self.top_k, 1)
+        errors.at_least("num_candidates", self.num_candidates, 1)
+        if self.num_candidates > 1 and self.temperature == 0:
+            raise ValueError(
+                f"`num_candidates` = {self.num_candidates} asks for different candidates, but "
+                "`temperature` = 0 makes them all the same. Raise `temperature`, or ask for 1."
+            )
+
+
+class Writes(Protocol):
+    """Turns prompts into sentences, here or elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """What decodes; goes into the rows it makes."""
+        ...
+
+    def write(
+        self, prompts: Tensor, settings: DecodeSettings, streams: Sequence[tuple[int, ...]]
+    ) -> list[str]:
+        """Decode one sentence per prompt (B, P, H), each with a stream of random numbers."""
+        ...
+
+
+class LocalWriter:
+    """Decodes in this process.
+
+    Args:
+        engine: Runs the LLM.
+        tokenizer: The LLM's.
+        end_ids: Token ids that end a sentence.
+    """
+
+    def __init__(
+        self, engine: Engine, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int]
+    ) -> None:
+        self._engine, self._tokenizer, self._end_ids = engine, tokenizer, end_ids
+
+    @property
+    def name(self) -> str:
+        """The engine's."""
+        return self._engine.name
+
+    def write(
+        self, prompts: Tensor, settings: DecodeSettings, streams: Sequence[tuple[int, ...]]
+    ) -> list[str]:
+        """Decode one sentence per prompt (B, P, H); row r draws from the stream `streams[r]`."""
+        uniforms = None
+        if settings.temperature > 0:
+            length = settings.max_new_tokens
+            uniforms = np.stack([counter_rng(*stream).random(length) for stream in streams])
+        cut = np.array_split(np.arange(len(prompts)), self._engine.parts(len(prompts)))
+        parts = [part.tolist() for part in cut]
+
+        def run(rows: list[int]) -> list[list[int]]:
+            return decode(
+                self._engine,
+                prompts[rows],
+                end_ids=self._end_ids,
+                settings=settings,
+                uniforms=None if uniforms is None else uniforms[rows],
+            )
+
+        tokens = [row for part in _side_by_side(run, parts) for row in part]
+        texts: list[str] = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return texts
+
+
+def _side_by_side(run: Callable[[_In], _Out], parts: Sequence[_In]) -> list[_Out]:
+    """`run` on each part, on cores of their own as far as there are any.
+
+    Two batches on a core each wait for each other once; one batch on two cores does so at every
+    product, and there are thousands. What a part is does not depend on the number of cores.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, len(parts))
+    if workers < 2:
+        return [run(part) for part in parts]
+    found: dict[int, _Out] = {}
+    errors: list[BaseException] = []
+
+    def work(first: int) -> None:
+        torch.set_num_threads(threads // workers)
+        try:
+            for at in range(first, len(parts), workers):
+                found[at] = run(parts[at])
+        except BaseException as error:  # raised again by the caller
+            errors.append(error)
+
+    # Daemons: a Trainer that dies must not be kept alive by its sentences.
+    crew = [threading.Thread(target=work, args=(each,), daemon=True) for each in range(workers)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    # The caller's own number has not changed, but threads that begin later take the last one set.
+    torch.set_num_threads(threads)
+    if errors:
+        raise errors[0]
+    return [found[at] for at in range(len(parts))]
+
+
+@torch.inference_mode()
+def decode(
+    engine: Engine,
+    prompts: Tensor,
+    *,
+    end_ids: Sequence[int],
+    settings: DecodeSettings,
+    uniforms: np.ndarray | None = None,
+) -> list[list[int]]:
+    """Decode one sentence per prompt.
+
+    All prompts have one length, so there is no padding and no mask. Randomness comes in as numbers:
+    row r, step t uses `uniforms[r, t]` whatever else is in the batch.
+
+    Args:
+        engine: Runs the LLM.
+        prompts: Prompt embeddings (B, P, H), all P positions real.
+        end_ids: Token ids that end a sentence; never chosen first, so no sentence is empty.
+        settings: How to sample.
+        uniforms: Numbers in [0, 1), (B, max_new_tokens); needed unless `temperature` is 0.
+
+    Returns:
+        B lists of token ids, end token left out.
+    """
+    if settings.temperature > 0 and uniforms is None:
+        raise ValueError("`uniforms` must be given when `temperature` > 0, but got None.")
+    ends = torch.tensor(list(end_ids), device=prompts.device)
+    draws = None if uniforms is None else torch.as_tensor(uniforms, device=prompts.device)
+    output = torch.full((len(prompts), settings.max_new_tokens), -1, device=prompts.device)
+    batch = engine.decoding(len(prompts), prompts.shape[1] + settings.max_new_tokens)
+    rows = torch.arange(len(prompts), device=prompts.device)  # which prompts the batch still holds
+    alive = torch.ones_like(rows, dtype=torch.bool)
+    logits = batch.start(prompts)
+    logits[:, ends] = -torch.inf
+    for step in range(settings.max_new_tokens):
+        tokens = choose(logits, settings, None if draws is None else draws[rows, step])
+        alive &= ~torch.isin(tokens, ends)
+        output[rows[alive], step] = tokens[alive]
+        if step + 1 == settings.max_new_tokens or not alive.any():
+            break
+        size = engine.size_for(int(alive.sum()), len(alive))
+        if size < len(alive):
+            keep = _staying(alive, size)
+            batch.keep(keep)
+            rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
+        logits = batch.step(tokens)
+    return [[token for token in row if token >= 0] for row in output.tolist()]
+
+
+def _staying(alive: Tensor, size: int) -> Tensor:
+    """Rows (size,) of a batch that stay: all alive, the last ones in the places of the ended."""
+    rows = torch.arange(size, device=alive.device)
+    moving = alive[size:].nonzero()[:, 0] + size
+    rows[(~alive[:size]).nonzero()[: len(moving), 0]] = moving
+    return rows
+
+
+def choose(logits: Tensor, settings: DecodeSettings, draws: Tensor | None) -> Tensor:
+    """Pick one token per row of `logits` (B, V): greedily, or by inverse CDF at `draws` (B,).
+
+    `topk` comes first: to sort the whole vocabulary, or to copy it into float32, costs more than
+    the model on a CPU.
+    """
+    if settings.temperature == 0 or draws is None:
+        return logits.max(-1).indices
+    values, ids = logits.topk(min(settings.top_k, logits.shape[-1]), dim=-1)
+    probabilities = (values.float() / settings.temperature).softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities
+    probabilities = probabilities * (before < settings.top_p)
+    cumulative = probabilities.cumsum(-1)
+    target = draws.to(cumulative.dtype)[:, None] * cumulative[:, -1:]
+    # Never past the last kept token: rounding can put `target` on the very end of the sum.
+    last = (probabilities > 0).sum(-1, keepdim=True) - 1
+    index = torch.minimum((cumulative <= target).sum(-1, keepdim=True), last)
+    return ids.gather(1, index)[:, 0]

@@ -1,0 +1,209 @@
+"""What alignment minimises: L_GEN for projector and LoRA, a bag-of-words loss for the lexicon."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixup_hf.inverter.batches import IGNORED
+from mixup_hf.inverter.lexicon import Lexicon
+from mixup_hf.inverter.prompt import SoftPrompt
+
+_CHUNK = 512  # target positions whose logits exist at one time
+
+
+class AlignmentModel(nn.Module):
+    """Projector and LLM as one trainable module.
+
+    `L_GEN(x; phi) = -sum_t log P(x_t | T(A_phi(h)), x_<t)` (arXiv 2601.21543, stage 1), averaged
+    over tokens. Only parameters that train are in its `state_dict`, so checkpoints stay small and
+    the frozen LLM is never written.
+
+    Args:
+        prompt: Turns embeddings into prompt embeddings; holds the projector.
+        llm: The causal LM, with a LoRA (peft) or without.
+        noise: In training, length of the Gaussian noise added to an embedding, as a share of the
+            embedding's own.
+        mix_share: In training, share of the rows whose embedding is mixed with its nearest
+            neighbour's in the batch, at a ratio of 0.6 to 1; the sentence stays the first one's.
+
+    Raises:
+        ValueError: The LLM makes its logits in a way this loss does not follow.
+    """
+
+    accepts_loss_kwargs = True  # tells the Trainer that `num_items_in_batch` is honoured
+
+    def __init__(
+        self, prompt: SoftPrompt, llm: Any, *, noise: float = 0.0, mix_share: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.prompt = prompt
+        self.llm = llm
+        self.noise = noise
+        self.mix_share = mix_share
+        text_config = self.base.config.get_text_config()
+        self.softcap: float | None = getattr(text_config, "final_logit_softcapping", None)
+        self._check_head()
+
+    @property
+    def base(self) -> Any:
+        """The causal LM inside the LoRA wrapper; LoRA layers are injected into it."""
+        return self.llm.get_base_model() if hasattr(self.llm, "peft_config") else self.llm
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        input_ids: Tensor,
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute the loss.
+
+        Args:
+            embeddings: (B, D).
+            input_ids: (B, T), padded on the right: causal attention never looks there.
+            labels: (B, T + 1), `IGNORED` at padding.
+            num_items_in_batch: Target tokens of the whole optimiser step; None for this batch's.
+
+        Returns:
+            `loss`, a scalar in nats per token.
+        """
+        if self.training:
+            embeddings = self._perturb(embeddings)
+        prompts = self.prompt(embeddings)
+        sentence = self.base.get_input_embeddings()(input_ids)
+        inputs = torch.cat([prompts.to(sentence.dtype), sentence], dim=1)
+        states = self.base.get_decoder()(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        states = states[:, prompts.shape[1] - 1 :]
+        targets = labels != IGNORED
+        head = self.base.get_output_embeddings().weight
+        total: Tensor = _FrozenHeadLoss.apply(  # type: ignore[no-untyped-call]
+            states[targets].to(head.dtype), head, labels[targets], self.softcap
+        )
+        count = targets.sum() if num_items_in_batch is None else num_items_in_batch
+        return {"loss": total / count}
+
+    def _perturb(self, embeddings: Tensor) -> Tensor:
+        if self.mix_share:
+            alike = F.cosine_similarity(embeddings[:, None], embeddings[None], dim=-1)
+            neighbours = embeddings[alike.fill_diagonal_(-2).argmax(-1)]
+            lams = 0.6 + 0.4 * torch.rand(len(embeddings), 1, device=embeddings.device)
+            chosen = torch.rand(len(embeddings), 1, device=embeddings.device) < self.mix_share
+            mixes = lams * embeddings + (1 - lams) * neighbours
+            embeddings = torch.where(chosen, mixes, embeddings)
+        if self.noise:
+            length = embeddings.norm(dim=-1, keepdim=True) / embeddings.shape[-1] ** 0.5
+            embeddings = embeddings + self.noise * length * torch.randn_like(embeddings)
+        return embeddings
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Compare with the LLM's own logits once: some models scale or shift them."""
+        head = self.base.get_output_embeddings()
+        state = torch.randn(1, 1, head.weight.shape[1], generator=torch.Generator().manual_seed(0))
+        inputs = state.to(head.weight) * self.prompt.projector.embedding_rms
+        # As in training: a LoRA in float32 over bf16 weights runs under autocast only.
+        half = head.weight.dtype == torch.bfloat16
+        with torch.autocast(head.weight.device.type, torch.bfloat16, half):
+            last = self.base.get_decoder()(inputs_embeds=inputs, use_cache=False).last_hidden_state
+            ours = _logits(last[0].to(head.weight.dtype), head.weight, self.softcap)
+            theirs = self.base(inputs_embeds=inputs, use_cache=False).logits[0]
+        if not torch.allclose(ours.float(), theirs.float(), rtol=0.02, atol=0.02):
+            raise ValueError(
+                f"`llm` must make its logits as states @ head.T (with or without a soft cap), but "
+                f"{type(self.base).__name__} does something else with them. Use a model of the "
+                "Llama, Qwen, Mistral or Gemma families."
+            )
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The state of what trains."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        full = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        return {name: value for name, value in full.items() if name.removeprefix(prefix) in trained}
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load what trains: all of it and nothing else. The frozen rest is in no file.
+
+        Raises:
+            RuntimeError: A trained parameter is missing, or a name is unknown.
+        """
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        missing = sorted(set(result.missing_keys) & set(self.state_dict()))
+        if missing or result.unexpected_keys:
+            raise RuntimeError(
+                f"The checkpoint does not fit what this stage trains: {missing[:5]} are missing, "
+                f"{result.unexpected_keys[:5]} are unknown. Resume with the same config, or start "
+                "into another output_dir."
+            )
+        result.missing_keys.clear()
+        return result
+
+
+class LexiconModel(nn.Module):
+    """A lexicon with its loss: the softmax over words against the words of the sentence.
+
+    `-mean_{w in x} log P(w | h)`, averaged over sentences: every sentence counts the same, however
+    many words it has.
+    """
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        super().__init__()
+        self.lexicon = lexicon
+
+    def forward(self, embeddings: Tensor, rows: Tensor, words: Tensor) -> dict[str, Tensor]:
+        """Compute the loss.
+
+        Args:
+            embeddings: (B, D).
+            rows: Sentence of each word (W,).
+            words: Words (W,), indices into the lexicon.
+
+        Returns:
+            `loss`, a scalar in nats per word.
+        """
+        found = self.lexicon(embeddings)[rows, words]
+        counts = torch.bincount(rows, minlength=len(embeddings)).clamp_min(1)
+        return {"loss": -(found / counts[rows]).sum() / len(embeddings)}
+
+
+class _FrozenHeadLoss(torch.autograd.Function):
+    """Summed cross entropy through a frozen output head, with logits only a chunk at a time.
+
+    The gradient with respect to the states is made in the forward pass: at a vocabulary of 50,000
+    the logits of a batch would be by far the largest tensor of the step.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, head: Tensor, targets: Tensor, softcap: float | None
+    ) -> Tensor:
+        total = torch.zeros((), device=states.device)
+        gradient = torch.empty_like(states)
+        for start in range(0, len(states), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            logits = _logits(states[rows], head, softcap)
+            probabilities = logits.log_softmax(-1)
+            wanted = targets[rows, None]
+            total -= probabilities.gather(1, wanted).sum()
+            probabilities.exp_().scatter_add_(
+                1, wanted, torch.full_like(wanted, -1.0, dtype=probabilities.dtype)
+            )
+            if softcap is not None:
+                probabilities *= 1 - (logits / softcap).square()  # the derivative of the cap
+            gradient[rows] = probabilities.to(head.dtype) @ head
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grads[0], None, None, None
+
+
+def _logits(states: Tensor, head: Tensor, softcap: float | None) -> Tensor:
+    logits = (states @ head.T).float()
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)

@@ -1,0 +1,88 @@
+"""Refinement: a short run of alignment training, in a plain loop, inside another training.
+
+`L_GEN` is the objective of stage 1 (arXiv 2601.21543): the loss of decoding a sentence from its
+embedding. The longer stages, with a Trainer of their own, are in `align`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from mixup_hf import runtime
+from mixup_hf.inverter.batches import IGNORED, TokenBudgetBatches
+from mixup_hf.inverter.objective import AlignmentModel
+
+
+def set_trainable(model: AlignmentModel, *, projector: bool, lora: bool) -> None:
+    """Let the projector, the LoRA, or both be trained, and freeze everything else.
+
+    What makes the prompt counts as the projector, except the lexicon, which has its own stage.
+    """
+    for name, parameter in model.named_parameters():
+        is_lora = "lora_" in name
+        is_projector = name.startswith("prompt.") and ".lexicon." not in name
+        parameter.requires_grad_((is_lora and lora) or (is_projector and projector))
+
+
+def refresh(
+    model: AlignmentModel,
+    batches: TokenBudgetBatches,
+    *,
+    steps: int,
+    learning_rate: float = 3e-4,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Stage 3: bring the projector back to an encoder that has moved on during training.
+
+    Frozen: everything but what makes the prompt (projector, rank and sureness of the hints). Loss:
+    `L_GEN`. Data: the task's texts, embedded by the encoder as it is now. It is a plain loop, for
+    it runs inside another Trainer's loop; every process does the same steps.
+
+    Args:
+        model: The inverter's prompt and LLM.
+        batches: The texts.
+        steps: Optimiser steps.
+        learning_rate: Constant.
+        seed: Which batch when.
+
+    Returns:
+        `L_GEN` over all batches before and after, in nats per token: their difference is how stale
+        the aligner was.
+    """
+    set_trainable(model, projector=True, lora=False)
+    trained = [value for value in model.parameters() if value.requires_grad]
+    optimizer = AdamW(trained, lr=learning_rate, weight_decay=0.0)
+    before = generation_loss(model, batches)
+    rng = runtime.counter_rng(seed)
+    for _ in range(steps):
+        item = batches[int(rng.integers(len(batches)))]
+        loss = model(**_to_device(item, model))["loss"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    for value in trained:
+        value.requires_grad_(False)
+    return before, generation_loss(model, batches)
+
+
+@torch.no_grad()
+def generation_loss(model: AlignmentModel, batches: TokenBudgetBatches) -> float:
+    """`L_GEN` over all batches, in nats per token, without noise or mixing."""
+    was_training = model.training
+    model.eval()
+    total, count = 0.0, 0
+    for index in range(len(batches)):
+        item = _to_device(batches[index], model)
+        targets = int((item["labels"] != IGNORED).sum())
+        total += float(model(**item)["loss"]) * targets
+        count += targets
+    model.train(was_training)
+    return total / count
+
+
+def _to_device(item: dict[str, Tensor], model: AlignmentModel) -> dict[str, Tensor]:
+    device = model.prompt.projector.gain.device
+    return {name: value.to(device) for name, value in item.items()}

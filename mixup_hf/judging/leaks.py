@@ -1,0 +1,76 @@
+"""The leak guard: no generated row may be nearly a text that the model is evaluated on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from mixup_hf import errors
+
+_WORD = re.compile(r"\w+")
+_SHINGLE = 4  # characters
+_PERMUTATIONS = 128
+
+
+class LeakError(ValueError):
+    """A row is nearly an evaluation text."""
+
+
+class LeakGuard:
+    """Finds near-duplicates of evaluation texts.
+
+    Texts are compared as sets of runs of four characters, letters and digits only: MinHash (from
+    datasketch) proposes, the exact Jaccard similarity decides.
+
+    Args:
+        texts: What the model is evaluated on.
+        threshold: Least similarity of a near-duplicate.
+    """
+
+    def __init__(self, texts: Sequence[str], threshold: float = 0.8) -> None:
+        from datasketch import MinHashLSH
+
+        errors.positive("leak_threshold", threshold)
+        errors.in_range("leak_threshold", threshold, 0.0, 1.0)
+        self.threshold = threshold
+        self.texts: list[str] = list(dict.fromkeys(texts))
+        self._shingles = [_shingles(text) for text in self.texts]
+        # A little below: a sketch misses some pairs that lie at its own threshold.
+        self._index: Any = MinHashLSH(threshold=0.8 * threshold, num_perm=_PERMUTATIONS)
+        for row, shingles in enumerate(self._shingles):
+            self._index.insert(row, _sketch(shingles))
+
+    def near(self, text: str) -> str | None:
+        """The evaluation text that `text` is nearly, or None."""
+        shingles = _shingles(text)
+        if not shingles:
+            return None
+        for row in sorted(self._index.query(_sketch(shingles))):
+            other = self._shingles[row]
+            if len(shingles & other) >= self.threshold * len(shingles | other):
+                return self.texts[int(row)]
+        return None
+
+
+def shared_texts(texts: Sequence[str], eval_texts: Sequence[str]) -> list[int]:
+    """Rows of `texts` that are evaluation texts, letter case, spaces and punctuation apart."""
+    known = {_plain(text) for text in eval_texts}
+    return [row for row, text in enumerate(texts) if _plain(text) in known]
+
+
+def _plain(text: str) -> str:
+    return " ".join(_WORD.findall(text.lower()))
+
+
+def _shingles(text: str) -> frozenset[str]:
+    plain = _plain(text)
+    return frozenset(plain[at : at + _SHINGLE] for at in range(max(1, len(plain) - _SHINGLE + 1)))
+
+
+def _sketch(shingles: frozenset[str]) -> Any:
+    from datasketch import MinHash
+
+    sketch = MinHash(num_perm=_PERMUTATIONS, seed=1)
+    sketch.update_batch([shingle.encode() for shingle in shingles])
+    return sketch

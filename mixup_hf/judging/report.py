@@ -1,0 +1,129 @@
+"""How often generated rows had events: overall, by ratio and by distance of the parents."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixup_hf.intervals import Rate, wilson
+from mixup_hf.judging.events import EVENTS, Detector
+from mixup_hf.judging.judges import Judge
+from mixup_hf.mixing.neighbors import NOBODY
+from mixup_hf.types import MixedExample
+
+
+@dataclass(frozen=True)
+class IntrusionReport:
+    """Rates of events among first attempts, and what was done.
+
+    Attributes:
+        overall: Of any event.
+        by_event: Of each event.
+        by_lam: Of any event, by the larger of the parents' weights.
+        by_distance: Of any event, by the cosine of the first two parents; empty without embeddings.
+        mitigations: Rows by what was done.
+    """
+
+    overall: Rate
+    by_event: dict[str, Rate]
+    by_lam: dict[str, Rate]
+    by_distance: dict[str, Rate]
+    mitigations: dict[str, int]
+
+
+def false_alarms(
+    make_judge: Callable[[Tensor, Tensor], Judge],
+    texts: Sequence[str],
+    embeddings: Tensor,
+    targets: Tensor,
+    *,
+    rate: float = 0.05,
+    seed: int = 0,
+) -> Rate:
+    """How often real rows are doubted by a judge that has not seen them.
+
+    It learns from one half of the rows, and its thresholds are set there; the other half is judged.
+
+    Args:
+        make_judge: Makes the judge from embeddings and targets.
+        texts: Real texts (N).
+        embeddings: Theirs (N, D).
+        targets: Their one-hot labels (N, C).
+        rate: At which they shall be doubted.
+        seed: Of the halves.
+    """
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed))
+    seen, unseen = order[: len(order) // 2], order[len(order) // 2 :]
+    here = [texts[row] for row in seen.tolist()]
+    judges = {"judge": make_judge(embeddings[seen], targets[seen])}
+    detector = Detector(judges, here, embeddings[seen], targets[seen], rate=rate)
+    others = [texts[row] for row in unseen.tolist()]
+    nobody = np.full((len(others), 1), NOBODY)
+    judged = detector.opinions(others, embeddings[unseen], nobody)["judge"]
+    labels = targets[unseen]
+    scores = detector.scores(judged, labels, embeddings[unseen], labels.argmax(1)[:, None])
+    doubted = torch.stack(list(detector.triggered(scores).values())).any(0)
+    return wilson(int(doubted.sum()), len(others))
+
+
+def intrusion_report(
+    rows: Sequence[MixedExample], embeddings: Tensor | None = None
+) -> IntrusionReport:
+    """Count the events of rows that passed a gate.
+
+    Args:
+        rows: Generated rows.
+        embeddings: Of the training texts (N, D), to group by how far apart parents are.
+    """
+    hit = [bool(row.events) for row in rows]
+    distance = {} if embeddings is None else _rates(hit, _cosines(rows, embeddings), _cosine_bin)
+    return IntrusionReport(
+        overall=wilson(sum(hit), len(hit)),
+        by_event={
+            name: wilson(sum(name in row.events for row in rows), len(rows)) for name in EVENTS
+        },
+        by_lam=rates_by_lam(hit, [_larger(row) for row in rows]),
+        by_distance=distance,
+        mitigations=dict(Counter(row.mitigation for row in rows)),
+    )
+
+
+def rates_by_lam(hit: Sequence[bool], lams: Sequence[float]) -> dict[str, Rate]:
+    """Shares of hits by tenths of the larger weight."""
+    return _rates(hit, lams, _lam_bin)
+
+
+def _rates(
+    hit: Sequence[bool], values: Iterable[float], name: Callable[[float], str]
+) -> dict[str, Rate]:
+    groups: dict[str, list[bool]] = {}
+    for each, value in zip(hit, values, strict=True):
+        groups.setdefault(name(value), []).append(each)
+    return {key: wilson(sum(groups[key]), len(groups[key])) for key in sorted(groups)}
+
+
+def _larger(row: MixedExample) -> float:
+    # Of a row that was replaced by its parent, the ratio it had is not known any more.
+    return min(1.0, max(row.shares))
+
+
+def _lam_bin(lam: float) -> str:
+    low = min(0.9, max(0.0, lam // 0.1 / 10))
+    return f"{low:.1f}-{low + 0.1:.1f}"
+
+
+def _cosine_bin(cosine: float) -> str:
+    low = min(0.8, max(0.0, cosine // 0.2 / 5))
+    return f"cosine {low:.1f}-{low + 0.2:.1f}"
+
+
+def _cosines(rows: Sequence[MixedExample], embeddings: Tensor) -> list[float]:
+    parents = torch.tensor([row.parents[:2] for row in rows])
+    first, second = embeddings[parents].unbind(1)
+    cosines: list[float] = torch.cosine_similarity(first, second, dim=-1).tolist()
+    return cosines

@@ -1,0 +1,1 @@
+"""Mixing: who is mixed with whom, in what ratio, and how."""

@@ -1,0 +1,135 @@
+"""Mixing pairs: embeddings and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixup_hf import errors
+
+
+def linear(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
+    """`lam * first + (1 - lam) * second`, row by row (mixup, Zhang et al. 2018).
+
+    Args:
+        first: (B, D).
+        second: (B, D).
+        lams: Weights of `first` (B,).
+
+    Returns:
+        (B, D).
+    """
+    weight = lams.to(first.dtype)[:, None]
+    return weight * first + (1 - weight) * second
+
+
+def linear_renorm(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
+    """`linear`, brought to the length that lies between the parents' lengths in the same ratio.
+
+    A linear mix of unit vectors is shorter than one: half way between unrelated ones, 0.71.
+
+    Args:
+        first: (B, D).
+        second: (B, D).
+        lams: Weights of `first` (B,); outside [0, 1] the length is that of the nearer parent.
+
+    Returns:
+        (B, D).
+    """
+    mix = linear(first, second, lams)
+    longer: Tensor = _length(first, second, lams) / mix.norm(dim=-1, keepdim=True).clamp_min(_TINY)
+    return mix * longer
+
+
+def slerp(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
+    """Spherical interpolation: equal steps of lam are equal angles; lengths change linearly.
+
+    Args:
+        first: (B, D).
+        second: (B, D).
+        lams: Weights of `first` (B,); outside [0, 1] it goes on along the same circle.
+
+    Returns:
+        (B, D). Rows whose parents point the same way, or exactly opposite ways, where there is no
+        one circle through them, are those of `linear_renorm`.
+    """
+    ends = [F.normalize(vector.double(), dim=-1) for vector in (first, second)]
+    angle = (ends[0] * ends[1]).sum(-1, keepdim=True).clamp(-1, 1).acos()
+    weight = lams.double()[:, None]
+    sine = angle.sin()
+    arc = ((weight * angle).sin() * ends[0] + ((1 - weight) * angle).sin() * ends[1]) / sine
+    mix = arc.to(first.dtype) * _length(first, second, lams)
+    return torch.where(sine > 1e-4, mix, linear_renorm(first, second, lams))
+
+
+def _length(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
+    """The length between the parents' in the ratio of `lams` (B, 1)."""
+    lengths = (vector.norm(dim=-1, keepdim=True) for vector in (first, second))
+    return linear(next(lengths), next(lengths), lams.clamp(0, 1))
+
+
+Interpolation = Callable[[Tensor, Tensor, Tensor], Tensor]
+INTERPOLATIONS: dict[str, Interpolation] = {
+    "linear": linear,
+    "linear_renorm": linear_renorm,
+    "slerp": slerp,
+}
+_TINY = 1e-12
+
+
+def mix(parents: Tensor, shares: Tensor, interpolation: str = "linear") -> Tensor:
+    """Mix m parents each.
+
+    Args:
+        parents: (B, m, D).
+        shares: Their weights (B, m); each line sums to 1.
+        interpolation: A name of `INTERPOLATIONS`; `slerp` is defined for two parents only.
+
+    Returns:
+        (B, D).
+
+    Raises:
+        ValueError: An unknown name, or `slerp` of more than two parents.
+    """
+    check_interpolation(interpolation, parents.shape[1])
+    if parents.shape[1] == 2:
+        return INTERPOLATIONS[interpolation](parents[:, 0], parents[:, 1], shares[:, 0])
+    weights = shares.to(parents.dtype)[..., None]
+    mixes: Tensor = (weights * parents).sum(1)
+    if interpolation == "linear":
+        return mixes
+    lengths: Tensor = (weights * parents.norm(dim=-1, keepdim=True)).sum(1)
+    longer: Tensor = lengths / mixes.norm(dim=-1, keepdim=True).clamp_min(_TINY)
+    return mixes * longer
+
+
+def check_interpolation(interpolation: str, num_parents: int) -> None:
+    """Raise `ValueError` unless `num_parents` can be mixed so."""
+    errors.one_of("interpolation", interpolation, tuple(INTERPOLATIONS))
+    if interpolation == "slerp" and num_parents > 2:
+        raise ValueError(
+            f"`interpolation` = 'slerp' mixes two parents, but `weights` draws {num_parents}: no "
+            "one circle goes through them. Take 'linear' or 'linear_renorm'."
+        )
+
+
+def mix_targets(targets: Tensor, shares: Tensor, *, bounded: bool = True) -> Tensor:
+    """Mix the targets of m parents each.
+
+    Args:
+        targets: One-hot or multi-hot labels, or real numbers (B, m, C), float32.
+        shares: The parents' weights (B, m).
+        bounded: Labels: a weight of two parents outside [0, 1] counts as the nearest of the two,
+            for there is no less than none of a class. False: real targets, which go on beyond the
+            parents in a straight line.
+
+    Returns:
+        (B, C), float32.
+    """
+    weights = shares.to(targets.dtype)
+    if bounded:
+        weights = weights.clamp(0, 1)  # of two parents, one is cut to 0 and the other one to 1
+    return (weights[..., None] * targets).sum(1)

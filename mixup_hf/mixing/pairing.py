@@ -1,0 +1,252 @@
+"""Which training rows are mixed, and in what ratio: the pair plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from torch import Tensor
+
+from mixup_hf import errors
+from mixup_hf.mixing.partners import (
+    Classes,
+    CrossClassPartners,
+    LocalPartners,
+    NearTargetPartners,
+    Partners,
+    RandomPartners,
+    SameClassPartners,
+    SmotePartners,
+)
+from mixup_hf.mixing.weights import Weights
+from mixup_hf.runtime import counter_rng
+from mixup_hf.types import Redraw
+
+Pairing = Literal[
+    "random", "same_class", "cross_class", "smote", "local", "minority", "near_target"
+]
+PAIRINGS: tuple[str, ...] = get_args(Pairing)
+STRATEGIES = ("auto", "minority", "not minority", "not majority", "all")
+SamplingStrategy = str | float | Mapping[int, int]
+
+# What a stream of random numbers is for; part of its key, so that streams never meet.
+_PAIRS = 0
+_REDRAWS = 3
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A run of pairs, or of groups of m parents.
+
+    Attributes:
+        index: Position of each in the plan (n,).
+        parents: Rows of the parents (n, m).
+        shares: Their weights (n, m); each line sums to 1.
+    """
+
+    index: np.ndarray
+    parents: np.ndarray
+    shares: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def first(self) -> np.ndarray:
+        """Rows of the first parents (n,)."""
+        return self.parents[:, 0]
+
+    @property
+    def second(self) -> np.ndarray:
+        """Rows of the second parents (n,)."""
+        return self.parents[:, 1]
+
+    @property
+    def lams(self) -> np.ndarray:
+        """Weights of the first parents (n,)."""
+        return self.shares[:, 0]
+
+
+class PairPlan:
+    """All pairs of a run, made chunk by chunk from (seed, epoch, chunk) alone.
+
+    A chunk is the unit that is decoded as one batch. It is the same for every batch size, worker
+    count and world size, and can be made without making the chunks before it. First parents follow
+    a seeded shuffle of the rows, so every row is a first parent before any is one twice; a
+    `sampling_strategy` decides how often each class comes instead.
+
+    Args:
+        labels: Class indices of the training rows (N,); real targets for `near_target`.
+        pairing: `random`: any other row. `same_class`: another row of the class. `cross_class`: a
+            row of another class. `smote`: one of the nearest of the class. `local`: a row of
+            another class among the nearest. `minority`: as `same_class`, with
+            `sampling_strategy="auto"`. `near_target`: likelier the closer the target (regression).
+        weights: Distribution of the ratio; one of m parents draws m - 1 partners.
+        seed: Seed of the run.
+        chunk_size: Pairs per chunk.
+        num_neighbors: k of `smote` and `local`.
+        embeddings: Gives the rows' embeddings (N, D), for `smote` and `local`.
+        sampling_strategy: How many rows of which class are asked for, as imbalanced-learn has it:
+            "auto" ("not majority"), "minority", "not minority", "all", a ratio for two classes, or
+            the count that each class shall have afterwards.
+
+    Raises:
+        ValueError: An unknown pairing, too few rows or classes, a strategy that asks for fewer rows
+            of a class than it has, or for none at all.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        *,
+        pairing: str,
+        weights: Weights,
+        seed: int,
+        chunk_size: int = 256,
+        num_neighbors: int = 5,
+        embeddings: Callable[[], Tensor] | None = None,
+        sampling_strategy: SamplingStrategy | None = None,
+    ) -> None:
+        errors.one_of("pairing", pairing, PAIRINGS)
+        errors.at_least("chunk_size", chunk_size, 1)
+        errors.at_least("num_neighbors", num_neighbors, 1)
+        self.labels = np.asarray(labels)
+        if len(self.labels) < 2:
+            raise errors.bad("labels", "hold at least two rows", len(self.labels))
+        self.pairing = pairing
+        self.weights = weights
+        self.seed = seed
+        self.chunk_size = chunk_size
+        if pairing == "minority" and sampling_strategy is None:
+            sampling_strategy = "auto"
+        self.wanted = _wanted(sampling_strategy, self.labels)
+        self._classes = Classes(self.labels)
+        self.embeddings, self.num_neighbors = embeddings, num_neighbors
+        self._near: LocalPartners | None = None
+        self._partners = _make_partners(pairing, self._classes, embeddings, num_neighbors)
+
+    def forget(self) -> None:
+        """Look for neighbours anew: the rows' embeddings have changed."""
+        self._near = None
+        self._partners = _make_partners(
+            self.pairing, self._classes, self.embeddings, self.num_neighbors
+        )
+
+    @property
+    def rows_per_turn(self) -> int:
+        """First parents until the order of them begins anew: N, or what the strategy asks for."""
+        return len(self.labels) if self.wanted is None else sum(self.wanted.values())
+
+    def num_chunks(self, num_pairs: int) -> int:
+        """Chunks that hold `num_pairs` pairs; the last one may be shorter."""
+        return -(-num_pairs // self.chunk_size)
+
+    def chunk(self, epoch: int, chunk: int, num_pairs: int) -> Pairs:
+        """The pairs of one chunk of an epoch of `num_pairs` pairs."""
+        start = chunk * self.chunk_size
+        index = np.arange(start, min(start + self.chunk_size, num_pairs))
+        rng = counter_rng(self.seed, _PAIRS, epoch, 1, chunk)
+        return self.pairs(index, self._first_parents(epoch, index), rng)
+
+    def redraw(self, pairs: Pairs, epoch: int, chunk: int, attempt: int, how: Redraw) -> Pairs:
+        """Other pairs for the same places of a chunk, with the same first parents.
+
+        Args:
+            pairs: Those to replace.
+            epoch: Theirs.
+            chunk: Theirs.
+            attempt: 1, 2, ...: each gives others.
+            how: `pair`: another partner and ratio. `ratio`: the same parents. `near`: a partner
+                among the nearest rows, of another class if there is one.
+        """
+        rng = counter_rng(self.seed, _REDRAWS, epoch, chunk, attempt)
+        if how == "ratio":
+            return Pairs(pairs.index, pairs.parents, self._shares(len(pairs), rng))
+        if how == "pair":
+            return self.pairs(pairs.index, pairs.first, rng)
+        if self._near is None:
+            if self.embeddings is None:
+                raise ValueError("`intrusion` = 'local' needs `embeddings` to find neighbours.")
+            self._near = LocalPartners(self._classes, self.embeddings, self.num_neighbors)
+        return self.pairs(pairs.index, pairs.first, rng, self._near)
+
+    def pairs(
+        self,
+        index: np.ndarray,
+        first: np.ndarray,
+        rng: np.random.Generator,
+        partners: Partners | None = None,
+    ) -> Pairs:
+        """Partners and weights for given first parents (n,)."""
+        drawn = partners or self._partners
+        others = range(self.weights.num_parents - 1)
+        parents = np.stack([first, *(drawn.draw(first, rng) for _ in others)], axis=1)
+        return Pairs(index, parents, self._shares(len(first), rng))
+
+    def _shares(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        drawn = self.weights.sample(count, rng)
+        return np.stack([drawn, 1 - drawn], axis=1) if drawn.ndim == 1 else drawn
+
+    def _first_parents(self, epoch: int, index: np.ndarray) -> np.ndarray:
+        count = self.rows_per_turn
+        turns = range(index[0] // count, index[-1] // count + 1)
+        rows = np.concatenate(
+            [self._turn(counter_rng(self.seed, _PAIRS, epoch, 0, int(turn))) for turn in turns]
+        )
+        first_turn = index[0] // count * count
+        parents: np.ndarray = rows[index - first_turn]
+        return parents
+
+    def _turn(self, rng: np.random.Generator) -> np.ndarray:
+        if self.wanted is None:
+            return rng.permutation(len(self.labels))
+        rows = []
+        for label, count in self.wanted.items():
+            members = self._classes.members(label)
+            passes = [rng.permutation(members) for _ in range(-(-count // len(members)))]
+            rows.append(np.concatenate(passes)[:count])
+        return rng.permutation(np.concatenate(rows))
+
+
+def _make_partners(
+    pairing: str, classes: Classes, embeddings: Callable[[], Tensor] | None, num_neighbors: int
+) -> Partners:
+    if pairing in ("smote", "local"):
+        if embeddings is None:
+            raise ValueError(f"`pairing` = {pairing!r} needs `embeddings` to find neighbours.")
+        kind = SmotePartners if pairing == "smote" else LocalPartners
+        return kind(classes, embeddings, num_neighbors)
+    if pairing == "near_target":
+        return NearTargetPartners(classes.labels)
+    if pairing == "cross_class":
+        return CrossClassPartners(classes)
+    return RandomPartners(classes) if pairing == "random" else SameClassPartners(classes)
+
+
+def _wanted(strategy: SamplingStrategy | None, labels: np.ndarray) -> dict[int, int] | None:
+    """Rows to make of each class, those of which none are left out; None without a strategy."""
+    if strategy is None:
+        return None
+    from imblearn.utils import check_sampling_strategy
+
+    way_out = (
+        "Give 'auto', 'minority', 'not minority', 'not majority', 'all', a ratio for two classes, "
+        "or for each class the number of rows it shall have afterwards."
+    )
+    if isinstance(strategy, str):
+        errors.one_of("sampling_strategy", strategy, STRATEGIES)
+    if isinstance(strategy, Mapping):
+        strategy = dict(strategy)
+    try:
+        counts = check_sampling_strategy(strategy, labels, "over-sampling")
+    except ValueError as error:
+        raise ValueError(f"`sampling_strategy` = {strategy!r}: {error} {way_out}") from error
+    wanted = {int(label): int(count) for label, count in counts.items() if count > 0}
+    if not wanted:
+        raise ValueError(
+            f"`sampling_strategy` = {strategy!r} asks for no row: every class has as many as it "
+            "wants already. Leave it out, or give larger counts."
+        )
+    return wanted

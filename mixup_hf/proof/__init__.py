@@ -1,1 +1,0 @@
-"""Proof: does it help, on whose data, at what price."""

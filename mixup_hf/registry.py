@@ -1,0 +1,3 @@
+"""Registry."""
+
+from __future__ import annotations

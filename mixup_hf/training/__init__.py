@@ -1,0 +1,1 @@
+"""Training: mixed rows inside a Trainer, or a loop of one's own."""

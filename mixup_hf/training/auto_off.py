@@ -1,0 +1,108 @@
+"""A watch over the development set: does the model get worse there while it trains on mixes?"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixup_hf import runtime
+from mixup_hf.training.loss import as_soft_labels, row_losses
+
+_ALPHA = 0.05
+
+
+class DevelopmentWatch:
+    """Keeps the loss of every evaluated row, and compares evaluations.
+
+    The rows of an evaluation are paired with those of the best one so far; a one-sided t-test says
+    whether the loss has risen. The k-th comparison is held to a level of `0.05 * 6 / (pi k)^2 / j`,
+    where j evaluations could have been the best (it was chosen for its low loss): so, over all
+    evaluations of a run, at most one run in twenty is stopped without need.
+
+    Args:
+        model: The model being trained, not wrapped.
+        problem_type: Which loss: as `row_losses` takes it.
+    """
+
+    def __init__(self, model: nn.Module, problem_type: str) -> None:
+        self.problem_type = problem_type
+        self._rows: list[Tensor] = []
+        self._best: dict[str, Tensor] = {}
+        self._tests = 0
+        self._seen: Counter[str] = Counter()
+        self._handle = model.register_forward_hook(self._keep, with_kwargs=True)
+
+    def remove(self) -> None:
+        """Leave the model alone."""
+        self._handle.remove()
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs to go on comparing; fit for JSON."""
+        best = {name: losses.tolist() for name, losses in self._best.items()}
+        return {"best": best, "tests": self._tests, "seen": dict(self._seen)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take what `state` gave."""
+        self._best = {name: torch.tensor(losses) for name, losses in state["best"].items()}
+        self._tests, self._seen = state["tests"], Counter(state["seen"])
+
+    def judge(self, name: str) -> str | None:
+        """Look at the evaluation that has just ended.
+
+        Args:
+            name: Of the evaluated set; sets are compared with themselves.
+
+        Returns:
+            What shows that the model has become worse; None if nothing does.
+        """
+        losses = self._take()
+        best, rivals = self._best.get(name), self._seen[name]
+        self._seen[name] += 1
+        if len(losses) < 2:
+            return None
+        self._tests += best is not None
+        if best is None or len(best) != len(losses) or losses.mean() <= best.mean():
+            self._best[name] = losses
+            return None
+        level = _ALPHA * 6 / (math.pi * self._tests) ** 2 / rivals
+        p = _p_of_a_rise(losses, best)
+        if p >= level:
+            return None
+        return (
+            f"the loss on {len(losses)} development rows rose from {best.mean():.4f} to "
+            f"{losses.mean():.4f} (one-sided paired t-test, p = {p:.1g}, below {level:.1g} for "
+            f"comparison {self._tests})"
+        )
+
+    def _take(self) -> Tensor:
+        """The rows of all processes, in an order that is the same at every evaluation."""
+        mine = {runtime.rank(): torch.cat(self._rows).tolist() if self._rows else []}
+        self._rows = []
+        every = runtime.merge(mine)
+        return torch.tensor([loss for rank in sorted(every) for loss in every[rank]])
+
+    def _keep(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], outputs: Any
+    ) -> None:
+        labels = kwargs.get("labels")
+        if model.training or labels is None:
+            return
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[1]
+        if labels.is_floating_point():
+            targets = labels.view(len(labels), -1)
+        else:
+            targets = as_soft_labels(labels, logits.shape[-1])
+        self._rows.append(row_losses(logits.detach(), targets, self.problem_type).cpu())
+
+
+def _p_of_a_rise(losses: Tensor, best: Tensor) -> float:
+    from scipy.stats import ttest_rel
+
+    if float((losses - best).std()) == 0:
+        return 0.0  # every row by the same amount
+    return float(ttest_rel(losses.numpy(), best.numpy(), alternative="greater").pvalue)

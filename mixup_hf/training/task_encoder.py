@@ -1,0 +1,174 @@
+"""Embeddings from the model in training, and an aligner that keeps up with it.
+
+Stages 2 and 3 of arXiv 2601.21543, run from inside the training they serve: once the model has been
+warmed up on the labelled texts, the projector is refined on its embeddings; from then on it is
+refreshed whenever the model has moved too far.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from mixup_hf import runtime
+from mixup_hf.inverter.batches import TokenBudgetBatches
+from mixup_hf.inverter.encoder import TaskEncoder
+from mixup_hf.inverter.model import Inverter
+from mixup_hf.inverter.objective import AlignmentModel
+from mixup_hf.inverter.refinement import generation_loss, refresh
+
+_BATCH_TOKENS = 1024
+_PROBE_SIZE = 64  # staleness is looked at before every refill, so it must be cheap
+_WEIGHTS_FILE = "projector.safetensors"
+
+
+class FollowingInverter:
+    """An inverter whose encoder is the model in training.
+
+    The inverter given stays as it is: a copy of its projector is refined. The LLM and its LoRA do
+    not move. Sentences that the frozen inverter decodes are read along with the labelled texts, so
+    that the projector does not learn a few texts by heart.
+
+    Args:
+        inverter: Where the projector starts from.
+        texts: The labelled texts (N).
+        tokenizer: Of the model in training.
+        rehearsed: Sentences that are learnt along with the texts; made when first needed.
+        steps: Optimiser steps of the first refinement; a refresh takes half as many.
+        threshold: Staleness, in nats per token, above which the projector is refreshed.
+        seed: Which batch when.
+    """
+
+    def __init__(
+        self,
+        inverter: Inverter,
+        texts: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        rehearsed: Sequence[str] = (),
+        steps: int = 32,
+        threshold: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        self.inverter = inverter.to_be_refined()
+        self.texts = list(texts)
+        self.tokenizer = tokenizer
+        self.rehearsed = list(rehearsed)
+        self.steps = steps
+        self.threshold = threshold
+        self.seed = seed
+        self.reference: float | None = None  # L_GEN of the probe right after the last refinement
+        self._encoder: TaskEncoder | None = None
+
+    def follow(self, model: Any) -> float:
+        """Embed with `model` from now on, and refine the projector if it is time.
+
+        Args:
+            model: The classifier in training; its base model is the encoder.
+
+        Returns:
+            How stale the projector was, in nats per token; 0 at the first time.
+
+        Raises:
+            ValueError: The model's embeddings are not of the size that the aligner reads.
+        """
+        self._encoder = self._encoder_of(model)
+        started = time.monotonic()
+        if self.reference is None:
+            before, after = self._refine(self.steps)
+            runtime.log(
+                f"the aligner was refined for the model in training in "
+                f"{time.monotonic() - started:.0f} s: L_GEN {before:.2f} -> {after:.2f} nats/token"
+            )
+            return 0.0
+        staleness = self._probe() - self.reference
+        if staleness <= self.threshold:
+            runtime.log(f"the aligner is {staleness:.2f} nats/token stale: it stays as it is")
+            return staleness
+        _, after = self._refine(max(1, self.steps // 2))
+        runtime.log(
+            f"the aligner was {staleness:.2f} nats/token stale (threshold {self.threshold}) and "
+            f"was refreshed in {time.monotonic() - started:.0f} s"
+        )
+        return staleness
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Embed with the model as it is now: (N, D), float32."""
+        if self._encoder is None:
+            raise RuntimeError("No model is followed yet: call `follow` first.")
+        return self._encoder.encode(texts, progress=False)
+
+    def save(self, folder: Path) -> None:
+        """Write what was refined."""
+        if self.reference is None:
+            return
+        state = {name: value.clone() for name, value in self._trained().items()}
+        state["reference"] = torch.tensor(self.reference)
+        save_file(state, folder / _WEIGHTS_FILE)
+
+    def load(self, folder: Path) -> None:
+        """Take what `save` wrote there; a checkpoint of the warm-up holds nothing."""
+        if not (folder / _WEIGHTS_FILE).is_file():
+            return
+        state = load_file(folder / _WEIGHTS_FILE)
+        self.reference = float(state.pop("reference"))
+        aligner = self.inverter.aligner
+        aligner.load_state_dict(aligner.state_dict() | state)
+
+    def _trained(self) -> dict[str, Tensor]:
+        state = self.inverter.aligner.state_dict()
+        return {name: value for name, value in state.items() if ".lexicon." not in name}
+
+    def _encoder_of(self, model: Any) -> TaskEncoder:
+        body, config = model.base_model, self.inverter.aligner.config
+        width = getattr(getattr(body, "config", None), "hidden_size", None)
+        if body is model or width != config.embedding_dim:
+            raise ValueError(
+                f"`source` = 'task' needs a model whose encoder has vectors of "
+                f"{config.embedding_dim} entries, as {config.encoder} has, but "
+                f"{type(model).__name__} has {width}. Fine-tune {config.encoder}, train an aligner "
+                "for your model, or set `source: frozen`."
+            )
+        return TaskEncoder(
+            body,
+            self.tokenizer,
+            pooling=config.pooling,  # type: ignore[arg-type]  # checked when the aligner was made
+            normalize=config.normalize,
+            prefix=config.encoder_prefix,
+        )
+
+    def _refine(self, steps: int) -> tuple[float, float]:
+        batches = self._batches(self.texts + self.rehearsed)
+        with self._autocast():
+            found = refresh(self._model(), batches, steps=steps, seed=self.seed)
+        self.reference = self._probe()
+        return found
+
+    def _probe(self) -> float:
+        with self._autocast():
+            return generation_loss(self._model(), self._batches(self.texts[:_PROBE_SIZE]))
+
+    def _model(self) -> AlignmentModel:
+        return AlignmentModel(self.inverter.prompt, self.inverter.llm)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.inverter.device.type, torch.bfloat16)
+
+    def _batches(self, texts: list[str]) -> TokenBudgetBatches:
+        tokenizer = self.inverter.tokenizer
+        return TokenBudgetBatches(
+            texts,
+            self.encode(texts).numpy(),
+            tokenizer,
+            prompt_length=self.inverter.prompt.length,
+            batch_tokens=_BATCH_TOKENS,
+            end_id=int(tokenizer.eos_token_id),
+            seed=self.seed,
+        )

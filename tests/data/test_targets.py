@@ -1,0 +1,85 @@
+"""What labels are taken for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import make_inverter, make_rows
+
+from mixup_hf import InversedMixup, MixupConfig
+from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL, read_targets
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem", "values", "groups", "names"),
+    [
+        ([1, 0, 1], SINGLE_LABEL, [[0, 1], [1, 0], [0, 1]], [1, 0, 1], ("0", "1")),
+        (["b", "a"], SINGLE_LABEL, [[0, 1], [1, 0]], [1, 0], ("a", "b")),
+        ([[1, 0], [1, 1], [1, 0]], MULTI_LABEL, [[1, 0], [1, 1], [1, 0]], [0, 1, 0], ("0", "1")),
+        ([np.array([0.0, 1.0]), np.array([0.0, 0.0])], MULTI_LABEL, [[0, 1], [0, 0]], [1, 0], None),
+        ([["red"], [], ["blue", "red"]], MULTI_LABEL, [[0, 1], [0, 0], [1, 1]], [1, 0, 2], None),
+        ([0.5, -1.0], REGRESSION, [[0.5], [-1.0]], [0.5, -1.0], ("value",)),
+    ],
+)
+def test_labels_are_read_for_what_they_are(
+    labels: Any, problem: str, values: Any, groups: Any, names: Any
+) -> None:
+    targets = read_targets(labels, None, None)
+    assert targets.problem_type == problem
+    assert targets.values.tolist() == values
+    assert targets.groups.tolist() == groups
+    if names is not None:
+        assert targets.names == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "message"),
+    [
+        ([[0, 1], [1, 0, 1]], {}, "2 to 3 values.*single tokens cannot be mixed"),
+        ([[0, 2], [1, 0]], {}, "hold only 0 and 1"),
+        ([["a"], ["c"]], {"label_names": ["a", "b"]}, r"be among label_names .*'c'"),
+        ([[0, 1], [1, 0]], {"num_labels": 3}, r"equal the number of classes \(2\)"),
+        ([0.5, 1.5], {"num_labels": 3}, "be 1 for labels that are floats"),
+        ([0.5, float("nan")], {}, "be finite"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(
+    labels: Any, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_targets(labels, settings.get("num_labels"), settings.get("label_names"))
+
+
+def make(labels: Any, **settings: Any) -> InversedMixup:
+    texts, _ = make_rows(12)
+    config = MixupConfig(max_new_tokens=6, chunk_size=4, **settings)
+    return InversedMixup(make_inverter(), texts, labels, config=config)
+
+
+def test_several_labels_are_mixed_like_one() -> None:
+    labels = [[row % 2, 1, row % 3 == 0] for row in range(12)]
+    hot = torch.tensor([[float(value) for value in row] for row in labels])
+    for row in make([list(map(int, each)) for each in labels], pairing="cross_class").generate(8):
+        first, second = row.parents
+        assert labels[first] != labels[second]
+        expected = row.lam * hot[first] + (1 - row.lam) * hot[second]
+        assert row.label == pytest.approx(expected.tolist(), abs=1e-6)
+        assert row.mitigation == "none"  # judges speak of one class a row
+
+
+def test_numbers_are_mixed_beyond_the_parents_and_near_ones_are_paired() -> None:
+    labels = [0.1 * row for row in range(12)]
+    mixup = make(labels, weights="epbeta:eps=0.5")
+    rows = mixup.generate(24)
+    for row in rows:
+        first, second = (labels[parent] for parent in row.parents)
+        assert row.label[0] == pytest.approx(row.lam * first + (1 - row.lam) * second, abs=1e-5)
+    assert mixup.producer.plan.pairing == "near_target"
+    apart = [abs(labels[row.parents[0]] - labels[row.parents[1]]) for row in rows]
+    assert np.mean(apart) < 0.25  # random pairs would be 0.43 apart
+    assert make(labels, pairing="random").producer.plan.pairing == "random"
+    with pytest.raises(ValueError, match="'local' needs classes, but the labels are numbers"):
+        make(labels, pairing="local")

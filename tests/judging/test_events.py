@@ -1,0 +1,152 @@
+"""Events: each is found, and real rows trigger them at the rate asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from judging_data import ROW, blobs
+from torch import Tensor
+
+from mixup_hf.config import DataConfig
+from mixup_hf.data.tables import read_splits
+from mixup_hf.data.targets import class_indices
+from mixup_hf.inverter.encoder import FrozenEncoder
+from mixup_hf.inverter.sources import resolve
+from mixup_hf.judging import (
+    ClassifierJudge,
+    Detector,
+    KnnJudge,
+    Thresholds,
+    calibrate,
+    false_alarms,
+)
+from mixup_hf.judging.events import is_degenerate
+
+TEXTS = [f"row {number} of the training set" for number in range(600)]
+
+
+class Says:
+    """A judge that says the same of everything."""
+
+    def __init__(self, *probabilities: float) -> None:
+        self.probabilities = torch.tensor(probabilities)
+
+    def judge(self, texts: Any, embeddings: Tensor, parents: np.ndarray) -> Tensor:
+        return self.probabilities.expand(len(texts), -1)
+
+
+def detector(judge: Any, thresholds: Thresholds | None = None, count: int = 60) -> Detector:
+    return Detector({"it": judge}, TEXTS[:count], *blobs(count), thresholds=thresholds)
+
+
+FAR = torch.zeros(1, 8)
+
+
+@pytest.mark.parametrize(
+    ("said", "changes", "events"),
+    [
+        ((0.5, 0.5, 0.0), {}, ()),
+        ((0.1, 0.1, 0.8), {}, ("third_class", "conflict")),
+        ((0.3, 0.3, 0.4), {}, ()),  # likeliest, but not sure enough
+        ((0.96, 0.02, 0.02), {}, ("conflict",)),
+        ((0.96, 0.02, 0.02), {"label": (1.0, 0.0, 0.0)}, ()),
+        ((0.5, 0.5, 0.0), {"text": ""}, ("degenerate",)),
+        ((0.5, 0.5, 0.0), {"text": TEXTS[1]}, ("collapse",)),
+        ((0.5, 0.5, 0.0), {"text": TEXTS[1], "shares": (0.1, 0.9)}, ()),
+    ],
+)
+def test_events_are_named(said: Any, changes: dict[str, Any], events: tuple[str, ...]) -> None:
+    limits = Thresholds(third_class=0.6, conflict=0.9, collision=0.1)
+    finding = detector(Says(*said), limits).inspect([replace(ROW, **changes)], FAR)[0]
+    assert finding.events == events
+    assert finding.judges == {"it": pytest.approx(said)}
+
+
+def test_a_sentence_next_to_a_real_row_of_another_class_collides() -> None:
+    limits = Thresholds(third_class=1, conflict=99, collision=0.1)
+    found = detector(Says(0.5, 0.5, 0.0), limits)
+    third = found.embeddings[2:3]  # row 2 is of class 2; the parents are of 0 and 1
+    assert found.inspect([ROW], third)[0].events == ("collision",)
+    own = replace(ROW, parents=(0, 2), label=(0.5, 0.0, 0.5))
+    assert found.inspect([own], third)[0].events == ()
+
+
+def test_several_judges_are_averaged() -> None:
+    judges = {"one": Says(1.0, 0.0, 0.0), "two": Says(0.0, 0.0, 1.0)}
+    both = Detector(judges, TEXTS[:60], *blobs(60), thresholds=Thresholds())
+    finding = both.inspect([ROW], FAR)[0]
+    assert finding.judged.tolist() == [0.5, 0.0, 0.5]
+    assert finding.judges == {"one": (1.0, 0.0, 0.0), "two": (0.0, 0.0, 1.0)}
+
+
+@pytest.mark.parametrize("kind", [KnnJudge, ClassifierJudge])
+@pytest.mark.parametrize("rate", [0.05, 0.2])
+@pytest.mark.parametrize("spread", [0.3, 0.5, 0.8])
+def test_unseen_real_rows_trigger_at_the_calibrated_rate(
+    kind: Any, rate: float, spread: float
+) -> None:
+    """Three sets: well apart, touching, and one where the judges are often wrong."""
+    texts = [f"text {row}" for row in range(2400)]
+    doubted = false_alarms(kind, texts, *blobs(2400, spread=spread), rate=rate)
+    assert doubted.of == 1200
+    assert doubted.share == pytest.approx(rate, abs=0.02 if rate == 0.05 else 0.04)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [KnnJudge, ClassifierJudge])
+def test_unseen_headlines_trigger_at_the_calibrated_rate(kind: Any) -> None:
+    table, _ = read_splits(DataConfig(dataset="bbc_headlines"))
+    indices, names = class_indices(table.labels, None, None)
+    encoder = FrozenEncoder.from_pretrained(resolve("all-minilm-l6-v2").path)
+    embeddings = encoder.encode(table.texts, progress=False)
+    doubted = false_alarms(kind, table.texts, embeddings, torch.eye(len(names))[indices])
+    assert doubted.of == 733
+    assert doubted.share == pytest.approx(0.05, abs=0.02)
+
+
+@settings(max_examples=40)
+@given(st.integers(40, 300), st.floats(0.01, 0.4), st.integers(0, 999))
+def test_calibration_rows_trigger_at_most_at_the_rate(count: int, rate: float, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    names = ("third_class", "conflict", "collision")
+    scores = {name: torch.rand(count, generator=draw) for name in names}
+    limits = calibrate(scores, rate)
+    fired = scores["third_class"] > limits.third_class
+    fired |= scores["conflict"] > limits.conflict
+    fired |= -scores["collision"] < limits.collision
+    share = fired.float().mean()
+    assert share <= rate
+    assert share >= rate - 4 / count - 0.01  # and not far below
+
+
+def test_too_few_rows_fall_back_to_stated_defaults(caplog: pytest.LogCaptureFixture) -> None:
+    found = detector(Says(1.0, 0.0, 0.0), count=30)
+    assert found.thresholds == Thresholds()
+    assert "30 training rows are too few" in caplog.text
+
+
+def test_a_detector_without_judges_is_refused() -> None:
+    with pytest.raises(ValueError, match="`judges` must name at least one"):
+        Detector({}, TEXTS[:60], *blobs(60))
+
+
+@pytest.mark.parametrize(
+    ("text", "bad"),
+    [
+        ("", True),
+        ("...", True),
+        ("the the the the", True),
+        ("I want to go and I want to go and I want to go", True),
+        ("no", False),
+        ("The cord is cut and tied, and the blood is drawn.", False),
+        ("the man and the dog and the cat and the bird", False),
+    ],
+)
+def test_loops_and_empty_texts_are_degenerate(text: str, bad: bool) -> None:
+    assert is_degenerate(text) is bad
