@@ -1,4 +1,10 @@
-"""One wording for every bad argument: which name, what rule, what was received, the way out."""
+"""Errors a user can act on, and one wording for every bad argument.
+
+Every message states which name, what rule, what was received, and the way out. Each kind is also
+the built-in exception that fits, so `except ValueError` works as expected. The command line prints
+a `MixupError` as one message; any other exception is a fault of the package and keeps its
+traceback.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,31 @@ from numbers import Real
 from typing import Any
 
 
-def bad(name: str, rule: str, received: Any, way_out: str = "") -> ValueError:
+class MixupError(Exception):
+    """An error whose message tells the user what to change."""
+
+
+class InvalidInput(MixupError, ValueError):
+    """An argument, a setting or the content of a file breaks a rule."""
+
+
+class InvalidType(MixupError, TypeError):
+    """An argument is of the wrong type."""
+
+
+class MissingFile(MixupError, FileNotFoundError):
+    """A file or folder that was named does not exist."""
+
+
+class InvalidState(MixupError, RuntimeError):
+    """Something was called at the wrong time, or something it relies on has failed."""
+
+
+class MissingPackage(MixupError, ImportError):
+    """An optional package is not installed."""
+
+
+def bad(name: str, rule: str, received: Any, way_out: str = "") -> InvalidInput:
     """Build the error for an argument that breaks a rule.
 
     Args:
@@ -18,36 +48,36 @@ def bad(name: str, rule: str, received: Any, way_out: str = "") -> ValueError:
         way_out: One sentence that says how to mend it.
 
     Returns:
-        A `ValueError`, to be raised by the caller.
+        An `InvalidInput`, to be raised by the caller.
     """
     shown = repr(received)
     if len(shown) > 200:
         shown = shown[:197] + "..."
     sentence = f"`{name}` must {rule}, but got {shown}."
-    return ValueError(f"{sentence} {way_out}".rstrip())
+    return InvalidInput(f"{sentence} {way_out}".rstrip())
 
 
 def one_of(name: str, value: Any, allowed: Collection[Any], way_out: str = "") -> None:
-    """Raise `ValueError` unless `value` is one of `allowed`."""
+    """Raise `InvalidInput` unless `value` is one of `allowed`."""
     if value not in allowed:
         listed = ", ".join(repr(item) for item in allowed)
         raise bad(name, f"be one of {listed}", value, way_out)
 
 
 def positive(name: str, value: float, way_out: str = "") -> None:
-    """Raise `ValueError` unless `value` is a number > 0."""
+    """Raise `InvalidInput` unless `value` is a number > 0."""
     if not _is_number(value) or not value > 0:
         raise bad(name, "be greater than 0", value, way_out)
 
 
 def at_least(name: str, value: float, low: float, way_out: str = "") -> None:
-    """Raise `ValueError` unless `value` is a number >= `low`."""
+    """Raise `InvalidInput` unless `value` is a number >= `low`."""
     if not _is_number(value) or not value >= low:
         raise bad(name, f"be at least {low}", value, way_out)
 
 
 def in_range(name: str, value: float, low: float, high: float, way_out: str = "") -> None:
-    """Raise `ValueError` unless `value` is a number with `low` <= value <= `high`."""
+    """Raise `InvalidInput` unless `value` is a number with `low` <= value <= `high`."""
     if not _is_number(value) or not low <= value <= high:
         raise bad(name, f"lie in [{low}, {high}]", value, way_out)
 
@@ -56,22 +86,22 @@ def texts(name: str, values: Sequence[Any], *, allow_empty_list: bool = False) -
     """Raise unless `values` is a sequence of strings, none of them empty or whitespace.
 
     Raises:
-        TypeError: A bare string was given, or an element is not a string.
-        ValueError: The sequence, or one of its strings, is empty.
+        InvalidType: A bare string was given, or an element is not a string.
+        InvalidInput: The sequence, or one of its strings, is empty.
     """
     if isinstance(values, str):
-        raise TypeError(f"`{name}` must be a list of strings, but got one string: [{values!r}]?")
+        raise InvalidType(f"`{name}` must be a list of strings, but got one string: [{values!r}]?")
     if len(values) == 0 and not allow_empty_list:
         raise bad(name, "hold at least one text", values)
     for row, value in enumerate(values):
         if not isinstance(value, str):
-            raise TypeError(
+            raise InvalidType(
                 f"`{name}[{row}]` must be a string, but got {type(value).__name__}: {value!r}."
             )
     blank = [row for row, value in enumerate(values) if not value.strip()]
     if blank:
         rows = ", ".join(map(str, blank[:5])) + (", ..." if len(blank) > 5 else "")
-        raise ValueError(
+        raise InvalidInput(
             f"`{name}` must hold no empty or whitespace-only text, but {len(blank)} of "
             f"{len(values)} are (rows {rows}). Drop those rows first."
         )

@@ -12,6 +12,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from mixup_hf import errors
+
 Config = TypeVar("Config")
 
 
@@ -43,7 +45,7 @@ def build_config(kind: type[Config], content: Mapping[str, Any]) -> Config:
         return TypeAdapter(kind).validate_python(dict(content))
     except ValidationError as error:
         faults = [_describe(kind, fault) for fault in error.errors()]
-        raise ValueError("The config cannot be used:\n- " + "\n- ".join(faults)) from error
+        raise errors.InvalidInput("The config cannot be used:\n- " + "\n- ".join(faults)) from error
 
 
 def known_keys(kind: type[Any], prefix: str = "") -> dict[str, str]:
@@ -61,13 +63,13 @@ def known_keys(kind: type[Any], prefix: str = "") -> dict[str, str]:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no config file {str(path)!r}.")
+        raise errors.MissingFile(f"There is no config file {str(path)!r}.")
     try:
         content = _parse(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML file: {error}") from error
+        raise errors.InvalidInput(f"{path} is no YAML file: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(
+        raise errors.InvalidInput(
             f"{path} must hold `key: value` lines, but holds {type(content).__name__}."
         )
     return content
@@ -101,16 +103,18 @@ def _parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
-            raise ValueError(f"Expected `--key value`, but got {word!r}.")
+            raise errors.InvalidInput(f"Expected `--key value`, but got {word!r}.")
         key, given, value = word[2:].partition("=")
         if not given:
             if not rest or rest[0].startswith("--"):
-                raise ValueError(f"`--{key}` needs a value: `--{key} VALUE`.")
+                raise errors.InvalidInput(f"`--{key}` needs a value: `--{key} VALUE`.")
             value = rest.pop(0)
         try:
             pairs.append((key.replace("-", "_"), _parse(value)))
         except yaml.YAMLError as error:
-            raise ValueError(f"`--{key}` {value!r} cannot be read as YAML: {error}") from error
+            raise errors.InvalidInput(
+                f"`--{key}` {value!r} cannot be read as YAML: {error}"
+            ) from error
     return pairs
 
 
@@ -119,7 +123,7 @@ def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
     for name in parents:
         below = content.setdefault(name, {})
         if not isinstance(below, dict):
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`{dotted}` cannot be set: `{name}` is {below!r}, not a group of keys."
             )
         content = below

@@ -1,3 +1,141 @@
-"""Registry."""
+"""One registry for everything that can be chosen by name.
+
+A pairing, a weight distribution, a judge, a method, an engine, an experiment arm or a command is
+added by writing one file in the folder of its kind (see `HOMES`) and decorating what it defines:
+
+    @register("pairing", "smote", help="one of the k nearest rows of the same class")
+    class Smote: ...
+
+Config help, `--help`, `--keys` and the README's tables are rendered from the entries. A package of
+one's own adds entries through an entry point of the group `mixup_hf.<kind>`.
+
+Files in these folders must be cheap to import: no torch, transformers or sklearn at module level.
+"""
 
 from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from mixup_hf import errors
+
+HOMES = {
+    "pairing": "mixup_hf.mixing.pairings",
+    "weights": "mixup_hf.mixing.weights",
+    "method": "mixup_hf.mixing.methods",
+    "judge": "mixup_hf.judging.judges",
+    "engine": "mixup_hf.inverter.engines",
+    "arm": "mixup_hf.evaluation.experiment.arms",
+    "command": "mixup_hf.cli.commands",
+}
+T = TypeVar("T")
+_ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in HOMES}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that can be chosen by name.
+
+    Attributes:
+        kind: A key of `HOMES`.
+        name: What the user writes.
+        value: What was registered: a class, a function, or a value.
+        help: One line, without a full stop.
+        usage: How it is written where a name alone is not all, such as `beta:ALPHA`.
+    """
+
+    kind: str
+    name: str
+    value: Any
+    help: str
+    usage: str
+
+
+def register(kind: str, name: str, *, help: str, usage: str = "") -> Callable[[T], T]:
+    """A decorator that adds a class, a function or a value under a name.
+
+    Args:
+        kind: A key of `HOMES`.
+        name: What the user writes; unique within its kind.
+        help: One line for help texts and tables, without a full stop.
+        usage: How it is written where a name alone is not all. Default: the name.
+
+    Raises:
+        InvalidInput: The kind is unknown, or the name is taken by something else.
+    """
+    errors.one_of("kind", kind, HOMES)
+
+    def add(value: T) -> T:
+        known = _ENTRIES[kind].get(name)
+        if known is not None and _origin(known.value) != _origin(value):
+            raise errors.bad(name, f"be registered once as {kind}", value, "Choose another name.")
+        _ENTRIES[kind][name] = Entry(kind, name, value, help, usage or name)
+        return value
+
+    return add
+
+
+def unregister(kind: str, name: str) -> None:
+    """Remove an entry; for tests and notebooks."""
+    _ENTRIES[kind].pop(name, None)
+
+
+def entries(kind: str) -> list[Entry]:
+    """Everything of a kind, by name."""
+    errors.one_of("kind", kind, HOMES)
+    _discover(kind)
+    return [entry for _, entry in sorted(_ENTRIES[kind].items())]
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The names of a kind, sorted."""
+    return tuple(entry.name for entry in entries(kind))
+
+
+def get(kind: str, name: str, *, argument: str | None = None) -> Any:
+    """What is registered under a name.
+
+    Args:
+        kind: A key of `HOMES`.
+        name: What the user wrote.
+        argument: How the user spells the setting, for the error. Default: the kind.
+
+    Raises:
+        InvalidInput: Nothing is; the message lists what there is.
+    """
+    errors.one_of(argument or kind, name, names(kind))
+    return _ENTRIES[kind][name].value
+
+
+def choices(kind: str) -> str:
+    """The entries of a kind as one line of help: `name` (what it does), ..."""
+    return ", ".join(f"{entry.usage} ({entry.help})" for entry in entries(kind))
+
+
+def table(kind: str) -> str:
+    """The entries of a kind as a Markdown table."""
+    lines = [f"| {kind} | what it does |", "|---|---|"]
+    lines += [f"| `{entry.usage}` | {entry.help} |" for entry in entries(kind)]
+    return "\n".join(lines)
+
+
+@cache
+def _discover(kind: str) -> None:
+    """Import every module of the kind's folder, and the plug-ins of other packages."""
+    package = import_module(HOMES[kind])
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            import_module(f"{HOMES[kind]}.{module.name}")
+    for plugin in entry_points(group=f"mixup_hf.{kind}"):
+        plugin.load()
+
+
+def _origin(value: Any) -> tuple[str, str]:
+    """Where something was defined: a module that is imported twice registers the same thing."""
+    home = getattr(value, "__module__", "")
+    return home, getattr(value, "__qualname__", repr(value))

@@ -63,7 +63,7 @@ def imports(tree: ast.Module) -> list[Import]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: write the import in full"
             names = tuple(alias.name for alias in node.names)
-            # `from mixup_hf import errors` names a module, `from mixup_hf.errors import X` does not.
+            # `from mixup_hf import errors` names a module, `from mixup_hf.errors import X` no.
             submodules = [name for name in names if f"{node.module}.{name}" in _full_names()]
             for name in submodules:
                 found.append(_import(f"{node.module}.{name}", (), inside, node.lineno))

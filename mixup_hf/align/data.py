@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mixup_hf import errors
 from mixup_hf.inverter.encoder import FrozenEncoder
 
 
@@ -37,7 +38,7 @@ def read_sentences(
     fitting = (line for line in stripped if min_words <= len(line.split()) <= max_words)
     sentences = list(islice(fitting, limit))
     if not sentences:
-        raise ValueError(_nothing_left(source, min_words, max_words))
+        raise errors.InvalidInput(_nothing_left(source, min_words, max_words))
     return sentences
 
 
@@ -70,7 +71,7 @@ def read_with_origins(
     rows: list[tuple[str, str]] = []
     for line, name in zip_longest(_file_lines(Path(source)), _file_lines(Path(origins))):
         if line is None or name is None:
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`origins` = {origins!r} must have one line for each of `data` = {source!r}, but "
                 "one ends before the other. Give the file that belongs to it."
             )
@@ -79,7 +80,7 @@ def read_with_origins(
         if len(rows) == limit:
             break
     if not rows:
-        raise ValueError(_nothing_left(source, min_words, max_words))
+        raise errors.InvalidInput(_nothing_left(source, min_words, max_words))
     return [text for text, _ in rows], [name for _, name in rows]
 
 
@@ -96,10 +97,12 @@ def _is_hub_id(source: str) -> bool:
 
 def _file_lines(path: Path) -> Iterator[str]:
     if not path.exists():
-        raise FileNotFoundError(f"`data` = {str(path)!r} is neither a file, a folder nor a Hub id.")
+        raise errors.MissingFile(
+            f"`data` = {str(path)!r} is neither a file, a folder nor a Hub id."
+        )
     files = [path] if path.is_file() else sorted(path.glob("sentences*.txt*"))
     if not files:
-        raise FileNotFoundError(f"`data` = {str(path)!r} holds no file sentences*.txt or .txt.gz.")
+        raise errors.MissingFile(f"`data` = {str(path)!r} holds no file sentences*.txt or .txt.gz.")
     for file in files:
         opener: Any = gzip.open if file.suffix == ".gz" else open
         with opener(file, "rt", encoding="utf-8") as stream:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixup_hf import errors
 from mixup_hf.evaluation.fidelity import recovered_lam
 from mixup_hf.inverter.batches import StackedRows
 from mixup_hf.mixing.interpolation import linear
@@ -35,7 +36,7 @@ def joined_pairs(sentences: list[str], count: int, seed: int) -> tuple[list[str]
     words = np.array([len(sentence.split()) for sentence in sentences])
     short = np.flatnonzero(words <= _SHORT_WORDS)
     if len(short) < 2:
-        raise ValueError(
+        raise errors.InvalidInput(
             f"`joined_share` joins sentences of at most {_SHORT_WORDS} words to others, and the "
             f"data holds {len(short)} of them. Set `joined_share: 0`, or give more sentences."
         )

@@ -23,7 +23,7 @@ _STRENGTHS = np.linspace(1, 0, 11)  # of equals, the curve nearest to the exact 
 _ASKED = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 
 
-class NoResponseError(ValueError):
+class NoResponseError(errors.InvalidInput):
     """Decoded sentences do not depend on the ratio."""
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mixup_hf import errors
 from mixup_hf.data.tables import LabelledTexts, read_table
 from mixup_hf.mixing.methods import DEFAULT_METHOD
 
@@ -45,7 +46,9 @@ def command(
     """
     table = read_table(data, text_column, label_column)
     if (rows is None) != (holdout is None):
-        raise ValueError("--rows and --holdout belong together: give both, or none of them.")
+        raise errors.InvalidInput(
+            "--rows and --holdout belong together: give both, or none of them."
+        )
     if rows is not None and holdout is not None:
         others = read_table(holdout, text_column, label_column).texts
         found = _of_rows(rows, table, others, aligner, seed)

@@ -58,11 +58,11 @@ def command(
         return
     for name, value in (("--data", data), ("--num-samples", num_samples), ("--output", output)):
         if value is None:
-            raise ValueError(f"{name} is missing. Give it, or --from-row FILE:LINE.")
+            raise errors.InvalidInput(f"{name} is missing. Give it, or --from-row FILE:LINE.")
     assert data is not None and num_samples is not None and output is not None
     errors.at_least("--num-samples", num_samples, 1)
     if not output.parent.is_dir():
-        raise FileNotFoundError(
+        raise errors.MissingFile(
             f"--output: there is no folder {str(output.parent)!r}. Make it first."
         )
     table = read_table(data, text_column, label_column)
@@ -104,7 +104,7 @@ def _print_again(place: str, data: Path | None) -> None:
     again = json.loads(line)
     if again != row:
         changed = sorted(key for key in row if again.get(key) != row[key])
-        raise ValueError(
+        raise errors.InvalidInput(
             f"{place} came out differently ({', '.join(changed)}). Sentences are the same on the "
             "same kind of machine with the same versions of torch and transformers."
         )

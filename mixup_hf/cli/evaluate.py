@@ -92,18 +92,22 @@ def command(
         experiment.run(*config_and_overrides(config, context.args))
         return
     if context.args:
-        raise ValueError(f"{context.args[0]} is no option, and no config was given to set it in.")
+        raise errors.InvalidInput(
+            f"{context.args[0]} is no option, and no config was given to set it in."
+        )
     if data is None or not (structure or intrusion or quality):
-        raise ValueError(
+        raise errors.InvalidInput(
             "Say what to measure: a CONFIG.yaml; or --data with --structure, --intrusion, "
             "--quality, or several of them."
         )
     if quality != (rows is not None):
-        raise ValueError("--quality and --rows belong together: give both, or none of them.")
+        raise errors.InvalidInput(
+            "--quality and --rows belong together: give both, or none of them."
+        )
     if rows is not None and not rows.is_file():
-        raise FileNotFoundError(f"--rows: there is no file {str(rows)!r}.")
+        raise errors.MissingFile(f"--rows: there is no file {str(rows)!r}.")
     if perplexity is not None and not quality:
-        raise ValueError("--perplexity is of the rows in --rows: give it with --quality.")
+        raise errors.InvalidInput("--perplexity is of the rows in --rows: give it with --quality.")
     errors.at_least("--generations", generations, 1)
     errors.at_least("--num-rows", num_rows, 2)
     table = read_table(data, text_column, label_column)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import logging
 import sys
 
@@ -21,6 +20,7 @@ from mixup_hf.cli import (
     push,
     report,
 )
+from mixup_hf.errors import MixupError
 
 app = typer.Typer(
     name="mixup-hf",
@@ -50,24 +50,12 @@ def main() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app()
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        if "--debug" in sys.argv or not _is_for_users(error):
+    except MixupError as error:
+        if "--debug" in sys.argv:
             raise
         message = "\n".join([str(error), *getattr(error, "__notes__", [])])
         Console(stderr=True).print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
         raise SystemExit(2) from error
-
-
-def _is_for_users(error: Exception) -> bool:
-    """Whether the message was written in this package, for a user to act on."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    if frame is None or "mixup_hf" not in frame.tb_frame.f_code.co_filename:
-        return False
-    # What torch raises in C++ has no frame of its own: it seems to come from the line that called.
-    line = linecache.getline(frame.tb_frame.f_code.co_filename, frame.tb_lineno)
-    return line.lstrip().startswith("raise")
 
 
 def _escape(text: str) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from mixup_hf import errors
+
 if TYPE_CHECKING:
     from mixup_hf.inverter.encoder import FrozenEncoder
 
@@ -28,7 +30,7 @@ def command(
     from mixup_hf.evaluation.report.html import report_of_a_run
 
     if (folder / "runs.jsonl").is_file():
-        raise ValueError(
+        raise errors.InvalidInput(
             f"{folder} holds an experiment: `mixup-hf evaluate CONFIG.yaml` writes its "
             "report.html, and does so again without running anything that is there."
         )

@@ -39,11 +39,11 @@ class StageConfig:
         if not self.name or "/" in self.name:
             raise errors.bad("stages.name", "be a plain folder name", self.name)
         if not (self.train_lexicon or self.train_projector or self.train_lora):
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"Stage {self.name!r} trains nothing: set `train_projector` or `train_lora`."
             )
         if self.train_lexicon and (self.train_projector or self.train_lora):
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"Stage {self.name!r} trains the lexicon together with the projector or the LoRA. "
                 "Give the lexicon a stage of its own, with `train_projector: false`."
             )
@@ -223,7 +223,7 @@ class AlignConfig:
         errors.positive("lora_layers", self.lora_layers)
         errors.in_range("lora_layers", self.lora_layers, 0.0, 1.0)
         if self.task is not None and self.start_from is None:
-            raise ValueError(
+            raise errors.InvalidInput(
                 "`task` refines an aligner that exists. Set `start_from` (embedded, a folder or a "
                 "Hub id), or leave `task` out."
             )
@@ -237,19 +237,19 @@ class AlignConfig:
         trained = [stage.name for stage in self.stages if stage.train_lexicon]
         given = self.start_from or self.lexicon_from
         if self.num_hints and not trained and given is None:
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`num_hints` = {self.num_hints} needs a lexicon, but no stage trains one. Add a "
                 "first stage with `train_lexicon: true`, set `lexicon_from` or `start_from`, or "
                 "set `num_hints: 0`."
             )
         if self.lexicon_from is not None and (trained or self.start_from or not self.num_hints):
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`lexicon_from` = {self.lexicon_from!r} gives a new aligner with hints a lexicon, "
                 "but this one gets it from a stage or from `start_from`, or has `num_hints: 0`. "
                 "Leave one of them out."
             )
         if trained and not self.num_hints:
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"Stage {trained[0]!r} trains a lexicon, but `num_hints` = 0 never asks it. "
                 "Leave the stage out, or set `num_hints` (16 is a good number)."
             )

@@ -31,7 +31,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         files = (self.train_file is not None, self.test_file is not None)
         if (self.dataset is None) != all(files) or (self.dataset is not None and any(files)):
-            raise ValueError(
+            raise errors.InvalidInput(
                 "`data` must give either `dataset`, or both `train_file` and `test_file`, but got "
                 f"dataset={self.dataset!r}, train_file={self.train_file!r}, "
                 f"test_file={self.test_file!r}."
@@ -44,7 +44,7 @@ class DataConfig:
 def check_no_auto_off(mixup: MixupConfig) -> None:
     """Raise `ValueError` for `auto_off` where there is a test split only: it must steer nothing."""
     if mixup.auto_off:
-        raise ValueError(
+        raise errors.InvalidInput(
             "`mixup.auto_off` would let the test split decide when mixing stops, and so spoil its "
             "scores. Use it in a script of your own, whose Trainer has a development set."
         )
@@ -70,7 +70,9 @@ class FinetuneConfig:
         errors.at_least("seed", self.seed, 0)
         for name in ("output_dir", "seed"):
             if name in self.training:
-                raise ValueError(f"Set `{name}` at the top of the config, not in `training`.")
+                raise errors.InvalidInput(
+                    f"Set `{name}` at the top of the config, not in `training`."
+                )
         check_no_auto_off(self.mixup)
         for name, value in self.training.items():
             if value in ("on", "off"):  # to TrainingArguments any word is true

@@ -195,12 +195,12 @@ class MixupConfig:
         errors.one_of("source", self.source, _SOURCES)
         errors.one_of("on_failure", self.on_failure, ("stop", "real_rows"))
         if self.background and self.source == "task":
-            raise ValueError(
+            raise errors.InvalidInput(
                 "`background` cannot be had with `source` = 'task': sentences made ahead would be "
                 "of a model that has moved on. Leave one of them out."
             )
         if self.rows_file is not None and (self.background or self.source == "task"):
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`rows_file` = {self.rows_file!r} has its rows already: `background` and `source` "
                 "= 'task' say how rows are made. Leave out one or the other."
             )

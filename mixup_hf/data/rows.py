@@ -72,7 +72,7 @@ def read_mixed(path: str | Path, texts: Sequence[str], names: Sequence[str]) -> 
     """
     file = Path(path)
     if not file.is_file():
-        raise FileNotFoundError(
+        raise errors.MissingFile(
             f"`rows_file`: there is no file {str(file)!r}. `mixup-hf augment` writes one."
         )
     rows = []
@@ -80,11 +80,13 @@ def read_mixed(path: str | Path, texts: Sequence[str], names: Sequence[str]) -> 
         try:
             row = _read(content, names)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{place} is no mixed row ({error!r}).") from error
+            raise errors.InvalidInput(f"{place} is no mixed row ({error!r}).") from error
         _check_parents(place, row, content["parent_texts"], texts)
         rows.append(row)
     if not rows:
-        raise ValueError(f"`rows_file`: {file} has no rows. Make it with `mixup-hf augment`.")
+        raise errors.InvalidInput(
+            f"`rows_file`: {file} has no rows. Make it with `mixup-hf augment`."
+        )
     return rows
 
 
@@ -101,7 +103,7 @@ def read_shown(path: str | Path) -> list[tuple[MixedExample, list[str], list[str
             row = _read(content, names)
             shown.append((row, join_sides("parent_texts", content["parent_texts"]), names))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{place} is no mixed row ({error!r}).") from error
+            raise errors.InvalidInput(f"{place} is no mixed row ({error!r}).") from error
     return shown
 
 
@@ -115,16 +117,20 @@ def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             content = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{place} is no JSON ({error}). Was it cut? Delete it.") from error
+            raise errors.InvalidInput(
+                f"{place} is no JSON ({error}). Was it cut? Delete it."
+            ) from error
         if not isinstance(content, dict):
-            raise ValueError(f"{place} is no mixed row, but {content!r}.")
+            raise errors.InvalidInput(f"{place} is no mixed row, but {content!r}.")
         yield place, content
 
 
 def _read(content: dict[str, Any], names: Sequence[str]) -> MixedExample:
     label = content["label"]
     if sorted(label) != sorted(names):
-        raise ValueError(f"its classes are {sorted(label)}, those of the model {sorted(names)}")
+        raise errors.InvalidInput(
+            f"its classes are {sorted(label)}, those of the model {sorted(names)}"
+        )
     sides = [content["text"], *([content["text_pair"]] if "text_pair" in content else [])]
     text = join_sides("text", sides[:1] if len(sides) == 1 else [sides])[0]
     kept = {name: value for name, value in content.items() if name in _FIELDS}
@@ -139,7 +145,7 @@ def _check_parents(
     shown = join_sides("parent_texts", parent_texts)
     here = [texts[at] if 0 <= at < len(texts) else None for at in row.parents]
     if shown != here:
-        raise ValueError(
+        raise errors.InvalidInput(
             f"{place} was made from other texts: its parents {list(row.parents)} are {shown}, but "
             f"here those rows are {here}. Give the training texts that it was made from, in their "
             "order; or make the rows anew with `mixup-hf augment`."

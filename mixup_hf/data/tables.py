@@ -47,7 +47,7 @@ def read_table(
 
     file = Path(path)
     if not file.is_file():
-        raise FileNotFoundError(f"There is no file {str(file)!r}.")
+        raise errors.MissingFile(f"There is no file {str(file)!r}.")
     if file.suffix not in _READERS:
         raise errors.bad("file", f"end in one of {', '.join(_READERS)}", str(file))
     try:
@@ -57,7 +57,7 @@ def read_table(
         table = load_dataset(kind, data_files=str(file), split="train", **options)
     except Exception as error:  # the readers raise many kinds, none of which names the cause
         cause = error.__cause__ or error
-        raise ValueError(
+        raise errors.InvalidInput(
             f"{file} cannot be read as {file.suffix} ({type(cause).__name__}: {cause}). Is it what "
             "its name says? Convert it, or rename it."
         ) from error
@@ -127,7 +127,7 @@ def _columns(
         texts = join_sides(f"{source}:{text_pair_column}", pairs)
     absent = [row for row, label in enumerate(labels) if label is None or label == ""]
     if absent:
-        raise ValueError(
+        raise errors.InvalidInput(
             f"{source} has no label in {len(absent)} of {len(labels)} rows, the first is row "
             f"{absent[0]}. Drop those rows."
         )

@@ -100,7 +100,7 @@ def _multi_label(
 def _multi_hot(rows: list[list[Any]]) -> Tensor:
     widths = {len(row) for row in rows}
     if len(widths) > 1:
-        raise ValueError(
+        raise errors.InvalidInput(
             f"`labels` are lists of {min(widths)} to {max(widths)} values. Multi-label rows need "
             "one 0 or 1 for each class; labels of single tokens cannot be mixed."
         )
@@ -207,7 +207,7 @@ def _checked_index(row: int, label: Any) -> int:
             raise TypeError
         return operator.index(label)
     except TypeError:
-        raise TypeError(
+        raise errors.InvalidType(
             f"`labels[{row}]` must be a class index or, like all others, a class name, but got "
             f"{type(label).__name__}: {label!r}."
         ) from None
@@ -217,12 +217,12 @@ def _require_two_classes(indices: Sequence[int], names: Sequence[str]) -> None:
     present = sorted(set(indices))
     if len(present) < 2:
         only = names[present[0]] if present else "none"
-        raise ValueError(
+        raise errors.InvalidInput(
             f"`labels` must hold at least two classes, but only {only!r} occurs in "
             f"{len(indices)} rows. A classifier cannot be trained on that."
         )
     if len(indices) < len(names):
-        raise ValueError(
+        raise errors.InvalidInput(
             f"There are fewer rows ({len(indices)}) than classes ({len(names)}). Give at least one "
             "row for each class."
         )

@@ -40,7 +40,9 @@ def join_sides(name: str, texts: Sequence[object]) -> list[str]:
         ValueError: Both kinds stand side by side, a side is empty, or not two sides.
     """
     if isinstance(texts, str):
-        raise TypeError(f"`{name}` must be a list of strings, but got one string: [{texts!r}]?")
+        raise errors.InvalidType(
+            f"`{name}` must be a list of strings, but got one string: [{texts!r}]?"
+        )
     joined = [
         text if isinstance(text, str) else _join(name, row, text) for row, text in enumerate(texts)
     ]
@@ -61,7 +63,7 @@ def _join(name: str, row: int, pair: object) -> str:
         or len(pair) != 2
         or not all(isinstance(side, str) and MARK not in side for side in pair)
     ):
-        raise TypeError(
+        raise errors.InvalidType(
             f"`{name}[{row}]` must be a string, or a pair of strings, but got "
             f"{type(pair).__name__}: {pair!r}."
         )

@@ -43,7 +43,9 @@ def compare(arm: Sequence[float], baseline: Sequence[float]) -> Comparison:
         ValueError: There are fewer than two pairs: one difference says nothing of chance.
     """
     if len(arm) != len(baseline):
-        raise ValueError(f"`arm` and `baseline` must pair up, but got {len(arm)}, {len(baseline)}.")
+        raise errors.InvalidInput(
+            f"`arm` and `baseline` must pair up, but got {len(arm)}, {len(baseline)}."
+        )
     if len(arm) < _FEWEST:
         raise errors.bad(
             "seeds",
@@ -72,7 +74,9 @@ def holm(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
 def mcnemar_p(one: Sequence[bool], other: Sequence[bool]) -> float:
     """Exact two-sided p that two classifiers are right equally often on the same rows (McNemar)."""
     if len(one) != len(other):
-        raise ValueError(f"Both must have judged the same rows, but got {len(one)}, {len(other)}.")
+        raise errors.InvalidInput(
+            f"Both must have judged the same rows, but got {len(one)}, {len(other)}."
+        )
     only_one = sum(a and not b for a, b in zip(one, other, strict=True))
     only_other = sum(b and not a for a, b in zip(one, other, strict=True))
     if only_one + only_other == 0:

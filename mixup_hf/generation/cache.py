@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from mixup_hf import errors
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -112,6 +114,6 @@ def _parse(line: bytes) -> tuple[str, list[str]]:
     """Key and texts of a line; ValueError if it is not whole."""
     check, _, body = line.partition(b" ")
     if not body.endswith(b"\n") or check != b"%08x" % zlib.crc32(body[:-1]):
-        raise ValueError("a line that was not written to its end")
+        raise errors.InvalidInput("a line that was not written to its end")
     content = json.loads(body)
     return content["key"], content["texts"]

@@ -37,7 +37,7 @@ CHECKPOINT_FILES = (
 )
 
 
-class AlignerMismatchError(ValueError):
+class AlignerMismatchError(errors.InvalidInput):
     """An aligner meets an encoder, an LLM or a format it was not made for."""
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixup_hf import errors
 from mixup_hf.inverter.batches import IGNORED
 from mixup_hf.inverter.lexicon import Lexicon
 from mixup_hf.inverter.prompt import SoftPrompt
@@ -112,7 +113,7 @@ class AlignmentModel(nn.Module):
             ours = _logits(last[0].to(head.weight.dtype), head.weight, self.softcap)
             theirs = self.base(inputs_embeds=inputs, use_cache=False).logits[0]
         if not torch.allclose(ours.float(), theirs.float(), rtol=0.02, atol=0.02):
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`llm` must make its logits as states @ head.T (with or without a soft cap), but "
                 f"{type(self.base).__name__} does something else with them. Use a model of the "
                 "Llama, Qwen, Mistral or Gemma families."
@@ -134,7 +135,7 @@ class AlignmentModel(nn.Module):
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
         missing = sorted(set(result.missing_keys) & set(self.state_dict()))
         if missing or result.unexpected_keys:
-            raise RuntimeError(
+            raise errors.InvalidState(
                 f"The checkpoint does not fit what this stage trains: {missing[:5]} are missing, "
                 f"{result.unexpected_keys[:5]} are unknown. Resume with the same config, or start "
                 "into another output_dir."

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from mixup_hf import errors
 from mixup_hf.inverter.checkpoint import Aligner
 
 _PLACE = "<<soft tokens>>"  # where the chat template puts what the user says
@@ -84,7 +85,7 @@ def prompt_texts(
     """
     if chat:
         if not tokenizer.chat_template:
-            raise ValueError(
+            raise errors.InvalidInput(
                 "`prompt_chat` needs an LLM with a chat template, but the tokenizer has none. Set "
                 "`prompt_chat: false`, or take the instruction-tuned LLM."
             )

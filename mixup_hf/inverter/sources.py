@@ -31,7 +31,7 @@ _MIB = 1024 * 1024
 CACHE_VARIABLE = "MIXUP_HF_CACHE"
 
 
-class SourceError(RuntimeError):
+class SourceError(errors.InvalidState):
     """A base model or data set could not be had; the message says what to do."""
 
 

@@ -213,7 +213,7 @@ def build_gate(
         elif name == "classifier":
             made[name] = ClassifierJudge(embeddings, targets, seed=seed)
         elif log_likelihood is None:
-            raise ValueError("`judges` = 'llm' needs `log_likelihood` to ask.")
+            raise errors.InvalidInput("`judges` = 'llm' needs `log_likelihood` to ask.")
         else:
             made[name] = LikelihoodJudge(log_likelihood, label_names)
     off = policy == "off"

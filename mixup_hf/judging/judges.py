@@ -89,7 +89,7 @@ class ClassifierJudge:
         self.num_labels = targets.shape[1]
         fewest = int(np.bincount(self.classes)[np.unique(self.classes)].min())
         if fewest < _FEWEST_FOLDS:
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`judges` = 'classifier' needs at least {_FEWEST_FOLDS} rows of each class, but "
                 f"one has {fewest}. Take 'knn'."
             )
@@ -127,7 +127,7 @@ class ClassifierJudge:
 
         kept = ~np.isin(self.fold, list(folds))
         if len(np.unique(self.classes[kept])) < 2:
-            raise ValueError(
+            raise errors.InvalidInput(
                 "`judges` = 'classifier' has no two classes left without the folds of the parents. "
                 "Take 'knn', or weights of fewer parents."
             )

@@ -13,7 +13,7 @@ _SHINGLE = 4  # characters
 _PERMUTATIONS = 128
 
 
-class LeakError(ValueError):
+class LeakError(errors.InvalidInput):
     """A row is nearly an evaluation text."""
 
 

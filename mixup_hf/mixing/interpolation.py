@@ -110,7 +110,7 @@ def check_interpolation(interpolation: str, num_parents: int) -> None:
     """Raise `ValueError` unless `num_parents` can be mixed so."""
     errors.one_of("interpolation", interpolation, tuple(INTERPOLATIONS))
     if interpolation == "slerp" and num_parents > 2:
-        raise ValueError(
+        raise errors.InvalidInput(
             f"`interpolation` = 'slerp' mixes two parents, but `weights` draws {num_parents}: no "
             "one circle goes through them. Take 'linear' or 'linear_renorm'."
         )

@@ -168,7 +168,9 @@ class PairPlan:
             return self.pairs(pairs.index, pairs.first, rng)
         if self._near is None:
             if self.embeddings is None:
-                raise ValueError("`intrusion` = 'local' needs `embeddings` to find neighbours.")
+                raise errors.InvalidInput(
+                    "`intrusion` = 'local' needs `embeddings` to find neighbours."
+                )
             self._near = LocalPartners(self._classes, self.embeddings, self.num_neighbors)
         return self.pairs(pairs.index, pairs.first, rng, self._near)
 
@@ -215,7 +217,9 @@ def _make_partners(
 ) -> Partners:
     if pairing in ("smote", "local"):
         if embeddings is None:
-            raise ValueError(f"`pairing` = {pairing!r} needs `embeddings` to find neighbours.")
+            raise errors.InvalidInput(
+                f"`pairing` = {pairing!r} needs `embeddings` to find neighbours."
+            )
         kind = SmotePartners if pairing == "smote" else LocalPartners
         return kind(classes, embeddings, num_neighbors)
     if pairing == "near_target":
@@ -242,10 +246,12 @@ def _wanted(strategy: SamplingStrategy | None, labels: np.ndarray) -> dict[int, 
     try:
         counts = check_sampling_strategy(strategy, labels, "over-sampling")
     except ValueError as error:
-        raise ValueError(f"`sampling_strategy` = {strategy!r}: {error} {way_out}") from error
+        raise errors.InvalidInput(
+            f"`sampling_strategy` = {strategy!r}: {error} {way_out}"
+        ) from error
     wanted = {int(label): int(count) for label, count in counts.items() if count > 0}
     if not wanted:
-        raise ValueError(
+        raise errors.InvalidInput(
             f"`sampling_strategy` = {strategy!r} asks for no row: every class has as many as it "
             "wants already. Leave it out, or give larger counts."
         )

@@ -83,7 +83,9 @@ class CrossClassPartners:
 
     def __init__(self, classes: Classes) -> None:
         if classes.count < 2:
-            raise ValueError("`pairing` = 'cross_class' needs at least two classes, but got one.")
+            raise errors.InvalidInput(
+                "`pairing` = 'cross_class' needs at least two classes, but got one."
+            )
         self.classes = classes
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -182,7 +182,7 @@ class EpBeta(_TwoParents):
         middle = (mean + eps0) / length
         size = middle * (1 - middle) / variance - 1 if variance > 0 else 0.0
         if size <= 0:
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`weights`: no EpBeta with mean {mean:g}, eps0 {eps0:g} and eps1 {eps1:g} keeps "
                 "the variance. Take a mean strictly between 0 and 1, and eps0 or eps1 above 0."
             )
@@ -197,7 +197,7 @@ class EpBeta(_TwoParents):
         errors.positive("weights.tol", tolerance)
         factor = variance_factor(self)
         if abs(factor - 1) > tolerance:
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`weights`: mixes keep {factor:.4g} of the variance, which is not 1 to within tol "
                 f"{tolerance:g}. Leave alpha and beta out ('epbeta:eps=0.3'), or raise tol."
             )
@@ -282,14 +282,14 @@ def _epbeta(
     shapes, ends = (alpha, beta), (eps0, eps1)
     if eps is not None or not any(value is not None for value in (*shapes, *ends, mean)):
         if any(value is not None for value in (*shapes, *ends, mean)):
-            raise ValueError(f"`weights`: eps stands alone (or with tol). {_EPBETA_WAYS}")
+            raise errors.InvalidInput(f"`weights`: eps stands alone (or with tol). {_EPBETA_WAYS}")
         made = EpBeta.symmetric(0.3 if eps is None else eps)
     elif eps0 is not None and eps1 is not None and mean is not None and shapes == (None, None):
         made = EpBeta.from_mean(mean, eps0, eps1)
     elif None not in (*shapes, *ends) and mean is None:
         made = EpBeta(*shapes, *ends)  # type: ignore[arg-type]  # none of them is None
     else:
-        raise ValueError(f"`weights`: these values do not make an EpBeta. {_EPBETA_WAYS}")
+        raise errors.InvalidInput(f"`weights`: these values do not make an EpBeta. {_EPBETA_WAYS}")
     return made if tol is None else made.check_variance(tol)
 
 

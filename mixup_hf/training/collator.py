@@ -84,7 +84,7 @@ class MixupCollator:
         errors.one_of("problem_type", problem_type, PROBLEM_TYPES)
         errors.at_least("num_labels", num_labels, 1 if problem_type == REGRESSION else 2)
         if problem_type != SINGLE_LABEL and label_format == "labels":
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`label_format` = 'labels' is for cross entropy, but `problem_type` is "
                 f"{problem_type!r}. Leave `explicit_loss` off: the callback makes the loss."
             )
@@ -124,7 +124,7 @@ class MixupCollator:
         known |= {key: self._label_of(row) for key in LABEL_KEYS if key in like}
         unknown = sorted(set(like) - set(known))
         if unknown:
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"The training rows carry {unknown}, which a mixed row has no value for. Drop "
                 "these columns (the Trainer does so with `remove_unused_columns=True`), or say "
                 f"what mixed rows get: MixupCollator(..., extra_columns={{{unknown[0]!r}: ...}})."
@@ -219,7 +219,7 @@ class MixingCollator:
             lengths = {len(row.get("input_ids", ())) for row in real + mixed}
             if len(lengths) < 2:
                 raise
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"The collator could not put real and mixed rows into one batch ({error}). Mixed "
                 "rows are of any length: it must pad, as DataCollatorWithPadding does."
             ) from error
@@ -262,7 +262,7 @@ def _labels_of(batch: Mapping[str, Any], rows: int) -> Tensor:
     labels = batch.get("labels")
     if not isinstance(labels, Tensor) or labels.shape != (rows,) or labels.is_floating_point():
         got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
-        raise ValueError(
+        raise errors.InvalidInput(
             f"The collator must put class indices of shape ({rows},) under 'labels', but got "
             f"{got}. This collator mixes single-label classification. For other tasks give "
             "InversedMixup the labels: lists for multi-label, floats for regression."

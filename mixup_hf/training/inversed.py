@@ -256,7 +256,7 @@ class InversedMixup(TrainerPlugin):
 
     def _check_not_training(self) -> None:
         if self.config.source == "task":
-            raise ValueError(
+            raise errors.InvalidInput(
                 "`source` = 'task' mixes embeddings of a model in training, and there is none "
                 "here. Fine-tune with `trainer_kwargs`, or set `source: frozen`."
             )
@@ -287,7 +287,7 @@ def _pairing(config: MixupConfig, problem_type: str) -> str:
         return config.pairing
     if config.pairing == preset(config.method).pairing:
         return "near_target"
-    raise ValueError(
+    raise errors.InvalidInput(
         f"`pairing` = {config.pairing!r} needs classes, but the labels are numbers. Take "
         "'near_target' or 'random'."
     )

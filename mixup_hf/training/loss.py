@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixup_hf import errors
+
 
 def soft_cross_entropy(
     outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None
@@ -60,7 +62,7 @@ def as_soft_labels(labels: Tensor, num_labels: int) -> Tensor:
         return labels
     if labels.ndim == 1 and not labels.is_floating_point():
         return F.one_hot(labels, num_labels).float()
-    raise ValueError(
+    raise errors.InvalidInput(
         f"`labels` must be class indices (B,) or soft labels (B, {num_labels}), but got a "
         f"{labels.dtype} tensor of shape {tuple(labels.shape)}."
     )

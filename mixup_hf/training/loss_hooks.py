@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import trainer_pt_utils
 
+from mixup_hf import errors
 from mixup_hf.data.targets import SINGLE_LABEL
 from mixup_hf.training.collator import POOL_ROWS, REAL_ROW, ROW_WEIGHTS, SOFT_LABELS
 from mixup_hf.training.loss import row_losses
@@ -115,7 +116,7 @@ class SoftLabelHooks:
         self._stash = None
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if logits.shape[-1] != soft.shape[-1]:
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`num_labels` must equal the model's {logits.shape[-1]} classes, but the mixed "
                 f"labels have {soft.shape[-1]}. Give InversedMixup the model's `num_labels`."
             )
@@ -151,7 +152,7 @@ def _set_smoother(call: Callable[..., Any]) -> None:
 
 def _require_no_labels(kwargs: Mapping[str, Any]) -> None:
     if "labels" in kwargs:
-        raise RuntimeError(
+        raise errors.InvalidState(
             "The collator emits soft labels as `labels`, but the Trainer passes them on to the "
             "model, which would train binary cross entropy. Give it the loss: "
             "Trainer(..., compute_loss_func=soft_cross_entropy)."

@@ -133,12 +133,14 @@ def check_rows(
 ) -> tuple[list[str], Targets]:
     """Texts and targets of good rows; an error for others."""
     if isinstance(labels, str):
-        raise TypeError(f"`labels` must be a list of labels, but got one string: {labels!r}.")
+        raise errors.InvalidType(
+            f"`labels` must be a list of labels, but got one string: {labels!r}."
+        )
     texts = join_sides("texts", texts if isinstance(texts, str) else list(texts))
     errors.texts("texts", texts)
     labels = list(labels)
     if len(texts) != len(labels):
-        raise ValueError(
+        raise errors.InvalidInput(
             f"`texts` and `labels` must be of one length, but got {len(texts)} and {len(labels)}."
         )
     return texts, read_targets(labels, num_labels, label_names)

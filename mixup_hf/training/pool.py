@@ -70,7 +70,7 @@ class MixupPool:
             FileNotFoundError: Its file has not been written.
         """
         if not self.path(refill).is_file():
-            raise FileNotFoundError(f"The pool has no file {self.path(refill)}; write it first.")
+            raise errors.MissingFile(f"The pool has no file {self.path(refill)}; write it first.")
         self._current.fill_(refill)
 
     def publish_none(self) -> None:
@@ -81,7 +81,7 @@ class MixupPool:
         """The rows that are drawn from."""
         refill = self.refill
         if refill == _NOTHING:
-            raise RuntimeError("The pool is empty: nothing has been published yet.")
+            raise errors.InvalidState("The pool is empty: nothing has been published yet.")
         if self._loaded[0] != refill:
             self._loaded = (refill, read_rows(self.path(refill)))
         return self._loaded[1]
@@ -134,7 +134,7 @@ def read_rows(path: Path) -> list[MixedExample]:
         try:
             rows.append(MixedExample.from_json(json.loads(line)))
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"{path}, line {number}, is no mixed row ({error}). Delete the file: it is made "
                 "again from the seed."
             ) from error

@@ -74,13 +74,13 @@ def read_line(place: str) -> dict[str, Any]:
         raise errors.bad("--from-row", "be FILE:LINE, lines counted from 1", place)
     file = Path(name)
     if not file.is_file():
-        raise FileNotFoundError(f"--from-row: there is no file {name!r}.")
+        raise errors.MissingFile(f"--from-row: there is no file {name!r}.")
     lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     if int(number) > len(lines):
         raise errors.bad("--from-row", f"name one of {len(lines)} lines", place)
     row: dict[str, Any] = json.loads(lines[int(number) - 1])
     if "run" not in row:
-        raise ValueError(
+        raise errors.InvalidInput(
             f"--from-row: {place} does not say which run made it. Only rows that "
             "`mixup-hf augment` wrote can be made again."
         )
@@ -102,7 +102,7 @@ def regenerate(row: dict[str, Any], data: Path | None = None) -> dict[str, Any]:
     run = row["run"]
     table = read_table(data or Path(run["data"]), *run["columns"])
     if table_digest(table) != run["data_sha256"]:
-        raise ValueError(
+        raise errors.InvalidInput(
             f"{data or run['data']} is not what it was when the row was made: its texts, its "
             "labels or their order have changed. Give the file as it was with --data."
         )
@@ -113,7 +113,7 @@ def regenerate(row: dict[str, Any], data: Path | None = None) -> dict[str, Any]:
     # The engine of then, whatever this machine would choose; nothing that was kept is looked up.
     engine, _, dtype = row["engine"].partition(":")
     if engine not in ENGINES:
-        raise ValueError(
+        raise errors.InvalidInput(
             f"The row was decoded by a server, {row['engine']!r}, whose arithmetic is not that of "
             "this process: it cannot be made again here."
         )
@@ -122,7 +122,7 @@ def regenerate(row: dict[str, Any], data: Path | None = None) -> dict[str, Any]:
         aligner, table.texts, table.labels, dtype=getattr(torch, dtype), **settings
     )
     if mixup.inverter.fingerprint != row["aligner_fingerprint"]:
-        raise ValueError(
+        raise errors.InvalidInput(
             f"The aligner {aligner!r} has the fingerprint {mixup.inverter.fingerprint}, but the "
             f"row was made by {row['aligner_fingerprint']}. Pin its revision, or give the folder "
             "of the old one."

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mixup_hf import runtime
+from mixup_hf import errors, runtime
 from mixup_hf.inverter.batches import TokenBudgetBatches
 from mixup_hf.inverter.encoder import TaskEncoder
 from mixup_hf.inverter.model import Inverter
@@ -102,7 +102,7 @@ class FollowingInverter:
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embed with the model as it is now: (N, D), float32."""
         if self._encoder is None:
-            raise RuntimeError("No model is followed yet: call `follow` first.")
+            raise errors.InvalidState("No model is followed yet: call `follow` first.")
         return self._encoder.encode(texts, progress=False)
 
     def save(self, folder: Path) -> None:
@@ -130,7 +130,7 @@ class FollowingInverter:
         body, config = model.base_model, self.inverter.aligner.config
         width = getattr(getattr(body, "config", None), "hidden_size", None)
         if body is model or width != config.embedding_dim:
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`source` = 'task' needs a model whose encoder has vectors of "
                 f"{config.embedding_dim} entries, as {config.encoder} has, but "
                 f"{type(model).__name__} has {width}. Fine-tune {config.encoder}, train an aligner "

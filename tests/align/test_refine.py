@@ -12,8 +12,9 @@ from aligning import make_config, save_partners
 from tiny import make_inverter, make_rows, word_tokenizer
 
 from mixup_hf import Inverter
-from mixup_hf.align import align, stages
+from mixup_hf.align import align
 from mixup_hf.config import StageConfig, TaskConfig
+from mixup_hf.inverter import refinement
 from mixup_hf.inverter.batches import TokenBudgetBatches
 from mixup_hf.inverter.checkpoint import AlignerMismatchError, load_aligner
 from mixup_hf.inverter.objective import AlignmentModel
@@ -124,14 +125,14 @@ def test_stage_3_brings_a_stale_projector_back() -> None:
     )
     frozen = {name: value.clone() for name, value in inverter.llm.state_dict().items()}
     state = torch.get_rng_state()
-    before, after = stages.refresh(model, batches, steps=30, learning_rate=0.01)
+    before, after = refinement.refresh(model, batches, steps=30, learning_rate=0.01)
     assert after < before - 0.05
     assert torch.equal(torch.get_rng_state(), state)
     assert all(
         torch.equal(value, frozen[name]) for name, value in inverter.llm.state_dict().items()
     )
     assert not any(value.requires_grad for value in model.parameters())
-    assert stages.generation_loss(model, batches) == pytest.approx(after)
+    assert refinement.generation_loss(model, batches) == pytest.approx(after)
 
 
 def test_a_lora_in_the_upper_layers_is_nowhere_else(tmp_path: Path) -> None:

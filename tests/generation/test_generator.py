@@ -7,7 +7,7 @@ import torch
 from tiny import make_producer
 from torch import Tensor
 
-from mixup_hf import MixedExample
+from mixup_hf import MixedExample, runtime
 from mixup_hf.mixing.interpolation import linear
 
 

@@ -130,7 +130,7 @@ class ExperimentConfig:
             try:
                 self.mixup_of(name)
             except ValueError as error:
-                raise ValueError(f"in `variants.{name}`: {error}") from error
+                raise errors.InvalidInput(f"in `variants.{name}`: {error}") from error
 
 
 def mixup_with(mixup: MixupConfig, settings: dict[str, Any]) -> MixupConfig:

@@ -20,6 +20,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from mixup_hf import errors
 from mixup_hf.mixing.weights import Beta
 from mixup_hf.runtime import counter_rng
 from mixup_hf.training.loss import row_losses
@@ -67,7 +68,7 @@ class _Hook(TrainerCallback):
         """Find the head."""
         head = getattr(kwargs["model"], "classifier", None)
         if not isinstance(head, nn.Module):
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`model` must have a `classifier`, as BERT-like models do, but got "
                 f"{type(kwargs['model']).__name__}. Leave the arm 'embedding_mixup' out."
             )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mixup_hf import errors
 from mixup_hf.config import DataConfig, FinetuneConfig
 from mixup_hf.data.tables import LabelledTexts, draw_shots, read_splits
 from mixup_hf.data.targets import class_indices
@@ -100,7 +101,7 @@ class Results:
             if job.arm not in self._arms or job.data not in self._sets:
                 continue  # not asked about any more
             if content["settings"] != self._digest_of(job.arm, job.data):
-                raise ValueError(
+                raise errors.InvalidInput(
                     f"{self.file}, line {number}, was run with other settings than those of this "
                     "experiment, and cannot be compared. Give another `output_dir`, or the config "
                     "as it was."

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mixup_hf import errors
 from mixup_hf.evaluation.report.pages import TableOf, read_json
 from mixup_hf.intervals import Interval, rounded, wilson
 
@@ -24,7 +25,7 @@ def measured_elsewhere(folder: Path) -> list[TableOf]:
             try:
                 tables.append(make(content))
             except (KeyError, TypeError, AttributeError, ValueError) as error:
-                raise ValueError(
+                raise errors.InvalidInput(
                     f"{file} is damaged, or of another version ({error!r}). Make it again."
                 ) from error
     return tables

@@ -10,6 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from mixup_hf import errors
+
 
 @dataclass(frozen=True)
 class TableOf:
@@ -71,10 +73,12 @@ def read_json(file: Path) -> Any:
         ValueError: It is damaged.
     """
     if not file.is_file():
-        raise FileNotFoundError(
+        raise errors.MissingFile(
             f"There is no {str(file)!r}. A report is about the `output_dir` of mixup-hf finetune."
         )
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is damaged ({error}). Run again into its folder.") from error
+        raise errors.InvalidInput(
+            f"{file} is damaged ({error}). Run again into its folder."
+        ) from error

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mixup_hf import errors
 from mixup_hf.intervals import Rate
 
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
@@ -76,7 +77,7 @@ def _figure(height: float = 3.0) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
+        raise errors.MissingPackage(
             "A report needs matplotlib for its plots: `pip install 'mixup_hf[plots]'`."
         ) from error
     figure = Figure(figsize=(6, height), layout="constrained")

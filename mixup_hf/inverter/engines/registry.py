@@ -127,7 +127,7 @@ def make_engine(llm: Any, engine: str, dtype: torch.dtype | None = None) -> Engi
     if reason is None:
         return PackedLlm(llm, dtype or fast_dtype())
     if engine == "fast":
-        raise ValueError(
+        raise errors.InvalidInput(
             f"`engine` = 'fast' cannot run this LLM: {reason}. Take 'transformers', or 'auto'."
         )
     return TransformersEngine(llm)

@@ -47,7 +47,7 @@ class DecodeSettings:
         errors.at_least("top_k", self.top_k, 1)
         errors.at_least("num_candidates", self.num_candidates, 1)
         if self.num_candidates > 1 and self.temperature == 0:
-            raise ValueError(
+            raise errors.InvalidInput(
                 f"`num_candidates` = {self.num_candidates} asks for different candidates, but "
                 "`temperature` = 0 makes them all the same. Raise `temperature`, or ask for 1."
             )
@@ -171,7 +171,7 @@ def decode(
         B lists of token ids, end token left out.
     """
     if settings.temperature > 0 and uniforms is None:
-        raise ValueError("`uniforms` must be given when `temperature` > 0, but got None.")
+        raise errors.InvalidInput("`uniforms` must be given when `temperature` > 0, but got None.")
     ends = torch.tensor(list(end_ids), device=prompts.device)
     draws = None if uniforms is None else torch.as_tensor(uniforms, device=prompts.device)
     output = torch.full((len(prompts), settings.max_new_tokens), -1, device=prompts.device)

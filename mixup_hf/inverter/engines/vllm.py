@@ -40,7 +40,7 @@ _COMPARED = 4  # tokens
 _AGREEING = 0.5  # share of beginnings: rounding changes a few of them, other weights nearly all
 
 
-class ServerError(RuntimeError):
+class ServerError(errors.InvalidState):
     """A vLLM server is gone, or is not what it has to be."""
 
 
