@@ -187,8 +187,13 @@ def save_checkpoint(
     llm: Any,
     card: ModelCard | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    *,
+    write: bool = True,
 ) -> Path:
     """Write an aligner checkpoint.
+
+    Weights that FSDP shards are gathered, which is collective: every process has to call this, all
+    but one of them with `write=False`.
 
     Args:
         folder: Where to.
@@ -196,15 +201,20 @@ def save_checkpoint(
         llm: The LLM; its LoRA is written if it carries one (a peft model), its weights never are.
         card: The model card; none is written without it.
         dtype: Storage type of projector and LoRA.
+        write: Whether this process writes.
     """
     target = Path(folder)
+    state = {name: _whole(value) for name, value in aligner.state_dict().items()}
     state = {
         name: value.to(dtype) if value.is_floating_point() else value
-        for name, value in aligner.state_dict().items()
+        for name, value in state.items()
     }
+    lora = _lora_state(llm, dtype) if hasattr(llm, "peft_config") else None
+    if not write:
+        return target
     aligner.save_pretrained(target, state_dict=state)
-    if hasattr(llm, "peft_config"):
-        _save_lora(target / LORA_FOLDER, llm, dtype)
+    if lora is not None:
+        _save_lora(target / LORA_FOLDER, llm, lora)
     if card is not None:
         card.save(target / "README.md")
     return target
@@ -239,12 +249,25 @@ def push_folder(
     return str(commit.commit_url)
 
 
-def _save_lora(folder: Path, llm: Any, dtype: torch.dtype) -> None:
+def _whole(value: torch.Tensor) -> torch.Tensor:
+    """A weight in one piece; a shard of FSDP 2 is gathered from all processes."""
+    from torch.distributed.tensor import DTensor
+
+    if not isinstance(value, DTensor):
+        return value
+    gathered: torch.Tensor = value.full_tensor()
+    return gathered
+
+
+def _lora_state(llm: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     from peft import get_peft_model_state_dict
 
     state = get_peft_model_state_dict(llm)
-    stored = {name: value.to(dtype) for name, value in state.items()}
-    llm.save_pretrained(folder, state_dict=stored)
+    return {name: _whole(value).to(dtype) for name, value in state.items()}
+
+
+def _save_lora(folder: Path, llm: Any, state: dict[str, torch.Tensor]) -> None:
+    llm.save_pretrained(folder, state_dict=state)
     (folder / "README.md").unlink(missing_ok=True)  # peft's template; the aligner has its own card
     config = folder / "adapter_config.json"
     content = json.loads(config.read_text())
