@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mixup_hf.registry import register
+
 _PACKAGES = (
     "mixup_hf",
     "torch",
@@ -24,6 +26,7 @@ _PACKAGES = (
 )
 
 
+@register("command", "env", help="versions, device and caches, for a bug report")
 def command(
     method: Annotated[
         str | None, typer.Option(help="Print what this method sets, and nothing else.")

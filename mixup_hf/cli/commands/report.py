@@ -9,11 +9,13 @@ import typer
 from rich.console import Console
 
 from mixup_hf import errors
+from mixup_hf.registry import register
 
 if TYPE_CHECKING:
     from mixup_hf.inverter.encoder import FrozenEncoder
 
 
+@register("command", "report", help="one HTML page about a run")
 def command(
     folder: Annotated[Path, typer.Argument(help="output_dir of mixup-hf finetune.")],
     output: Annotated[
