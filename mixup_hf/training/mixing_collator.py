@@ -42,7 +42,7 @@ class MixingCollator:
             _refuse_vector_labels(features[0])
         real = plain._with_indices(features)
         drawn = self.pool.draw([_key(row) for row in real], count) if count else []
-        mixed = [plain.mixed_feature(row, like=real[0]) for _, row in drawn]
+        mixed = plain.mixed_features([row for _, row in drawn], like=real[0])
         batch = self._collate(real, mixed)
         batch[POOL_ROWS] = torch.tensor([REAL_ROW] * len(real) + [at for at, _ in drawn])
         if plain.problem_type == SINGLE_LABEL:
