@@ -130,7 +130,9 @@ class MixupCollator:
         encoded = features_of(self.preprocess, [row.text for row in rows])
         made = []
         for row, feature in zip(rows, encoded, strict=True):
-            texts = zip((self.text_column, self.text_pair_column), split_sides(row.text))
+            texts = zip(
+                (self.text_column, self.text_pair_column), split_sides(row.text), strict=False
+            )
             known: dict[str, Any] = {**dict(texts), **feature, **self.extra_columns}
             known |= {key: self._label_of(row) for key in LABEL_KEYS if key in like}
             _require_known(like, known)

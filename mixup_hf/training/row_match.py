@@ -72,7 +72,8 @@ def sample_rows(
     column = collator.text_column
     if all(isinstance(row.get(column), str) for row in rows):
         return _by_text(positions, rows, texts, collator)
-    if not all("input_ids" in row for row in rows):
+    made = features_of(collator.preprocess, texts[:1])
+    if not all("input_ids" in row for row in [*rows, *made]):
         return None
     return _by_tokens(positions, rows, texts, collator, agrees)
 
@@ -92,7 +93,7 @@ def _by_text(
     matches = [places.get(key, []) for key in wanted]
     tokens = [_tokens(row) for row in rows] if all("input_ids" in row for row in rows) else []
     encoded: list[list[int]] = []
-    if tokens and all(matches):
+    if tokens and all(matches) and "input_ids" in features_of(collator.preprocess, texts[:1])[0]:
         encoded = _encode([texts[at[0]] for at in matches], collator)
     return Sample(positions, rows, matches, tokens, encoded, collator)
 
@@ -144,8 +145,7 @@ def _encode_all(texts: Sequence[str], collator: MixupCollator, length: int) -> I
 
 
 def _encode(texts: Sequence[str], collator: MixupCollator) -> list[list[int]]:
-    made = features_of(collator.preprocess, texts)
-    return [_tokens(feature) for feature in made if "input_ids" in feature]
+    return [_tokens(feature) for feature in features_of(collator.preprocess, texts)]
 
 
 def _tokens(row: Mapping[str, Any]) -> list[int]:
