@@ -8,7 +8,7 @@ is compared with the plugin's, tokens and labels, and the class names with `mode
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,7 +145,7 @@ class RowContract:
             runtime.log(
                 f"generated rows are truncated at {length} tokens, as the training rows are"
             )
-        decode: Callable[[Sequence[int]], str] = self.collator.tokenizer.decode
+        decode = self.collator.tokenizer.decode
         for where, real, generated in common_ends(sample):
             runtime.warn(
                 f"All training rows {where} with {decode(real)!r}, generated rows with "

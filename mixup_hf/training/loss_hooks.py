@@ -174,7 +174,8 @@ class SoftLabelSmoother(LabelSmoother):
         loss = model_output.get("loss") if is_dict else model_output[0]
         if isinstance(loss, Tensor) and loss.ndim == 0:
             return loss
-        return super().__call__(model_output, labels, *args, **kwargs)
+        call: Any = super().__call__
+        return call(model_output, labels, *args, **kwargs)
 
 
 def _require_no_labels(kwargs: Mapping[str, Any]) -> None:

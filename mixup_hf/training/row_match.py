@@ -41,7 +41,7 @@ class Sample:
         """A row as a person reads it, shortened."""
         text = row.get(self.collator.text_column)
         if text is None:
-            text = self.collator.tokenizer.decode(_tokens(row), skip_special_tokens=True)
+            text = str(self.collator.tokenizer.decode(_tokens(row), skip_special_tokens=True))
         return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -85,7 +85,7 @@ def read_trainer_rows(
         list(labels),
         _class_names(kind) or _model_names(config),
         getattr(config, "num_labels", None),
-        _eval_texts(trainer.eval_dataset, columns, tokenizer),
+        read_eval_texts(trainer.eval_dataset, columns, tokenizer),
     )
 
 
@@ -235,12 +235,14 @@ def _model_names(config: Any) -> list[str] | None:
     return None if all(name.startswith("LABEL_") for name in names) else names
 
 
-def _eval_texts(dataset: Any, columns: Columns, tokenizer: Any) -> list[str]:
+def read_eval_texts(dataset: Any, columns: Columns, tokenizer: Any) -> list[str]:
     """Texts of the evaluation sets, for the leak guard; a warning where they cannot be read."""
     if dataset is None:
         return []
     if isinstance(dataset, Mapping):
-        return [text for part in dataset.values() for text in _eval_texts(part, columns, tokenizer)]
+        return [
+            text for part in dataset.values() for text in read_eval_texts(part, columns, tokenizer)
+        ]
     try:
         _require_rows(dataset)
         return read_texts(dataset, columns, tokenizer, "eval_dataset")
