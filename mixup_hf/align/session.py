@@ -17,7 +17,9 @@ from mixup_hf.align.lora import load_lora, with_lora
 from mixup_hf.align.settings import claim, digest, stage_settings
 from mixup_hf.align.warmup import warm_up
 from mixup_hf.config import AlignConfig, StageConfig, TaskConfig
+from mixup_hf.data.sources import resolve
 from mixup_hf.data.tables import LabelledTexts, read_table
+from mixup_hf.data.wheels import file_sha256
 from mixup_hf.inverter.batches import StackedRows, TokenBudgetBatches, WordBatches
 from mixup_hf.inverter.checkpoint import (
     Aligner,
@@ -33,7 +35,6 @@ from mixup_hf.inverter.loading import aligner_folder
 from mixup_hf.inverter.objective import AlignmentModel
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids, input_rms, prompt_texts
 from mixup_hf.inverter.quantization import load_llm
-from mixup_hf.inverter.sources import file_sha256, resolve
 
 
 class Session:

@@ -28,6 +28,7 @@ def main() -> None:
     for layer in session.model.base.get_decoder().layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(session.model, mesh=mesh)
+    session.model(**session.batches[0])  # a step of training, which initializes FSDP
     sharded = reconstruct(session)
     session.save(output / "sharded")
     if runtime.is_main_process():
