@@ -38,9 +38,10 @@ def command(
         return
     import torch
 
+    from mixup_hf.data.embedded import EMBEDDED
+    from mixup_hf.data.sources import cached_embedded, default_cache_dir
     from mixup_hf.inverter.loading import EMBEDDED_ALIGNER, describe_aligner
     from mixup_hf.inverter.quantization import default_dtype, default_quantization
-    from mixup_hf.inverter.sources import EMBEDDED, cached_embedded, default_cache_dir
 
     table = Table("what", "value", title="mixup-hf env")
     table.add_row("python", f"{platform.python_version()} on {platform.platform()}")

@@ -45,7 +45,7 @@ def command(
 def _encoder(name: str) -> FrozenEncoder | None:
     if name == "none":
         return None
+    from mixup_hf.data.sources import resolve
     from mixup_hf.inverter.encoder import FrozenEncoder
-    from mixup_hf.inverter.sources import resolve
 
     return FrozenEncoder.from_pretrained(resolve(name).path)
