@@ -25,8 +25,8 @@ _FEWEST = 20  # texts on either side
 _FALSE_POSITIVES = 0.01
 _PLANTING, _CHOOSING = 9, 10  # what streams of random numbers are for; part of their keys
 _LIMITS = (
-    "The audit looks for copies, for rows nearer to training texts than to others, and for secrets, "
-    "with one encoder. It does not bound what a stronger attack could find."
+    "The audit looks for copies, for rows nearer to training texts than to others, and for "
+    "secrets, with one encoder. It does not bound what a stronger attack could find."
 )
 
 
@@ -66,8 +66,8 @@ class Audit:
         found = []
         if self.copies.low > self.chance_copies.high:
             found.append(
-                f"{self.copies} of the rows are near copies of training texts ({self.chance_copies} "
-                "by chance): anyone who reads the rows reads those texts."
+                f"{self.copies} of the rows are near copies of training texts "
+                f"({self.chance_copies} by chance): anyone who reads the rows reads those texts."
             )
         if self.auc.low > 0.5:
             found.append(

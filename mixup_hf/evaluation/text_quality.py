@@ -227,7 +227,7 @@ def _agreement(
             "label agreement",
             bootstrap_interval(mean_over(agrees), len(agrees), seed),
             bootstrap_interval(mean_over(right), len(right), seed),
-            "Share whose class is predicted by a classifier that has not seen its parents (or the row).",
+            "Share whose class a classifier predicts that has not seen the parents (or the row).",
         )
     ]
 

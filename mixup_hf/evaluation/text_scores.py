@@ -106,7 +106,7 @@ def self_bleu(texts: Sequence[str], words: int) -> float:
     scores = [
         metric.sentence_score(text, cut[:at] + cut[at + 1 :]).score for at, text in enumerate(cut)
     ]
-    return sum(scores) / len(scores) / 100
+    return float(sum(scores) / len(scores) / 100)
 
 
 def copied_share(text: str, parents: Iterable[str]) -> float:

@@ -53,7 +53,7 @@ def render(
     jinja2 = errors.optional("jinja2", "report", "A report")
     source = (files("mixup_hf.evaluation.report") / "report.html.j2").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(source)
-    return template.render(
+    page: str = template.render(
         title=title,
         lead=lead,
         tables=tables,
@@ -62,6 +62,7 @@ def render(
         shown=shown,
         version=version("mixup_hf"),
     )
+    return page
 
 
 def read_json(file: Path) -> Any:
