@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mixup_hf import errors
+from mixup_hf import errors, registry
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL
 from mixup_hf.data.text_pairs import PairEncoder, are_pairs, both_sides, split_sides
@@ -22,7 +22,6 @@ from mixup_hf.inverter.engines.vllm import ServerSettings
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.sources import default_cache_dir
 from mixup_hf.judging import Gate, build_gate
-from mixup_hf.mixing.methods import preset
 from mixup_hf.mixing.pairing import PairPlan, SamplingStrategy
 from mixup_hf.mixing.weights import parse_weights
 from mixup_hf.training.plugin import TrainerPlugin, check_rows
@@ -78,10 +77,11 @@ class InversedMixup(TrainerPlugin):
         self.inverter = inverter
         self.encoder: Encodes = PairEncoder(inverter) if pairs else inverter
         decode_settings = _decode_settings(self.config)
+        mixing = self.config.mixing
         plan = PairPlan(
             targets.groups,
             pairing=_pairing(self.config, targets.problem_type),
-            weights=parse_weights(self.config.weights),
+            weights=parse_weights(mixing.weights),
             seed=self.seed,
             chunk_size=self.config.chunk_size,
             num_neighbors=self.config.num_neighbors,
@@ -96,13 +96,13 @@ class InversedMixup(TrainerPlugin):
             self.encoder,
             both_sides(invert) if pairs else invert,
             inverter.fingerprint,
-            self.config.interpolation,
+            mixing.interpolation,
             mix_weights=inverter.mix_weights,
             gate=self._build_gate,
             bounded=targets.problem_type != REGRESSION,
             provenance={
                 "method": self.config.method,
-                "weights": self.config.weights,
+                "weights": mixing.weights,
             },
             engine=lambda: inverter.engine,
             store=self._store(decode_settings) if self.config.reuse else None,
@@ -121,7 +121,7 @@ class InversedMixup(TrainerPlugin):
 
     def _follower(self, tokenizer: PreTrainedTokenizerBase) -> Follows | None:
         """With `source` = 'task', what lets the producer work on the embeddings of the model."""
-        if self.config.source != "task" or not self.config.enabled:
+        if self.config.mixing.source != "task" or not self.config.enabled:
             return None
         from mixup_hf.training.task_encoder import FollowingInverter
 
@@ -191,9 +191,6 @@ class InversedMixup(TrainerPlugin):
             dtype: As for `Inverter.from_pretrained`.
             **settings: Fields of `MixupConfig`.
         """
-        known = set(MixupConfig.__dataclass_fields__)
-        for name in settings:
-            errors.one_of("settings", name, sorted(known))
         config = replace(MixupConfig(**settings), aligner=aligner)
         _refuse_rows_file(config)  # before minutes of loading
         check_rows(texts, labels, num_labels, label_names)
@@ -201,7 +198,7 @@ class InversedMixup(TrainerPlugin):
         inverter = Inverter.from_pretrained(
             aligner,
             revision=config.revision,
-            quantization=config.quantization,  # type: ignore[arg-type]  # checked by the config
+            quantization=config.quantization,
             device=device,
             dtype=dtype,
             engine=config.engine,
@@ -255,7 +252,7 @@ class InversedMixup(TrainerPlugin):
             yield self.producer.chunk(epoch, chunk, n)
 
     def _check_not_training(self) -> None:
-        if self.config.source == "task":
+        if self.config.mixing.source == "task":
             raise errors.InvalidInput(
                 "`source` = 'task' mixes embeddings of a model in training, and there is none "
                 "here. Fine-tune with `trainer_kwargs`, or set `source: frozen`."
@@ -275,17 +272,17 @@ def _refuse_rows_file(config: MixupConfig) -> None:
 def _check_pairs(config: MixupConfig) -> None:
     """What texts of two sides cannot be mixed with."""
     for name, wanted in (("interpolation", "linear"), ("source", "frozen")):
-        if getattr(config, name) != wanted:
-            raise errors.bad(
-                name, f"be {wanted!r} for pairs of texts", getattr(config, name), "Leave it out."
-            )
+        value = getattr(config.mixing, name)
+        if value != wanted:
+            raise errors.bad(name, f"be {wanted!r} for pairs of texts", value, "Leave it out.")
 
 
 def _pairing(config: MixupConfig, problem_type: str) -> str:
-    """The config's; numbers have no classes, so there a method's own means near targets."""
-    if problem_type != REGRESSION or config.pairing in ("random", "near_target"):
-        return config.pairing
-    if config.pairing == preset(config.method).pairing:
+    """The pairing; in regression, where a method's pairing needs classes, near targets instead."""
+    pairing = config.mixing.pairing
+    if problem_type != REGRESSION or not registry.get("pairing", pairing).needs_classes:
+        return pairing
+    if config.pairing is None:
         return "near_target"
     raise errors.InvalidInput(
         f"`pairing` = {config.pairing!r} needs classes, but the labels are numbers. Take "
