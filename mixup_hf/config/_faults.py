@@ -84,7 +84,7 @@ def _rule(info: FieldInfo | None, faults: list[Any]) -> str:
     if len(faults) == 1 and fault["type"] == "too_short":
         return "name at least one"
     kind = type_of(info.annotation)
-    return f"be a {kind}" if kind.startswith(("number", "whole", "list")) else f"be {kind}"
+    return f"be a {kind}" if kind.startswith(("number", "whole", "list", "group")) else f"be {kind}"
 
 
 def _suggestion(fault: Any) -> str:
