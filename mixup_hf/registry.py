@@ -39,7 +39,6 @@ HOMES = {
 }
 # Names of kinds whose folder does not register them yet.
 _NOT_YET_REGISTERED = {
-    "judge": ("knn", "classifier", "llm"),
     "engine": ("transformers", "fast", "vllm:http://HOST:PORT"),
 }
 T = TypeVar("T")
