@@ -12,8 +12,8 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from mixup_hf import errors
+from mixup_hf.config import DEFAULT_METHOD
 from mixup_hf.data.tables import read_table
-from mixup_hf.mixing.methods import DEFAULT_METHOD
 from mixup_hf.registry import register
 from mixup_hf.training.regeneration import augmented_json, read_line, regenerate, run_record
 
