@@ -11,6 +11,7 @@ from mixup_hf import errors
 from mixup_hf.config import AlignConfig
 from mixup_hf.inverter.checkpoint import LORA_FOLDER, AlignerMismatchError
 
+_RANK, _ALPHA = 16, 32  # of a new LoRA, by default
 _GIVEN = {"lora_r": "r", "lora_alpha": "lora_alpha", "lora_layers": "layers_to_transform"}
 
 
@@ -28,10 +29,10 @@ def with_lora(llm: Any, config: AlignConfig, start: Path | None = None) -> Any:
     """
     from peft import LoraConfig, get_peft_model
 
-    upper = _upper_layers(llm, config.lora_layers)
+    upper = _upper_layers(llm, config.lora_layers or 1.0)
     lora = LoraConfig(
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
+        r=config.lora_r or _RANK,
+        lora_alpha=config.lora_alpha or _ALPHA,
         # peft wants names where layers are chosen; "all-linear" is the same modules.
         target_modules="all-linear" if upper is None else _linear_names(llm),
         task_type="CAUSAL_LM",
@@ -82,8 +83,7 @@ def _refuse_others(config: AlignConfig, asked: Any, saved: Any) -> None:
     for name, attribute in _GIVEN.items():
         value = getattr(config, name)
         wanted, found = getattr(asked, attribute), getattr(saved, attribute)
-        default = AlignConfig.__dataclass_fields__[name].default
-        if value != getattr(default, "default", default) and wanted != found:
+        if value is not None and wanted != found:
             shown = found if name != "lora_layers" else f"the layers {found or 'all'}"
             raise errors.bad(
                 name,

@@ -36,14 +36,14 @@ def logits(llm: Any) -> torch.Tensor:
 
 def test_the_llm_decodes_as_it_did_before(start: tuple[Any, Path]) -> None:
     before, folder = start
-    llm = with_lora(make_llm(), config(), folder)  # the config's rank and alpha are the defaults
+    llm = with_lora(make_llm(), config(), folder)  # nothing is set: the LoRA's own rank and alpha
     load_lora(llm, folder)
     torch.testing.assert_close(logits(llm), logits(before))
     assert llm.peft_config["default"].lora_alpha == before.peft_config["default"].lora_alpha
     assert any(parameter.requires_grad for parameter in llm.parameters())
 
 
-@pytest.mark.parametrize("settings", [{"lora_r": 4}, {"lora_alpha": 64}, {"lora_layers": 0.5}])
+@pytest.mark.parametrize("settings", [{"lora_r": 16}, {"lora_alpha": 32}, {"lora_layers": 0.5}])
 def test_another_lora_is_refused(start: tuple[Any, Path], settings: dict[str, Any]) -> None:
     (name,) = settings
     with pytest.raises(ValueError, match=f"`{name}` must be left out with `start_from`"):

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from mixup_hf import errors
+from mixup_hf import errors, registry
 from mixup_hf.cli.commands.finetune import config_and_overrides, print_keys
 from mixup_hf.cli.pages import experiment
 from mixup_hf.cli.pages import intrusion as intrusion_page
@@ -114,6 +114,8 @@ def command(
         raise errors.InvalidInput("--perplexity is of the rows in --rows: give it with --quality.")
     errors.at_least("--generations", generations, 1)
     errors.at_least("--num-rows", num_rows, 2)
+    for spec in weights or ():
+        registry.build("weights", spec, argument="--weights")
     table = read_table(data, text_column, label_column)
     title = f"{aligner}, {len(table)} rows of {data.name}"
     from mixup_hf.inverter.model import Inverter
