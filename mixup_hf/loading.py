@@ -157,3 +157,32 @@ def _dataclass_in(hint: Any) -> type[Any] | None:
         found = (_dataclass_in(part) for part in get_args(hint))
         return next((part for part in found if part is not None), None)
     return hint if isinstance(hint, type) and is_dataclass(hint) else None
+
+
+from dataclasses import dataclass  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Key:
+    name: str
+    type: str
+    bounds: str
+    default: str | None
+    help: str
+
+
+def describe(kind):
+    hints = get_type_hints(kind)
+    out = []
+    for item in fields(kind):
+        hint = hints[item.name]
+        nested = _dataclass_in(hint)
+        named = "by name" if "dict[" in str(hint) else ""
+        if nested is None or get_origin(hint) in (tuple, dict):
+            out.append(Key(item.name, named or "text", "", "x", item.metadata.get("help", "")))
+        else:
+            out += [
+                Key(f"{item.name}.{k.name}", k.type, "", k.default, k.help)
+                for k in describe(nested)
+            ]
+    return out
