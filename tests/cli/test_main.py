@@ -88,7 +88,7 @@ def test_an_unexpected_error_asks_for_a_report(monkeypatch: pytest.MonkeyPatch) 
 def test_ctrl_c_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mixup_hf.inverter.checkpoint.push_folder", interrupt)
@@ -100,7 +100,7 @@ def test_ctrl_c_is_one_line(
 
 
 def test_an_ascii_terminal_prints_a_substitute() -> None:
-    code = "from mixup_hf.cli import main as cli; cli._prepare_streams(); print('λ →')"
+    code = "from mixup_hf.cli import main as cli; cli._prepare_streams(); print('\\u03bb \\u2192')"
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     result = python(code, **ascii_only, PYTHONIOENCODING="ascii")
     assert (result.returncode, result.stdout.strip()) == (0, "? ?")
