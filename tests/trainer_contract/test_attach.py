@@ -23,7 +23,9 @@ NAMES = ["world", "sport", "music"]
 
 
 def test_one_line_makes_a_trainer_mix(tmp_path: Path) -> None:
-    trainer = plain_trainer(tmp_path, eval_dataset=tokenized(["a new film", "the old bank"], [0, 1]))
+    trainer = plain_trainer(
+        tmp_path, eval_dataset=tokenized(["a new film", "the old bank"], [0, 1])
+    )
     collator, batches = trainer.data_collator, record(trainer.model)
     mixup = make_mixup()
     assert mixup.attach(trainer, text_column="text") is mixup
@@ -37,9 +39,7 @@ def test_one_line_makes_a_trainer_mix(tmp_path: Path) -> None:
     assert all("mixup_rows" not in batch for batch in batches.evaluation)
 
 
-def test_from_pretrained_needs_no_rows(
-    saved_aligner: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_from_pretrained_needs_no_rows(saved_aligner: Callable[..., Path], tmp_path: Path) -> None:
     mixup = InversedMixup.from_pretrained(
         str(saved_aligner()), device="cpu", max_new_tokens=4, chunk_size=4, mix_ratio=0.25
     )
@@ -169,9 +169,7 @@ def test_class_names_come_from_the_features_and_the_model(tmp_path: Path) -> Non
         ([at / 4 for at in range(12)], "regression", 1),
     ],
 )
-def test_other_tasks_are_read_too(
-    labels: Any, problem: str, classes: int, tmp_path: Path
-) -> None:
+def test_other_tasks_are_read_too(labels: Any, problem: str, classes: int, tmp_path: Path) -> None:
     model = make_classifier(classes)
     model.config.problem_type = problem
     trainer = plain_trainer(tmp_path, train_dataset=tokenized(labels=labels), model=model)
