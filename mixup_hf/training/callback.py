@@ -33,6 +33,7 @@ from mixup_hf.judging import intrusion_report
 from mixup_hf.training.auto_off import DevelopmentWatch
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.loss_hooks import SoftLabelHooks
+from mixup_hf.training.mixing_collator import MixingCollator
 from mixup_hf.training.pool import PAUSED, MixupPool
 from mixup_hf.types import Follows, MixedExample, Supplies
 
@@ -353,7 +354,7 @@ class MixupCallback(TrainerCallback):
         assert self.pool is not None
         self._loader = loader
         self._plain_collate = loader.base_dataloader.collate_fn
-        mixing: Any = self.collator.mixing(self.pool)
+        mixing: Any = MixingCollator(self.collator, self.pool)
         if hasattr(self._plain_collate, "data_collator"):  # RemoveColumnsCollator around ours
             wrapper = copy.copy(self._plain_collate)
             wrapper.data_collator = mixing

@@ -12,8 +12,8 @@ from transformers import trainer_pt_utils
 
 from mixup_hf import errors
 from mixup_hf.data.targets import SINGLE_LABEL
-from mixup_hf.training.collator import POOL_ROWS, REAL_ROW, ROW_WEIGHTS, SOFT_LABELS
 from mixup_hf.training.loss import row_losses
+from mixup_hf.training.mixing_collator import POOL_ROWS, REAL_ROW, ROW_WEIGHTS, SOFT_LABELS
 
 
 class _Stash(NamedTuple):

@@ -16,10 +16,10 @@ from judging_data import ROW, blobs
 from torch import Tensor
 
 from mixup_hf.config import DataConfig
+from mixup_hf.data.sources import resolve
 from mixup_hf.data.tables import read_splits
 from mixup_hf.data.targets import class_indices
 from mixup_hf.inverter.encoder import FrozenEncoder
-from mixup_hf.inverter.sources import resolve
 from mixup_hf.judging import (
     ClassifierJudge,
     Detector,
