@@ -156,6 +156,10 @@ def _is_list(label: Any) -> bool:
     )
 
 
+def _is_number(label: Any) -> bool:
+    return isinstance(label, numbers.Real)
+
+
 def _is_real(label: Any) -> bool:
     return isinstance(label, numbers.Real) and not isinstance(label, numbers.Integral)
 

@@ -48,6 +48,7 @@ class InversedMixup(TrainerPlugin):
         num_labels: C. Default: as many as occur.
         label_names: The classes' names in the order of the model's outputs
             (`model.config.id2label`). With class names as labels, default: sorted.
+        problem_type: What the labels are, as transformers names it. Default: inferred from them.
         eval_texts: The texts the model is evaluated on. A generated row that is nearly one of them
             never reaches training, as `config.leaks` says.
         config: How to mix.
@@ -65,12 +66,13 @@ class InversedMixup(TrainerPlugin):
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
+        problem_type: str | None = None,
         eval_texts: Sequence[str] = (),
         config: MixupConfig | None = None,
     ) -> None:
         config = config or MixupConfig()
         _refuse_rows_file(config)
-        texts, targets = check_rows(texts, labels, num_labels, label_names)
+        texts, targets = check_rows(texts, labels, num_labels, label_names, problem_type)
         pairs = are_pairs(texts)
         if pairs:
             _check_pairs(config)
@@ -173,6 +175,7 @@ class InversedMixup(TrainerPlugin):
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
+        problem_type: str | None = None,
         eval_texts: Sequence[str] = (),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -186,6 +189,7 @@ class InversedMixup(TrainerPlugin):
             labels: As for the class.
             num_labels: As for the class.
             label_names: As for the class.
+            problem_type: As for the class.
             eval_texts: As for the class.
             device: As for `Inverter.from_pretrained`.
             dtype: As for `Inverter.from_pretrained`.
@@ -196,7 +200,7 @@ class InversedMixup(TrainerPlugin):
             errors.one_of("settings", name, sorted(known))
         config = replace(MixupConfig(**settings), aligner=aligner)
         _refuse_rows_file(config)  # before minutes of loading
-        check_rows(texts, labels, num_labels, label_names)
+        check_rows(texts, labels, num_labels, label_names, problem_type)
         _decode_settings(config)
         inverter = Inverter.from_pretrained(
             aligner,
@@ -215,6 +219,7 @@ class InversedMixup(TrainerPlugin):
             labels,
             num_labels=num_labels,
             label_names=label_names,
+            problem_type=problem_type,
             eval_texts=eval_texts,
             config=config,
         )

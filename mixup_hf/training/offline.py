@@ -33,6 +33,7 @@ class OfflineMixup(TrainerPlugin):
         labels: As for `InversedMixup`.
         num_labels: As for `InversedMixup`.
         label_names: As for `InversedMixup`.
+        problem_type: As for `InversedMixup`.
         eval_texts: As for `InversedMixup`. Rows that are nearly one of them are left out.
         config: How the rows are used; how they were made is not asked.
 
@@ -50,10 +51,11 @@ class OfflineMixup(TrainerPlugin):
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
+        problem_type: str | None = None,
         eval_texts: Sequence[str] = (),
         config: MixupConfig | None = None,
     ) -> None:
-        texts, targets = check_rows(texts, labels, num_labels, label_names)
+        texts, targets = check_rows(texts, labels, num_labels, label_names, problem_type)
         config = replace(config or MixupConfig(), rows_file=str(rows_file))
         super().__init__(config, texts, targets, eval_texts)
         rows = read_mixed(rows_file, texts, self.label_names)

@@ -130,6 +130,7 @@ def check_rows(
     labels: Sequence[Any],
     num_labels: int | None,
     label_names: Sequence[str] | None,
+    problem_type: str | None = None,
 ) -> tuple[list[str], Targets]:
     """Texts and targets of good rows; an error for others."""
     if isinstance(labels, str):
@@ -143,7 +144,7 @@ def check_rows(
         raise errors.InvalidInput(
             f"`texts` and `labels` must be of one length, but got {len(texts)} and {len(labels)}."
         )
-    return texts, read_targets(labels, num_labels, label_names)
+    return texts, read_targets(labels, num_labels, label_names, problem_type)
 
 
 def _check_parents(texts: Sequence[str], eval_texts: Sequence[str], *, fail: bool) -> None:
