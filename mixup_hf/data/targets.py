@@ -157,7 +157,7 @@ def _is_list(label: Any) -> bool:
 
 
 def _is_number(label: Any) -> bool:
-    return isinstance(label, numbers.Real)
+    return isinstance(label, (int, float, np.number)) and not isinstance(label, bool)
 
 
 def _is_real(label: Any) -> bool:

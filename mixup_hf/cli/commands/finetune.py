@@ -1,4 +1,4 @@
-"""`mixup-hf finetune`: a classifier, with mixed sentences or without."""
+"""`mixup-hf finetune`: fine-tune a model, with mixed sentences or without."""
 
 from __future__ import annotations
 
@@ -16,6 +16,17 @@ from mixup_hf.config import FinetuneConfig
 from mixup_hf.loading import known_keys, load_config
 from mixup_hf.registry import register
 
+_COUNTS = (
+    "train_rows",
+    "validation_rows",
+    "test_rows",
+    "mixed_rows",
+    "mixed_draws",
+    "doubtful",
+    "steps",
+    "seconds",
+)
+
 
 @register("command", "finetune", help="fine-tune a classifier, with generated sentences or without")
 def command(
@@ -25,13 +36,14 @@ def command(
     ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List all keys and stop.")] = False,
 ) -> None:
-    """Fine-tune a classifier with inverted mixes, and measure it on the test split.
+    """Fine-tune a model with inverted mixes, and measure it on the test split.
 
     Every key of the config can be given as an option, which wins over the file:
 
         mixup-hf finetune recipes/configs/bbc/mixup.yaml --data.shots 20 --seed 1
 
-    `mixup-hf finetune --keys` lists them. Writes output_dir/metrics.json and mixed.jsonl.
+    `mixup-hf finetune --keys` lists them. Writes the model, its tokenizer, metrics.json and
+    mixed.jsonl to output_dir.
     """
     console = Console()
     if keys:
@@ -67,26 +79,44 @@ def print_keys(console: Console, kind: type[Any]) -> None:
 
 
 def show_result(console: Console, metrics: dict[str, Any], output: Path, samples: int = 10) -> None:
-    """Print the metrics, and some mixed sentences with parents, lambda and label."""
+    """Print the metrics, the comparison, and some mixed sentences with parents, λ and label."""
     table = Table("metric", "value", title="Test metrics")
-    for key in ("test_accuracy", "test_macro_f1", "test_loss", "test_ece"):
-        table.add_row(key, f"{metrics[key]:.4f}")
-    for key in (
-        "train_rows",
-        "test_rows",
-        "mixed_rows",
-        "mixed_draws",
-        "doubtful",
-        "steps",
-        "seconds",
-    ):
-        table.add_row(key, str(metrics[key]))
+    for name, value in metrics.items():
+        if name.startswith(("test_", "best_")) and isinstance(value, float):
+            table.add_row(name, f"{value:.4f}")
+    for name in _COUNTS:
+        if name in metrics:
+            table.add_row(name, str(metrics[name]))
     console.print(table)
+    if "comparison" in metrics:
+        show_comparison(console, metrics)
     rows = output / "mixed.jsonl"
     if metrics["mixed_rows"]:
         lines = rows.read_text(encoding="utf-8").splitlines()[:samples]
         print_mixes(console, [json.loads(line) for line in lines])
         console.print(f"All {metrics['mixed_rows']} sentences: {rows}", soft_wrap=True)
+
+
+def show_comparison(console: Console, metrics: dict[str, Any]) -> None:
+    """Print the run beside its baseline, with the difference and what a paired test says."""
+    found, baseline = metrics["comparison"], metrics["baseline"]
+    table = Table("metric", "mixup", "baseline", "difference", title="Mixup and baseline")
+    for name, values in found["metrics"].items():
+        shown = (f"{values['mixup']:.4f}", f"{values['baseline']:.4f}")
+        table.add_row(name, *shown, f"{values['difference']:+.4f}")
+    console.print(table)
+    console.print(
+        f"Same seed, head, {baseline['steps']} steps and rows per step; the baseline's rows are "
+        "all real, so it sees each of them more often (oversampling)."
+    )
+    if found["test"] == "mcnemar":
+        console.print(
+            f"Test rows that only mixup predicted correctly: {found['only_mixup_correct']}; only "
+            f"the baseline: {found['only_baseline_correct']} (exact McNemar p = {found['p']:.3f})."
+        )
+    else:
+        console.print(f"Wilcoxon signed-rank test on absolute errors: p = {found['p']:.3f}.")
+    console.print("One seed: `mixup-hf evaluate` compares over several.")
 
 
 def print_mixes(console: Console, rows: list[dict[str, Any]]) -> None:
