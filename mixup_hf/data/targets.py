@@ -213,9 +213,7 @@ def _regression(labels: Sequence[Any], num_labels: int | None) -> Targets:
             num_labels,
             "Give class indices as integers.",
         )
-    wrong = [
-        label for label in labels if not isinstance(label, numbers.Real) or isinstance(label, bool)
-    ]
+    wrong = [label for label in labels if not _is_number(label)]
     if wrong:
         raise errors.bad("labels", "be numbers for regression", wrong[0])
     values = torch.tensor([float(label) for label in labels])

@@ -80,11 +80,13 @@ def _refuse_evaluation(training: dict[str, Any]) -> None:
 
 
 def _refuse_unknown(training: dict[str, Any]) -> None:
-    known = [field.name for field in fields(TrainingArguments) if field.init]
-    for name in training:
+    known = {field.name: field.default for field in fields(TrainingArguments) if field.init}
+    for name, value in training.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
             hint = f" Did you mean {', '.join(close)}?" if close else ""
             raise errors.InvalidInput(
                 f"`training.{name}` is not an argument of transformers.TrainingArguments.{hint}"
             )
+        if isinstance(known[name], (int, float)) and isinstance(value, str):
+            raise errors.bad(f"training.{name}", "be a number, or true or false", value)

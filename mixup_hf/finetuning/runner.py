@@ -98,10 +98,12 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
     mixup = _prepare_mixup(config, data, inverter)
     if fresh:
         results.clear(output)
-    fitted = _fit(config, data, mixup, save_to=output if config.save_model else None)
+    discard = saves_by_default(config)
+    saved = output if config.save_model else None
+    fitted = _fit(config, data, mixup, save_to=saved, discard=discard)
     metrics = fitted.metrics
     if config.compare:
-        baseline = _fit(compare.baseline_of(config, fitted), data, None)
+        baseline = _fit(compare.baseline_of(config, fitted), data, None, discard=discard)
         metrics = metrics | {
             "baseline": baseline.metrics,
             "comparison": compare.compare(fitted, baseline),
@@ -139,7 +141,9 @@ def _fit(
     plugin: Attaches | None,
     *,
     save_to: Path | None = None,
+    discard: bool = False,
 ) -> Fitted:
+    """Train and measure; `discard` removes the checkpoints that were chosen among."""
     started = time.monotonic()
     source = resolve(config.model, revision=config.model_revision)
     tokenizer = AutoTokenizer.from_pretrained(source.path)
@@ -167,7 +171,7 @@ def _fit(
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if save_to is not None:
         _save(trainer, save_to)
-    if saves_by_default(config) and runtime.is_main_process():
+    if discard and runtime.is_main_process():
         results.remove_checkpoints(Path(config.output_dir))
     test = tokenized(data.test, data.targets, tokenizer, max_length)
     predicted = trainer.predict(test, metric_key_prefix="test")
