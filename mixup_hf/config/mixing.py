@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from mixup_hf import errors
 from mixup_hf._fields import help_
-from mixup_hf.inverter.engines.registry import check_engine
+from mixup_hf.inverter.engines import check_engine
 from mixup_hf.judging import JUDGES, LEAK_POLICIES, POLICIES
 from mixup_hf.mixing.interpolation import check_interpolation
 from mixup_hf.mixing.methods import DEFAULT_METHOD, preset

@@ -23,7 +23,7 @@ from mixup_hf.inverter.checkpoint import (
     load_aligner,
 )
 from mixup_hf.inverter.encoder import FrozenEncoder
-from mixup_hf.inverter.engines.packed_cpu import why_not_packed
+from mixup_hf.inverter.engines import find_engine
 from mixup_hf.inverter.quantization import (
     Quantization,
     default_dtype,
@@ -89,8 +89,9 @@ def load_parts(
         prefix=config.encoder_prefix,
     )
     quantization = quantization or default_quantization(where)
-    # The fast engine rounds a copy; what it copies, and merges the LoRA into, is not rounded.
-    exact = where.type == "cpu" and engine != "transformers" and quantization == "none"
+    choice, _ = find_engine(engine)
+    # An engine that rounds a copy of the weights gets exact ones, into which the LoRA is merged.
+    exact = where.type == "cpu" and quantization == "none" and choice.copies_weights
     llm = load_llm(
         llm_source.path,
         quantization=quantization,
@@ -98,7 +99,7 @@ def load_parts(
         device=where,
         base_grid=config.base_grid,
     )
-    if exact and why_not_packed(llm) is not None:
+    if exact and choice.why_not(llm) is not None:
         llm.to(dtype or default_dtype(where))
     _check_dimensions(config, encoder, llm)
     return Parts(

@@ -26,9 +26,9 @@ from mixup_hf.inverter.checkpoint import (
     save_checkpoint,
 )
 from mixup_hf.inverter.encoder import FrozenEncoder
-from mixup_hf.inverter.engines.registry import make_engine
-from mixup_hf.inverter.engines.sampling import DecodeSettings, LocalWriter, Writes
-from mixup_hf.inverter.engines.vllm import SERVED, ServerSettings, connect
+from mixup_hf.inverter.engines import make_writer
+from mixup_hf.inverter.engines.base import DecodeSettings, DecodingParts, Writer
+from mixup_hf.inverter.engines.vllm import ServerSettings
 from mixup_hf.inverter.likelihood import label_log_likelihood
 from mixup_hf.inverter.loading import EMBEDDED_ALIGNER, load_parts
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids
@@ -100,13 +100,8 @@ class Inverter:
         # A LoRA that is not merged lives in hooks of the base model: transformers runs them.
         self.prompt = SoftPrompt.build(aligner, base, tokenizer)
         ends = end_ids(tokenizer, base)
-        served = engine.startswith(SERVED)
-        local = make_engine(base, "auto" if served else engine, dtype)
-        self._writer: Writes = LocalWriter(local, tokenizer, ends)
-        if served:
-            url, settings = engine.removeprefix(SERVED), server or ServerSettings()
-            probes = self._prompts(self.encode(_PROBES))
-            self._writer = connect(url, ends, settings, self._writer, probes)
+        parts = DecodingParts(base, tokenizer, ends, dtype, self._probes, server)
+        self._writer: Writer = make_writer(engine, parts)
 
     @classmethod
     def from_pretrained(
@@ -365,6 +360,10 @@ class Inverter:
         streams = [(*keys, turn, start + row) for row in range(len(embeddings))]
         texts = self._writer.write(self._prompts(embeddings), settings, streams)
         return [_tidy(text) for text in texts]
+
+    def _probes(self) -> Tensor:
+        """Prompts (B, P, H) on which a server is compared with the local LLM."""
+        return self._prompts(self.encode(_PROBES))
 
     @torch.inference_mode()
     def _prompts(self, embeddings: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.sources import resolve
-from mixup_hf.inverter.engines.registry import Engine, make_engine
+from mixup_hf.inverter.engines import make_engine
+from mixup_hf.inverter.engines.base import Engine
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.prompt import end_ids
 from mixup_hf.inverter.quantization import load_llm

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixup_hf.evaluation.experiment.models import Models
-from mixup_hf.inverter.engines.sampling import DecodeSettings, decode
+from mixup_hf.inverter.engines.base import DecodeSettings
+from mixup_hf.inverter.sampling import decode
 from mixup_hf.runtime import counter_rng
 
 _CHANGED = 0.1  # share of words: EDA's alpha
