@@ -15,7 +15,7 @@ def command(
     private: Annotated[bool, typer.Option(help="Make a new repository private.")] = False,
 ) -> None:
     """Upload an aligner, so that others load it with Inverter.from_pretrained("user/name")."""
-    from mixup_hf.inverter.checkpoint import push_folder
+    from mixup_hf.inverter.hub import push_folder
 
     address = push_folder(folder, repo, private=private)
     Console().print(f"pushed: {address}", soft_wrap=True)

@@ -115,7 +115,7 @@ class DecodingParts:
         tokenizer: The LLM's.
         end_ids: Token ids that end a sentence.
         dtype: Compute type the user asked for; None leaves it to the engine.
-        probes: Makes a few prompts (B, P, H), to compare a server with the local LLM.
+        prompts: Makes prompts (B, P, H) from texts, to compare a server with the local LLM.
         settings: Settings for the engine of this name, if the user gave any.
     """
 
@@ -123,7 +123,7 @@ class DecodingParts:
     tokenizer: PreTrainedTokenizerBase
     end_ids: Sequence[int]
     dtype: torch.dtype | None
-    probes: Callable[[], Tensor]
+    prompts: Callable[[Sequence[str]], Tensor]
     settings: Any = None
 
 

@@ -20,6 +20,17 @@ from mixup_hf.inverter.engines.auto import Auto
 from mixup_hf.inverter.engines.base import DecodingParts, EngineChoice, Writer
 from mixup_hf.registry import register
 
+# Sentences on which a server is compared with the local LLM.
+_PROBES = (
+    "Where is the nearest station?",
+    "A new phone was shown to the press on Monday.",
+    "She thanked her mother for the cake.",
+    "Shares fell after the bank's warning.",
+    "I never liked the second half of that film.",
+    "The law will be changed before the election.",
+    "Please turn the lights off in the kitchen.",
+    "Two goals in the last minute decided the match.",
+)
 _EXAMPLE = "vllm:http://host:8000"
 
 
@@ -73,4 +84,4 @@ class Vllm(EngineChoice):
 
         local = Auto().writer("", parts)
         settings = parts.settings or ServerSettings()
-        return connect(argument, parts.end_ids, settings, local, parts.probes())
+        return connect(argument, parts.end_ids, settings, local, parts.prompts(_PROBES))

@@ -125,7 +125,7 @@ def served(stub: Stub, **settings: Any) -> Inverter:
 def rounded_prompts() -> Inverter:
     """An inverter that decodes here what goes over the wire: prompts in bf16."""
     inverter = make_inverter()
-    prompt = inverter._prompts
+    prompt = inverter.prompts
     setattr(inverter, "_prompts", lambda rows: prompt(rows).bfloat16().float())  # noqa: B010
     return inverter
 
