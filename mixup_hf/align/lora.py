@@ -9,7 +9,7 @@ import torch
 
 from mixup_hf import errors
 from mixup_hf.config import AlignConfig
-from mixup_hf.inverter.checkpoint import LORA_FOLDER, AlignerMismatchError
+from mixup_hf.inverter.lora import LORA_FOLDER, AlignerMismatchError
 
 _RANK, _ALPHA = 16, 32  # of a new LoRA, by default
 _GIVEN = {"lora_r": "r", "lora_alpha": "lora_alpha", "lora_layers": "layers_to_transform"}

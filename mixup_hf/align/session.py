@@ -20,15 +20,9 @@ from mixup_hf.config import AlignConfig, StageConfig, TaskConfig
 from mixup_hf.data.sources import resolve
 from mixup_hf.data.tables import LabelledTexts, read_table
 from mixup_hf.data.wheels import file_sha256
+from mixup_hf.inverter.aligner import Aligner, AlignerConfig
 from mixup_hf.inverter.batches import StackedRows, TokenBudgetBatches, WordBatches
-from mixup_hf.inverter.checkpoint import (
-    Aligner,
-    AlignerConfig,
-    check_partner,
-    fingerprint,
-    load_aligner,
-    save_checkpoint,
-)
+from mixup_hf.inverter.checkpoint import check_partner, fingerprint, load_aligner, save_checkpoint
 from mixup_hf.inverter.encoder import FrozenEncoder
 from mixup_hf.inverter.lexicon import Lexicon
 from mixup_hf.inverter.loading import aligner_folder
