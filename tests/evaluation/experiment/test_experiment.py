@@ -107,7 +107,7 @@ def test_an_arm_is_one_registered_function(make: Callable[..., ExperimentConfig]
 
     try:
         config = make(arms=["capitals"], seeds=[0])
-        assert "capitals" in ExperimentConfig(config.sets, config.output_dir).arms
+        assert "capitals" in ExperimentConfig(sets=config.sets, output_dir="x").arms
         run = Experiment(config).run()[Job("tiny", 4, 0, "capitals")]
         assert run.metrics["mixed_rows"] == 8
         file = Path(config.output_dir) / "tiny" / "4-shot" / "seed-0" / "capitals" / "rows.jsonl"
@@ -149,7 +149,7 @@ def test_variants_are_arms_that_mix_in_their_own_way(
     kept, other = {"intrusion": "keep"}, {"method": "smotext", "mix_ratio": 0.2}
     config = make(arms=["smotext"], variants={"all kept": kept, "few": other}, seeds=[0])
     assert config.mixup_of("all kept").intrusion == "keep"
-    assert config.mixup_of("few").weights == "uniform"  # the method's, not those of `mixup`
+    assert config.mixup_of("few").mixing.weights == "uniform"  # the method's, not those of `mixup`
     assert config.mixup_of("few").max_new_tokens == 4
     runs = Experiment(config).run()
     assert [job.arm for job in runs] == ["oversample", "smotext", "all kept", "few"]
@@ -276,10 +276,10 @@ def test_runs_of_other_settings_are_refused(make: Callable[..., ExperimentConfig
         ({"baseline": "best"}, "`baseline` must be one of"),
         ({"mixup": {"auto_off": True}}, "would let the test split decide"),
         ({"seeds": []}, "`seeds` must name at least one"),
-        ({"shots": [5, 5]}, "`shots` must name at least one, and none twice"),
+        ({"shots": [5, 5]}, "`shots` must name none twice"),
         ({"sets": {}}, "`sets` must name at least one data set"),
         ({"sets": {"x": {"dataset": "bbc_headlines", "shots": 3}}}, "be left out"),
-        ({"sets": {"x": {"file": "y"}}}, r"`sets.x.file` is no known key. Known here: .*dataset"),
+        ({"sets": {"x": {"file": "y"}}}, r"`sets.x.file` is no known key.*Known here: .*dataset"),
     ],
 )
 def test_a_bad_experiment_is_refused(
@@ -391,6 +391,6 @@ def test_the_command_runs_shows_and_writes(make: Callable[..., ExperimentConfig]
 def test_the_command_says_what_it_wants() -> None:
     for words in (["evaluate"], ["evaluate", "--data", "x.jsonl"]):
         result = CliRunner().invoke(cli.app, words)
-        assert "Say what to measure: a CONFIG.yaml" in str(result.exception)
+        assert "Choose what to measure: a CONFIG.yaml" in str(result.exception)
     shown = CliRunner().invoke(cli.app, ["evaluate", "--keys"]).output
     assert "baseline" in shown and "mixup.weights" in shown
