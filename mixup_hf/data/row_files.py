@@ -1,0 +1,313 @@
+"""Generated rows in files that users read: jsonl, csv, parquet and `datasets.Dataset`.
+
+One schema for all of them; a row has these columns, of which `columns` selects some:
+
+- `text`, and `text_pair` for pairs of texts;
+- `label`: the class with the largest share (name, or index if the training set has indices); a list
+  of names for several labels per row, a number for regression;
+- `soft_label`: the share of every class by name;
+- provenance: `lam`, `parents` (rows of the training set), `shares`, `seed`, `epoch`, `index`,
+  `aligner_fingerprint`, `method`, `weights`, `interpolation`, `engine`, `events`, `judges`,
+  `mitigation`, `attempts`, `weight`, as `MixedExample` documents them;
+- `parent_texts`: the parents' texts, only on request, since they are training data.
+
+Settings that all rows share are in `FILE.run.json`, beside the file. In csv, lists and mappings are
+JSON text; in parquet and data sets `judges` is a list of (judge, shares).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from mixup_hf import errors, runtime
+from mixup_hf.data.rows import SCHEMA
+from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from mixup_hf.data.text_pairs import join_sides, split_sides
+from mixup_hf.types import MixedExample
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FORMATS = ("jsonl", "csv", "parquet")
+_FIELDS = [field.name for field in fields(MixedExample)]
+CONTENT = ("text", "text_pair", "label", "soft_label")
+COLUMNS = (*CONTENT, *(name for name in _FIELDS if name not in CONTENT), "parent_texts")
+_WORDS = {name for name in SCHEMA.names if SCHEMA.field(name).type == pa.string()}
+AS_TEXT = _WORDS | {"text_pair", "label"}  # csv columns that are not JSON
+# What a row with text and label alone is taken to be.
+_DEFAULTS: dict[str, Any] = {
+    "lam": 1.0,
+    "parents": (),
+    "shares": (),
+    "seed": 0,
+    "epoch": 0,
+    "aligner_fingerprint": "",
+    "events": (),
+    "judges": {},
+}
+
+
+def format_of(path: Path, name: str | None = None) -> str:
+    """The format called `name`, or the one that the suffix of `path` stands for."""
+    chosen = name or path.suffix.lower().lstrip(".")
+    errors.one_of(
+        "format", chosen, FORMATS, "" if name else f"Rename {str(path)!r}, or give the format."
+    )
+    return chosen
+
+
+def mixed_json(
+    row: MixedExample,
+    texts: Sequence[str] | None,
+    names: Sequence[str],
+    *,
+    problem_type: str = SINGLE_LABEL,
+    indices: bool = False,
+) -> dict[str, Any]:
+    """A generated row as users read it.
+
+    Args:
+        row: The row.
+        texts: The training texts (N), to include the parents' texts; None leaves them out.
+        names: The classes (C).
+        problem_type: As transformers names it.
+        indices: Write the class index as `label`, not its name.
+    """
+    shares = {name: round(share, 6) for name, share in zip(names, row.label, strict=True)}
+    sides = split_sides(row.text)
+    pair = {"text_pair": sides[1]} if len(sides) == 2 else {}
+    content = {"text": sides[0], **pair, "label": _hard(row, names, problem_type, indices)}
+    shown = content | {"soft_label": shares}
+    shown |= {name: value for name, value in row.to_json().items() if name not in CONTENT}
+    if texts is not None:
+        parents = [texts[parent] for parent in row.parents]
+        shown["parent_texts"] = [list(split_sides(each)) for each in parents] if pair else parents
+    return {name: list(each) if isinstance(each, tuple) else each for name, each in shown.items()}
+
+
+def _hard(row: MixedExample, names: Sequence[str], problem_type: str, indices: bool) -> Any:
+    if problem_type == REGRESSION:
+        return round(row.label[0], 6)
+    if problem_type == MULTI_LABEL:
+        held = [at for at, share in enumerate(row.label) if share >= 0.5]
+        return held if indices else [names[at] for at in held]
+    return row.hard_label if indices else names[row.hard_label]
+
+
+def digest(content: Sequence[Any]) -> str:
+    """SHA-256 of texts (or of texts and labels), in their order."""
+    return hashlib.sha256(json.dumps(list(content)).encode()).hexdigest()
+
+
+def run_file(path: str | Path) -> Path:
+    """Where the settings of a file of rows are: `FILE.run.json`."""
+    return Path(path).with_name(f"{Path(path).name}.run.json")
+
+
+def read_run(path: str | Path) -> dict[str, Any]:
+    """The settings that the rows of a file share; empty if they were not recorded.
+
+    Raises:
+        InvalidInput: The settings file is damaged.
+    """
+    file = run_file(path)
+    if not file.is_file():
+        return {}
+    try:
+        run = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise errors.InvalidInput(f"{file} is damaged ({error}).") from error
+    return run if isinstance(run, dict) else {}
+
+
+def read_records(source: str | Path | Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row of a file or data set as written, with a description of where it is.
+
+    Raises:
+        MissingFile: There is no such file.
+        InvalidInput: A row cannot be read.
+    """
+    if not isinstance(source, (str, Path)):
+        for number, content in enumerate(source, start=1):
+            yield f"row {number} of the data set", _without_nulls(dict(content))
+        return
+    file = Path(source)
+    if not file.is_file():
+        raise errors.MissingFile(
+            f"`rows_file`: there is no file {str(file)!r}. `mixup-hf augment` writes one."
+        )
+    reader = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}[format_of(file)]
+    yield from reader(file)
+
+
+def read_mixed(
+    source: str | Path | Dataset, texts: Sequence[str], names: Sequence[str]
+) -> list[MixedExample]:
+    """Read generated rows for training texts.
+
+    A row needs `text` and either `soft_label` or `label`.
+
+    Args:
+        source: What `mixup-hf augment`, `augment_dataset` or a run with mixup has written.
+        texts: The training texts (N), as `join_sides` returns them.
+        names: The classes (C), in the order of the model's outputs.
+
+    Raises:
+        MissingFile: There is no such file.
+        InvalidInput: A row is damaged, has other classes, or was generated from other texts: rows
+            of an evaluation set could be among its parents.
+    """
+    rows = []
+    checked = _check_run(source, texts)
+    for place, content in read_records(source):
+        row = _parse(place, content, names, len(rows))
+        checked = _check_parents(place, row, content.get("parent_texts"), texts) or checked
+        rows.append(row)
+    if not rows:
+        raise errors.InvalidInput(
+            f"`rows_file`: {source} has no rows. Generate them with `mixup-hf augment`."
+        )
+    if not checked:
+        runtime.warn(
+            "The generated rows do not record which texts they were generated from. Make sure that "
+            "these are the training texts: parents from an evaluation set would leak into training."
+        )
+    return rows
+
+
+def read_shown(path: str | Path) -> list[tuple[MixedExample, list[str], list[str]]]:
+    """Each row of a file with its parents' texts and the class names, for display.
+
+    Raises:
+        InvalidInput: A row is damaged.
+    """
+    shown = []
+    for place, content in read_records(path):
+        if not isinstance(content.get("soft_label"), dict):
+            raise errors.InvalidInput(f"{place} has no `soft_label`.")
+        names = sorted(content["soft_label"])
+        row = _parse(place, content, names, len(shown))
+        shown.append((row, join_sides("parent_texts", content.get("parent_texts", [])), names))
+    return shown
+
+
+def _parse(place: str, content: dict[str, Any], names: Sequence[str], index: int) -> MixedExample:
+    try:
+        sides = [content["text"], *([content["text_pair"]] if "text_pair" in content else [])]
+        text = join_sides("text", sides[:1] if len(sides) == 1 else [sides])[0]
+        kept = {name: value for name, value in content.items() if name in _FIELDS}
+        kept = {"index": index} | _DEFAULTS | kept
+        return MixedExample.from_json(kept | {"text": text, "label": _soft(content, names)})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise errors.InvalidInput(f"{place} is not a generated row ({error!r}).") from error
+
+
+def _soft(content: dict[str, Any], names: Sequence[str]) -> list[float]:
+    if "soft_label" in content:
+        shares = content["soft_label"]
+        if sorted(shares) != sorted(names):
+            raise errors.InvalidInput(
+                f"its classes are {sorted(shares)}, those of the model {sorted(names)}"
+            )
+        return [float(shares[name]) for name in names]
+    label = content["label"]
+    if len(names) == 1:
+        return [float(label)]
+    if isinstance(label, str) and label.startswith("[") and label not in names:
+        label = json.loads(label)
+    held = [str(each) for each in (label if isinstance(label, list) else [label])]
+    held = [names[int(each)] if each not in names and each.isdigit() else each for each in held]
+    if set(held) - set(names):
+        raise errors.InvalidInput(f"its label is {label!r}, the model's classes are {list(names)}")
+    return [float(name in held) for name in names]
+
+
+def _check_run(source: str | Path | Dataset, texts: Sequence[str]) -> bool:
+    run = read_run(source) if isinstance(source, (str, Path)) else {}
+    if "texts_sha256" not in run:
+        return False
+    if run["texts_sha256"] != digest(texts):
+        raise errors.InvalidInput(
+            f"{source} was generated from other texts than these {len(texts)}, or their order has "
+            "changed. Give the training texts it was generated from, in the same order; or "
+            "generate the rows again with `mixup-hf augment`."
+        )
+    return True
+
+
+def _check_parents(
+    place: str, row: MixedExample, parent_texts: Sequence[Any] | None, texts: Sequence[str]
+) -> bool:
+    here = [texts[at] if 0 <= at < len(texts) else None for at in row.parents]
+    if parent_texts is None and None not in here:
+        return False
+    shown = None if parent_texts is None else join_sides("parent_texts", parent_texts)
+    if shown != here:
+        raise errors.InvalidInput(
+            f"{place} was generated from other texts: its parents {list(row.parents)} are "
+            f"{'unknown' if shown is None else shown}, but here those rows are {here}. Give the "
+            "training texts it was generated from, in the same order; or generate the rows again "
+            "with `mixup-hf augment`."
+        )
+    return True
+
+
+def _read_jsonl(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    # Split at "\n" only: a sentence may contain other characters that end a line for splitlines().
+    with file.open(encoding="utf-8", newline="\n") as stream:
+        for number, line in enumerate(stream, start=1):
+            place = f"{file}, line {number},"
+            if not line.strip():
+                continue
+            try:
+                content = json.loads(line)
+            except ValueError as error:
+                raise errors.InvalidInput(
+                    f"{place} is not JSON ({error}). If the file was cut off, delete that line."
+                ) from error
+            if not isinstance(content, dict):
+                raise errors.InvalidInput(f"{place} is not a generated row, but {content!r}.")
+            yield place, content
+
+
+def _read_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        for number, line in enumerate(csv.DictReader(stream), start=1):
+            place = f"{file}, row {number},"
+            try:
+                content = {
+                    name: value if name in AS_TEXT or name not in COLUMNS else json.loads(value)
+                    for name, value in line.items()
+                    if value is not None
+                }
+            except (ValueError, TypeError) as error:
+                raise errors.InvalidInput(
+                    f"{place} is not a generated row ({error}). Lists and mappings are JSON text."
+                ) from error
+            yield place, content
+
+
+def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise errors.InvalidInput(f"{file} is not a parquet file ({error}).") from error
+    for number, content in enumerate(table.to_pylist(), start=1):
+        yield f"{file}, row {number},", _without_nulls(content)
+
+
+def _without_nulls(content: dict[str, Any]) -> dict[str, Any]:
+    content = {name: value for name, value in content.items() if value is not None}
+    if isinstance(content.get("judges"), list):
+        content["judges"] = {each["judge"]: each["shares"] for each in content["judges"]}
+    return content
