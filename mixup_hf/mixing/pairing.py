@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from mixup_hf import errors
+from mixup_hf.mixing.chunks import FIRST_CHUNK, ChunkGrid
 from mixup_hf.mixing.partners import (
     Classes,
     CrossClassPartners,
@@ -85,7 +86,9 @@ class PairPlan:
             `sampling_strategy="auto"`. `near_target`: likelier the closer the target (regression).
         weights: Distribution of the ratio; one of m parents draws m - 1 partners.
         seed: Seed of the run.
-        chunk_size: Pairs per chunk.
+        chunk_size: Pairs per chunk, after a ramp of smaller ones.
+        first_chunk: Pairs in the first chunk; each following one is twice as large, up to
+            `chunk_size`.
         num_neighbors: k of `smote` and `local`.
         embeddings: Gives the rows' embeddings (N, D), for `smote` and `local`.
         sampling_strategy: How many rows of which class are asked for, as imbalanced-learn has it:
@@ -105,12 +108,14 @@ class PairPlan:
         weights: Weights,
         seed: int,
         chunk_size: int = 256,
+        first_chunk: int = FIRST_CHUNK,
         num_neighbors: int = 5,
         embeddings: Callable[[], Tensor] | None = None,
         sampling_strategy: SamplingStrategy | None = None,
     ) -> None:
         errors.one_of("pairing", pairing, PAIRINGS)
         errors.at_least("chunk_size", chunk_size, 1)
+        errors.at_least("first_chunk", first_chunk, 1)
         errors.at_least("num_neighbors", num_neighbors, 1)
         self.labels = np.asarray(labels)
         if len(self.labels) < 2:
@@ -118,7 +123,7 @@ class PairPlan:
         self.pairing = pairing
         self.weights = weights
         self.seed = seed
-        self.chunk_size = chunk_size
+        self.chunks = ChunkGrid(chunk_size, first_chunk)
         if pairing == "minority" and sampling_strategy is None:
             sampling_strategy = "auto"
         self.wanted = _wanted(sampling_strategy, self.labels)
@@ -141,12 +146,18 @@ class PairPlan:
 
     def num_chunks(self, num_pairs: int) -> int:
         """Chunks that hold `num_pairs` pairs; the last one may be shorter."""
-        return -(-num_pairs // self.chunk_size)
+        return self.chunks.count(num_pairs)
+
+    def chunk_of(self, index: int) -> int:
+        """The chunk that holds position `index`."""
+        return self.chunks.chunk_of(index)
 
     def chunk(self, epoch: int, chunk: int, num_pairs: int) -> Pairs:
-        """The pairs of one chunk of an epoch of `num_pairs` pairs."""
-        start = chunk * self.chunk_size
-        index = np.arange(start, min(start + self.chunk_size, num_pairs))
+        """The pairs of one chunk of an epoch of `num_pairs` pairs.
+
+        Only the last chunk depends on `num_pairs`, which cuts it short.
+        """
+        index = np.arange(self.chunks.start(chunk), min(self.chunks.start(chunk + 1), num_pairs))
         rng = counter_rng(self.seed, _PAIRS, epoch, 1, chunk)
         return self.pairs(index, self._first_parents(epoch, index), rng)
 

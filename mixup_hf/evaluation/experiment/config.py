@@ -8,22 +8,11 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mixup_hf import errors
+from mixup_hf import errors, registry
 from mixup_hf._fields import help_
 from mixup_hf.config import DataConfig, MixupConfig, check_no_auto_off
 from mixup_hf.loading import build_config
 
-ARMS = (
-    "none",
-    "oversample",
-    "eda",
-    "contextual",
-    "paraphrase",
-    "embedding_mixup",
-    "smotext",
-    "structure_preserving",
-    "inversed_mixup",
-)
 _SAY_WHICH_RUNS = ("sets", "arms", "variants", "shots", "seeds", "output_dir", "baseline")
 # What all arms share, or the experiment sets itself.
 _NOT_OF_A_VARIANT = (
@@ -52,7 +41,10 @@ class ExperimentConfig:
 
     sets: dict[str, DataConfig] = field(metadata=help_("The data sets, by name."))
     output_dir: str = field(metadata=help_("Where runs.jsonl and every arm's sentences go."))
-    arms: tuple[str, ...] = field(default=ARMS, metadata=help_("What is compared: names of arms."))
+    arms: tuple[str, ...] = field(
+        default_factory=lambda: registry.names("arm"),
+        metadata=help_("What is compared: names of arms; default: all of them."),
+    )
     variants: dict[str, dict[str, Any]] = field(
         default_factory=dict,
         metadata=help_("Mixing arms of your own: a name, and keys of `mixup` with their values."),
@@ -85,9 +77,9 @@ class ExperimentConfig:
             if not values or len(set(values)) < len(values):
                 raise errors.bad(name, "name at least one, and none twice", values)
         for arm in self.arms:
-            errors.one_of("arms", arm, ARMS)
+            registry.get("arm", arm, argument="arms")
         self._check_variants()
-        errors.one_of("baseline", self.baseline, (*ARMS, *self.variants))
+        errors.one_of("baseline", self.baseline, (*registry.names("arm"), *self.variants))
         for shots in self.shots:
             errors.at_least("shots", shots, 1)
         for seed in self.seeds:
@@ -119,7 +111,7 @@ class ExperimentConfig:
 
     def _check_variants(self) -> None:
         for name, settings in self.variants.items():
-            if name in ARMS or not _NAME.fullmatch(name):
+            if name in registry.names("arm") or not _NAME.fullmatch(name):
                 rule = "have names of letters, digits, spaces and .,+=-, and none of an arm"
                 raise errors.bad("variants", rule, name)
             for key in settings:
