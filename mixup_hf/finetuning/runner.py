@@ -24,7 +24,8 @@ from transformers import (
 
 from mixup_hf import runtime
 from mixup_hf.config import FinetuneConfig
-from mixup_hf.data.rows import mixed_json
+from mixup_hf.data.row_files import mixed_json
+from mixup_hf.data.row_writer import write_rows
 from mixup_hf.data.sources import resolve
 from mixup_hf.data.tables import LabelledTexts, draw_shots, read_splits
 from mixup_hf.data.targets import class_indices, label_indices
@@ -240,7 +241,5 @@ def _write(
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     if not used:
         return
-    with (output / "mixed.jsonl").open("w", encoding="utf-8") as stream:
-        for row, count in used:
-            line = mixed_json(row, train.texts, names) | {"times_used": count}
-            stream.write(json.dumps(line) + "\n")
+    lines = [mixed_json(row, train.texts, names) | {"times_used": count} for row, count in used]
+    write_rows(output / "mixed.jsonl", lines)
