@@ -90,6 +90,7 @@ def mixed_json(
     if texts is not None:
         parents = [texts[parent] for parent in row.parents]
         shown["parent_texts"] = [list(split_sides(each)) for each in parents] if pair else parents
+    shown["judges"] = {name: list(shares) for name, shares in row.judges.items()}
     return {name: list(each) if isinstance(each, tuple) else each for name, each in shown.items()}
 
 
@@ -165,7 +166,7 @@ def read_mixed(
         InvalidInput: A row is damaged, has other classes, or was generated from other texts: rows
             of an evaluation set could be among its parents.
     """
-    rows = []
+    rows: list[MixedExample] = []
     checked = _check_run(source, texts)
     for place, content in read_records(source):
         row = _parse(place, content, names, len(rows))
@@ -189,7 +190,7 @@ def read_shown(path: str | Path) -> list[tuple[MixedExample, list[str], list[str
     Raises:
         InvalidInput: A row is damaged.
     """
-    shown = []
+    shown: list[tuple[MixedExample, list[str], list[str]]] = []
     for place, content in read_records(path):
         if not isinstance(content.get("soft_label"), dict):
             raise errors.InvalidInput(f"{place} has no `soft_label`.")

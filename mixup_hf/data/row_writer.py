@@ -73,7 +73,7 @@ class RowWriter:
         self.path = Path(path)
         self.format = format_of(self.path, format)
         self.run = run
-        self.partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
+        self.partial = partial_of(self.path)
         self.count = 0
         check_output(self.path)
         self._write: Callable[[Sequence[Mapping[str, Any]]], object] | None = None
@@ -140,6 +140,11 @@ class RowWriter:
         writer = parquet.ParquetWriter(self._stream, schema)
         self._close = writer.close
         return lambda records: writer.write_table(_arrow_table(records, schema))
+
+
+def partial_of(path: Path) -> Path:
+    """Where rows are until their file is complete: `NAME.partial.SUFFIX`."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
 def write_rows(

@@ -9,35 +9,24 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from mixup_hf.data.text_pairs import split_sides
+from mixup_hf.inverter.model import Inverter
 from mixup_hf.runtime import counter_rng
 
 _SAMPLING = 11  # what this stream of random numbers is for; part of its key
 SAMPLE = 32  # texts decoded: about five seconds on two CPU cores
-# A text whose cosine is below `LOW` decodes to something else; `GOOD_MEAN` separates data sets.
+# Measured with the embedded aligner (mean cosine, share below `LOW`): English headlines, questions,
+# reviews and newsgroup posts 0.52-0.77, 0-6 %; Chinese 0.31, 60 %; German 0.26, 90 %; emoji 0.17,
+# 100 %.
 LOW = 0.35
-GOOD_MEAN = 0.5
+GOOD_MEAN = 0.45
 _MOST_LOW = 1 / 3
 _MOST_FOREIGN = 0.2  # share of letters that are not Latin, or of texts with emoji alone
 _MOST_LONG = 1 / 3
-
-
-class Reads(Protocol):
-    """Encodes texts and decodes embeddings: an `Inverter`."""
-
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Embed N texts as (N, D)."""
-        ...
-
-    def invert(self, embeddings: Tensor, **settings: Any) -> list[str]:
-        """Decode (N, D) embeddings to N sentences."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +42,7 @@ class Readability:
         emoji: Share of the texts that contain emoji or no letter at all.
         words: Mean words per text.
         long_share: Share of the texts longer than `max_words`.
-        max_words: The longest texts the aligner was trained on; None if that is not recorded.
+        max_words: How many words a generated sentence can have; None if that is not known.
     """
 
     texts: int
@@ -82,7 +71,7 @@ class Readability:
         if self.long_share > _MOST_LONG:
             found.append(
                 f"{self.long_share:.0%} of the texts are longer than the {self.max_words} words "
-                "the aligner was trained on"
+                "that fit into a generated sentence"
             )
         return found
 
@@ -113,7 +102,7 @@ class Readability:
 
 
 def check_readability(
-    inverter: Reads,
+    inverter: Inverter,
     texts: Sequence[str],
     *,
     seed: int = 0,
@@ -129,7 +118,7 @@ def check_readability(
         texts: The training texts (N); pairs count as two texts.
         seed: Seed of the sample.
         sample: How many texts, at most.
-        max_words: The longest texts the aligner was trained on, if known.
+        max_words: How many words a generated sentence can have, if known.
     """
     rng = counter_rng(seed, _SAMPLING)
     rows = sorted(rng.permutation(len(texts))[:sample].tolist())
@@ -157,7 +146,8 @@ def check_readability(
 
 def _non_latin(texts: Sequence[str]) -> float:
     letters = [sign for text in texts for sign in text if sign.isalpha()]
-    latin = sum(sign.isascii() or unicodedata.name(sign, "").startswith("LATIN") for sign in letters)
+    names = (unicodedata.name(sign, "") for sign in letters)
+    latin = sum(name.startswith("LATIN") for name in names)
     return 1 - latin / len(letters) if letters else 0.0
 
 

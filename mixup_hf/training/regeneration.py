@@ -129,17 +129,19 @@ def regenerate(
         InvalidInput: The labelled texts, or the aligner, are not those of the row.
     """
     source = str(data or run["data"])
-    table = read_table(source, *run["columns"], name=run.get("name"), split=run.get("split"))
+    table = read_table(
+        source, *run["columns"], name=run.get("name"), split=run.get("split", "train")
+    )
     if table_digest(table) != run["data_sha256"]:
         raise errors.InvalidInput(
             f"{source} is not what it was when the row was generated: its texts, its labels or "
             "their order have changed. Give the file as it was with --data."
         )
-    settings = {
+    settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in run["settings"].items()
     }
-    aligner = settings.pop("aligner")
+    aligner: str = settings.pop("aligner")
     # The engine of then, whatever this machine would choose; cached sentences are not used.
     engine, _, dtype = record["engine"].partition(":")
     if engine not in ENGINES:

@@ -63,10 +63,21 @@ def command(
 
 
 def _of_rows(rows: Path, table: LabelledTexts, others: list[str], aligner: str, seed: int) -> Audit:
+    from mixup_hf.data.row_files import read_records
     from mixup_hf.evaluation.privacy import audit
     from mixup_hf.inverter.model import Inverter
 
-    made = [json.loads(line) for line in rows.read_text(encoding="utf-8").split("\n") if line]
+    made = [row for _, row in read_records(rows)]
+    lacking = [at for at, row in enumerate(made, start=1) if not {"text", "shares"} <= set(row)]
+    if lacking or not made:
+        raise errors.InvalidInput(
+            f"--rows: {rows} must hold rows with `text` and `shares`, "
+            + (
+                f"row {lacking[0]} has not. Is it a file of `mixup-hf augment` with provenance?"
+                if lacking
+                else "but it is empty."
+            )
+        )
     lams = [max(row["shares"]) for row in made]
     texts = [row["text"] for row in made]
     inverter = Inverter.from_pretrained(aligner)
