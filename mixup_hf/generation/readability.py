@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from mixup_hf import errors, runtime
 from mixup_hf.data.text_pairs import split_sides
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.runtime import counter_rng
@@ -99,6 +100,21 @@ class Readability:
             f"{verdict} ({self.summary}). The embedded aligner reads short English sentences; for "
             "other texts, train one with `mixup-hf align`. `on_unreadable: off` skips this check."
         )
+
+    def accepted(self, *, fail: bool) -> Readability:
+        """These figures, once a poor round trip has been reported.
+
+        Args:
+            fail: Raise if the texts are not readable, instead of a warning.
+
+        Raises:
+            InvalidInput: With `fail`, they are not.
+        """
+        if fail and not self.readable:
+            raise errors.InvalidInput(self.warning)
+        if self.warning:
+            runtime.warn(self.warning)
+        return self
 
 
 def check_readability(

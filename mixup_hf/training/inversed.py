@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mixup_hf import errors, runtime
+from mixup_hf import errors
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.sources import default_cache_dir
 from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL, Targets
@@ -105,11 +105,11 @@ class InversedMixup(TrainerPlugin):
     def _new_producer(self) -> Producer:
         """A producer of the frozen inverter's rows."""
         inverter, pairs = self.inverter, are_pairs(self.texts)
-        decoding = decode_settings(self.config)
+        decoding, mixing = decode_settings(self.config), self.config.mixing
         plan = PairPlan(
             self._groups,
             pairing=pairing_of(self.config, self.problem_type),
-            weights=parse_weights(self.config.weights),
+            weights=parse_weights(mixing.weights),
             seed=self.seed,
             chunk_size=self.config.chunk_size,
             num_neighbors=self.config.num_neighbors,
@@ -124,11 +124,11 @@ class InversedMixup(TrainerPlugin):
             self.encoder,
             both_sides(invert) if pairs else invert,
             inverter.fingerprint,
-            self.config.interpolation,
+            mixing.interpolation,
             mix_weights=inverter.mix_weights,
             gate=self._build_gate,
             bounded=self.problem_type != REGRESSION,
-            provenance={"method": self.config.method, "weights": self.config.weights},
+            provenance={"method": self.config.method, "weights": mixing.weights},
             engine=lambda: inverter.engine,
             store=self._store(decoding) if self.config.reuse else None,
         )
@@ -143,11 +143,11 @@ class InversedMixup(TrainerPlugin):
             "quantization": inverter.quantization,
             "decoding": asdict(settings),
         }
-        limit = getattr(self.config, "cache_megabytes", 1024)
-        return SentenceStore(default_cache_dir() / "sentences", identity, limit)
+        folder = default_cache_dir() / "sentences"
+        return SentenceStore(folder, identity, self.config.cache_megabytes)
 
     def _follows_model(self) -> bool:
-        return self.config.source == "task" and self.config.enabled
+        return self.config.mixing.source == "task" and self.config.enabled
 
     def _source(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Supplies, Follows | None]:
         """With `source` = 'task', rows of the embeddings of the model in training.
@@ -178,8 +178,7 @@ class InversedMixup(TrainerPlugin):
     def check_readability(self) -> Readability | None:
         """Compare up to 32 training texts with what the aligner decodes from their embeddings.
 
-        Done once, before the first rows are used; costs as much as generating 32 rows. If the
-        aligner cannot reproduce the texts, `on_unreadable` decides: a warning, or an error.
+        Done once, before the first rows are used, at the cost of generating 32 rows.
 
         Returns:
             The figures; None with `on_unreadable` = 'off'.
@@ -189,21 +188,15 @@ class InversedMixup(TrainerPlugin):
             InvalidInput: With `on_unreadable` = 'fail', the aligner cannot reproduce the texts.
         """
         self._require_rows()
-        policy = getattr(self.config, "on_unreadable", "warn")
-        if policy == "off":
+        if self.config.on_unreadable == "off":
             return None
-        found = self._readability
-        if policy == "fail" and not found.readable:
-            raise errors.InvalidInput(found.warning)
-        return found
+        return self._readability
 
     @cached_property
     def _readability(self) -> Readability:
         words = int(self.config.max_new_tokens * _WORDS_PER_TOKEN)
         found = check_readability(self.inverter, self.texts, seed=self.seed, max_words=words)
-        if found.warning:
-            runtime.warn(found.warning)
-        return found
+        return found.accepted(fail=self.config.on_unreadable == "fail")
 
     def _build_gate(self) -> Gate | None:
         self.check_readability()
@@ -264,7 +257,7 @@ class InversedMixup(TrainerPlugin):
         inverter = Inverter.from_pretrained(
             aligner,
             revision=config.revision,
-            quantization=config.quantization,  # type: ignore[arg-type]  # checked by the config
+            quantization=config.quantization,
             device=device,
             dtype=dtype,
             engine=config.engine,
@@ -321,7 +314,7 @@ class InversedMixup(TrainerPlugin):
 
     def _check_can_generate(self) -> None:
         self._require_rows()
-        if self.config.source == "task":
+        if self.config.mixing.source == "task":
             raise errors.InvalidInput(
                 "`source` = 'task' mixes embeddings of a model in training, and there is none "
                 "here. Fine-tune with `attach` or `trainer_kwargs`, or set `source: frozen`."

@@ -70,7 +70,7 @@ def _evaluate(console: Console, aligner: str, path: Path | None, overrides: list
     )
     inverter = Inverter.from_pretrained(
         aligner,
-        quantization=settings.quantization,  # type: ignore[arg-type]  # checked by the config
+        quantization=settings.quantization,
         dtype=getattr(torch, settings.dtype),
     )
     found = measure_fidelity(

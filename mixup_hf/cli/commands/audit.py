@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mixup_hf import errors
+from mixup_hf.config import DEFAULT_METHOD
 from mixup_hf.data.tables import LabelledTexts, read_table
-from mixup_hf.mixing.methods import DEFAULT_METHOD
 from mixup_hf.registry import register
 
 if TYPE_CHECKING:

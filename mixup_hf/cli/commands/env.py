@@ -60,17 +60,19 @@ def command(
 
 
 def _print_method(method: str) -> None:
+    from mixup_hf import registry
     from mixup_hf.config import MixupConfig
-    from mixup_hf.mixing.methods import preset
+    from mixup_hf.mixing.methods import PROMPT
     from mixup_hf.mixing.weights import parse_weights, variance_factor
 
-    config = MixupConfig(method=method)
-    table = Table("key", "value", title=f"{method} ({preset(method).paper})")
+    paper = registry.get("method", method).paper
+    mixing = MixupConfig(method=method).mixing
+    table = Table("key", "value", title=f"{method} ({paper})")
     for name in ("weights", "pairing", "interpolation", "source"):
-        table.add_row(name, getattr(config, name))
-    factor = variance_factor(parse_weights(config.weights))
+        table.add_row(name, getattr(mixing, name))
+    factor = variance_factor(parse_weights(mixing.weights))
     table.add_row("variance that mixes keep", f"{factor:.1%}")
-    table.add_row("prompt", preset(method).prompt)
+    table.add_row("prompt", PROMPT)
     Console().print(table)
 
 
