@@ -56,8 +56,8 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def format_of(path: Path, name: str | None = None) -> str:
-    """The format called `name`, or the one that the suffix of `path` stands for."""
-    chosen = name or path.suffix.lower().lstrip(".")
+    """The format called `name`; else that of the suffix of `path`, jsonl without one."""
+    chosen = name or path.suffix.lower().lstrip(".") or "jsonl"
     errors.one_of(
         "format", chosen, FORMATS, "" if name else f"Rename {str(path)!r}, or give the format."
     )
