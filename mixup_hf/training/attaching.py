@@ -10,6 +10,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 from mixup_hf import errors
 from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.collator import MixupCollator
+from mixup_hf.training.loss import LossFunction
 from mixup_hf.training.loss_hooks import SoftLabelSmoother
 
 
@@ -43,6 +44,15 @@ def require_tokenizer(trainer: Any) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def own_loss(trainer: Trainer) -> LossFunction | None:
+    """What the Trainer was built with to compute the loss: a function, or an overridden method."""
+    if trainer.compute_loss_func is not None:
+        loss: LossFunction = trainer.compute_loss_func
+        return loss
+    overridden = type(trainer).compute_loss is not Trainer.compute_loss
+    return trainer.compute_loss if overridden else None
+
+
 def connect(trainer: Trainer, kwargs: dict[str, Any]) -> None:
     """Give a Trainer what `trainer_kwargs` returns, and check it at once.
 
@@ -56,7 +66,7 @@ def connect(trainer: Trainer, kwargs: dict[str, Any]) -> None:
     trainer.data_collator = kwargs["data_collator"]
     trainer.add_callback(callback)
     callback.collator.has_callback = True
-    if trainer.compute_loss_func is None:
+    if own_loss(trainer) is None:
         trainer.compute_loss_func = kwargs.get("compute_loss_func")
     use_soft_smoother(trainer, callback)
 

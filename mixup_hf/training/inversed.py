@@ -103,11 +103,11 @@ class InversedMixup(TrainerPlugin):
     def _new_producer(self) -> Producer:
         """A producer of the frozen inverter's rows."""
         inverter, pairs = self.inverter, are_pairs(self.texts)
-        decoding = decode_settings(self.config)
+        decoding, mixing = decode_settings(self.config), self.config.mixing
         plan = PairPlan(
             self._groups,
             pairing=pairing_of(self.config, self.problem_type),
-            weights=parse_weights(self.config.weights),
+            weights=parse_weights(mixing.weights),
             seed=self.seed,
             chunk_size=self.config.chunk_size,
             num_neighbors=self.config.num_neighbors,
@@ -122,11 +122,11 @@ class InversedMixup(TrainerPlugin):
             self.encoder,
             both_sides(invert) if pairs else invert,
             inverter.fingerprint,
-            self.config.interpolation,
+            mixing.interpolation,
             mix_weights=inverter.mix_weights,
             gate=self._build_gate,
             bounded=self.problem_type != REGRESSION,
-            provenance={"method": self.config.method, "weights": self.config.weights},
+            provenance={"method": self.config.method, "weights": mixing.weights},
             engine=lambda: inverter.engine,
             store=self._store(decoding) if self.config.reuse else None,
         )
@@ -144,7 +144,7 @@ class InversedMixup(TrainerPlugin):
         return SentenceStore(default_cache_dir() / "sentences" / inverter.fingerprint, identity)
 
     def _follows_model(self) -> bool:
-        return self.config.source == "task" and self.config.enabled
+        return self.config.mixing.source == "task" and self.config.enabled
 
     def _source(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Supplies, Follows | None]:
         """With `source` = 'task', rows of the embeddings of the model in training.
@@ -232,7 +232,7 @@ class InversedMixup(TrainerPlugin):
         inverter = Inverter.from_pretrained(
             aligner,
             revision=config.revision,
-            quantization=config.quantization,  # type: ignore[arg-type]  # checked by the config
+            quantization=config.quantization,
             device=device,
             dtype=dtype,
             engine=config.engine,
@@ -290,7 +290,7 @@ class InversedMixup(TrainerPlugin):
 
     def _check_can_generate(self) -> None:
         self._require_rows()
-        if self.config.source == "task":
+        if self.config.mixing.source == "task":
             raise errors.InvalidInput(
                 "`source` = 'task' mixes embeddings of a model in training, and there is none "
                 "here. Fine-tune with `attach` or `trainer_kwargs`, or set `source: frozen`."

@@ -41,7 +41,7 @@ class Models:
             return Inverter.from_pretrained(
                 self._config.aligner,
                 revision=self._config.revision,
-                quantization=self._config.quantization,  # type: ignore[arg-type]  # checked there
+                quantization=self._config.quantization,
                 engine=self._config.engine,
             )
 
