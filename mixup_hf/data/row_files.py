@@ -1,34 +1,18 @@
-"""Generated rows in files that users read: jsonl, csv, parquet and `datasets.Dataset`.
+"""Generated rows as users read them: rendered for a file, read again for a training set.
 
-One schema for all of them; a row has these columns, of which `columns` selects some:
-
-- `text`, and `text_pair` for pairs of texts;
-- `label`: the class with the largest share (name, or index if the training set has indices); a list
-  of names for several labels per row, a number for regression;
-- `soft_label`: the share of every class by name;
-- provenance: `lam`, `parents` (rows of the training set), `shares`, `seed`, `epoch`, `index`,
-  `aligner_fingerprint`, `method`, `weights`, `interpolation`, `engine`, `events`, `judges`,
-  `mitigation`, `attempts`, `weight`, as `MixedExample` documents them;
-- `parent_texts`: the parents' texts, only on request, since they are training data.
-
-Settings that all rows share are in `FILE.run.json`, beside the file. In csv, lists and mappings are
-JSON text; in parquet and data sets `judges` is a list of (judge, shares).
+`row_formats` documents the columns.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from mixup_hf import errors, runtime
-from mixup_hf.data.rows import SCHEMA
+from mixup_hf.data.row_formats import CONTENT, FIELDS, read_records, read_run
 from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from mixup_hf.data.text_pairs import join_sides, split_sides
 from mixup_hf.types import MixedExample
@@ -36,12 +20,6 @@ from mixup_hf.types import MixedExample
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMATS = ("jsonl", "csv", "parquet")
-_FIELDS = [field.name for field in fields(MixedExample)]
-CONTENT = ("text", "text_pair", "label", "soft_label")
-COLUMNS = (*CONTENT, *(name for name in _FIELDS if name not in CONTENT), "parent_texts")
-_WORDS = {name for name in SCHEMA.names if SCHEMA.field(name).type == pa.string()}
-AS_TEXT = _WORDS | {"text_pair", "label"}  # csv columns that are not JSON
 # What a row with text and label alone is taken to be.
 _DEFAULTS: dict[str, Any] = {
     "lam": 1.0,
@@ -53,15 +31,6 @@ _DEFAULTS: dict[str, Any] = {
     "events": (),
     "judges": {},
 }
-
-
-def format_of(path: Path, name: str | None = None) -> str:
-    """The format called `name`; else that of the suffix of `path`, jsonl without one."""
-    chosen = name or path.suffix.lower().lstrip(".") or "jsonl"
-    errors.one_of(
-        "format", chosen, FORMATS, "" if name else f"Rename {str(path)!r}, or give the format."
-    )
-    return chosen
 
 
 def mixed_json(
@@ -106,47 +75,6 @@ def _hard(row: MixedExample, names: Sequence[str], problem_type: str, indices: b
 def digest(content: Sequence[Any]) -> str:
     """SHA-256 of texts (or of texts and labels), in their order."""
     return hashlib.sha256(json.dumps(list(content)).encode()).hexdigest()
-
-
-def run_file(path: str | Path) -> Path:
-    """Where the settings of a file of rows are: `FILE.run.json`."""
-    return Path(path).with_name(f"{Path(path).name}.run.json")
-
-
-def read_run(path: str | Path) -> dict[str, Any]:
-    """The settings that the rows of a file share; empty if they were not recorded.
-
-    Raises:
-        InvalidInput: The settings file is damaged.
-    """
-    file = run_file(path)
-    if not file.is_file():
-        return {}
-    try:
-        run = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise errors.InvalidInput(f"{file} is damaged ({error}).") from error
-    return run if isinstance(run, dict) else {}
-
-
-def read_records(source: str | Path | Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row of a file or data set as written, with a description of where it is.
-
-    Raises:
-        MissingFile: There is no such file.
-        InvalidInput: A row cannot be read.
-    """
-    if not isinstance(source, (str, Path)):
-        for number, content in enumerate(source, start=1):
-            yield f"row {number} of the data set", _without_nulls(dict(content))
-        return
-    file = Path(source)
-    if not file.is_file():
-        raise errors.MissingFile(
-            f"`rows_file`: there is no file {str(file)!r}. `mixup-hf augment` writes one."
-        )
-    reader = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}[format_of(file)]
-    yield from reader(file)
 
 
 def read_mixed(
@@ -204,7 +132,7 @@ def _parse(place: str, content: dict[str, Any], names: Sequence[str], index: int
     try:
         sides = [content["text"], *([content["text_pair"]] if "text_pair" in content else [])]
         text = join_sides("text", sides[:1] if len(sides) == 1 else [sides])[0]
-        kept = {name: value for name, value in content.items() if name in _FIELDS}
+        kept = {name: value for name, value in content.items() if name in FIELDS}
         kept = {"index": index} | _DEFAULTS | kept
         return MixedExample.from_json(kept | {"text": text, "label": _soft(content, names)})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -259,56 +187,3 @@ def _check_parents(
             "with `mixup-hf augment`."
         )
     return True
-
-
-def _read_jsonl(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    # Split at "\n" only: a sentence may contain other characters that end a line for splitlines().
-    with file.open(encoding="utf-8", newline="\n") as stream:
-        for number, line in enumerate(stream, start=1):
-            place = f"{file}, line {number},"
-            if not line.strip():
-                continue
-            try:
-                content = json.loads(line)
-            except ValueError as error:
-                raise errors.InvalidInput(
-                    f"{place} is not JSON ({error}). If the file was cut off, delete that line."
-                ) from error
-            if not isinstance(content, dict):
-                raise errors.InvalidInput(f"{place} is not a generated row, but {content!r}.")
-            yield place, content
-
-
-def _read_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        for number, line in enumerate(csv.DictReader(stream), start=1):
-            place = f"{file}, row {number},"
-            try:
-                content = {
-                    name: value if name in AS_TEXT or name not in COLUMNS else json.loads(value)
-                    for name, value in line.items()
-                    if value is not None
-                }
-            except (ValueError, TypeError) as error:
-                raise errors.InvalidInput(
-                    f"{place} is not a generated row ({error}). Lists and mappings are JSON text."
-                ) from error
-            yield place, content
-
-
-def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    from pyarrow import parquet
-
-    try:
-        table = parquet.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise errors.InvalidInput(f"{file} is not a parquet file ({error}).") from error
-    for number, content in enumerate(table.to_pylist(), start=1):
-        yield f"{file}, row {number},", _without_nulls(content)
-
-
-def _without_nulls(content: dict[str, Any]) -> dict[str, Any]:
-    content = {name: value for name, value in content.items() if value is not None}
-    if isinstance(content.get("judges"), list):
-        content["judges"] = {each["judge"]: each["shares"] for each in content["judges"]}
-    return content

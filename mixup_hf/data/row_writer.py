@@ -1,4 +1,4 @@
-"""Writes the files of `row_files`: chunk by chunk, so that memory does not grow with the rows."""
+"""Writes the files that `row_formats` documents, chunk by chunk: memory does not grow with rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mixup_hf import errors
-from mixup_hf.data.row_files import AS_TEXT, COLUMNS, CONTENT, format_of, run_file
+from mixup_hf.data.row_formats import AS_TEXT, COLUMNS, CONTENT, format_of, run_file
 from mixup_hf.data.rows import SCHEMA
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Generated rows as the library stores them: memory-mapped Arrow, shared by processes and workers.
 
-`row_files` has the files that users read and write.
+`row_formats` documents the files that users read and write.
 """
 
 from __future__ import annotations

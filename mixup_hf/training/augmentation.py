@@ -29,7 +29,7 @@ class Written:
     """Which columns of generated rows are written.
 
     Attributes:
-        columns: Names of `row_files.COLUMNS`; empty for all.
+        columns: Names of `row_formats.COLUMNS`; empty for all.
         provenance: `full`; or `none`: only texts and labels.
         parents: Include the parents' texts, which are training data.
     """
@@ -92,7 +92,7 @@ def augment_dataset(
         aligner: `"embedded"`, a folder, or a Hub id.
         inverter: One that is loaded already, instead of `aligner`.
         eval_texts: Texts that no generated row may nearly equal.
-        columns: Columns of the result, see `data.row_files`. Default: all.
+        columns: Columns of the result, see `data.row_formats`. Default: all.
         provenance: `full`, or `none` for text and labels alone.
         parents: Include the parents' texts, which are training data.
         on_chunk: Called with the number of rows of each chunk, for a progress bar.

@@ -10,10 +10,10 @@ import torch
 
 from mixup_hf import errors
 from mixup_hf.config import MixupConfig
-from mixup_hf.data.row_files import digest, mixed_json, read_records, read_run
+from mixup_hf.data.row_files import digest, mixed_json
+from mixup_hf.data.row_formats import read_records, read_run
 from mixup_hf.data.row_writer import select
 from mixup_hf.data.tables import LabelledTexts, read_table
-from mixup_hf.inverter.engines.registry import ENGINES
 from mixup_hf.training.inversed import InversedMixup
 from mixup_hf.types import MixedExample
 
@@ -144,7 +144,7 @@ def regenerate(
     aligner: str = settings.pop("aligner")
     # The engine of then, whatever this machine would choose; cached sentences are not used.
     engine, _, dtype = record["engine"].partition(":")
-    if engine not in ENGINES:
+    if engine == "vllm":
         raise errors.InvalidInput(
             f"The row was decoded by a server ({record['engine']!r}), whose arithmetic differs "
             "from this process's: it cannot be generated again here."

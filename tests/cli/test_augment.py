@@ -13,7 +13,7 @@ from tiny import make_rows
 from typer.testing import CliRunner
 
 from mixup_hf.cli import main as cli
-from mixup_hf.data.row_files import read_records
+from mixup_hf.data.row_formats import read_records
 from mixup_hf.training.inversed import InversedMixup
 
 TEXTS, LABELS = make_rows(24)

@@ -13,7 +13,8 @@ from tiny import make_inverter, make_producer, make_rows
 from trainer_runs import LABELS
 
 from mixup_hf import InversedMixup, MixupConfig, OfflineMixup
-from mixup_hf.data.row_files import digest, mixed_json, read_mixed, read_records, read_run
+from mixup_hf.data.row_files import digest, mixed_json, read_mixed
+from mixup_hf.data.row_formats import read_records, read_run
 from mixup_hf.data.row_writer import rows_dataset, select, write_rows
 from mixup_hf.generation.replay import RecordedRows
 from mixup_hf.types import MixedExample

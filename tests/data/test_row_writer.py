@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mixup_hf.data.row_files import read_records, run_file
+from mixup_hf.data.row_formats import read_records, run_file
 from mixup_hf.data.row_writer import RowWriter
 
 ROW: dict[str, Any] = {"text": "a text", "label": "sport", "soft_label": {"sport": 1.0, "art": 0.0}}

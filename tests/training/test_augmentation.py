@@ -8,7 +8,7 @@ from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 from tiny import make_inverter, make_rows
 
 from mixup_hf import InversedMixup, OfflineMixup, augment_dataset
-from mixup_hf.data.row_files import read_records, read_run
+from mixup_hf.data.row_formats import read_records, read_run
 from mixup_hf.data.tables import read_table
 from mixup_hf.training.augmentation import Written, augment_file
 

@@ -203,7 +203,7 @@ def test_a_training_set_that_cannot_be_mixed_is_refused(
 def test_one_string_is_not_taken_for_a_list_of_letters(
     make: Callable[..., InversedMixup], argument: str
 ) -> None:
-    good = {"texts": ["p", "q"], "labels": ["x", "y"]}
+    good = {"texts": ["p", "q", "r"], "labels": ["x", "y", "x"]}
     make(**good)
     with pytest.raises(TypeError, match=f"`{argument}` must be a list"):
         make(**(good | {argument: "xy"}))
@@ -294,7 +294,8 @@ def test_the_trainer_gets_a_collator_and_a_callback_that_belong_together(
     assert isinstance(collator, MixupCollator)
     assert isinstance(callback, MixupCallback)
     assert callback.collator is collator
-    assert (collator.mix_ratio, collator.mixed_weight, collator.max_length) == (0.25, 0.5, 9)
+    assert (collator.mix_ratio, collator.mixed_weight) == (0.25, 0.5)
+    assert collator.preprocess.max_length == 9
     assert (collator.num_labels, collator.label_format) == (3, "soft_labels")
 
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixup_hf import errors, registry
-from mixup_hf.cli.options import LabelColumn, TextColumn, takes_settings
+from mixup_hf.cli.options import Keys, LabelColumn, TextColumn, print_settings, takes_settings
 from mixup_hf.cli.paths import output_file
 from mixup_hf.config import MixupConfig
 
@@ -52,6 +52,7 @@ def command(
     eval_data: Annotated[
         str | None, typer.Option(help="Evaluation texts; generated rows never nearly equal one.")
     ] = None,
+    keys: Keys = False,
     from_row: Annotated[
         str | None,
         typer.Option(metavar="FILE:LINE", help="Print this row of an earlier output, regenerated."),
@@ -63,6 +64,9 @@ def command(
 
     With --from-row, nothing else is needed: the settings beside the file are used.
     """
+    if keys:
+        print_settings(Console(), MixupConfig)
+        return
     if from_row is not None:
         _print_again(from_row, data)
         return
@@ -88,7 +92,7 @@ def _written(
     output: Path, format: str | None, columns: str | None, provenance: bool, parents: bool
 ) -> Any:
     """The columns to write, checked before anything is loaded."""
-    from mixup_hf.data.row_files import format_of
+    from mixup_hf.data.row_formats import format_of
     from mixup_hf.data.row_writer import select
     from mixup_hf.training.augmentation import Written
 
@@ -99,7 +103,7 @@ def _written(
 
 
 def _settings(overrides: list[str]) -> dict[str, Any]:
-    from mixup_hf.loading import load_config
+    from mixup_hf.config.load import load_config
 
     config = load_config(MixupConfig, None, overrides)
     return {name: getattr(config, name) for name in MixupConfig.__dataclass_fields__}
