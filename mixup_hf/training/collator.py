@@ -22,7 +22,7 @@ class MixupCollator:
     """Wraps a collator; the same for evaluation, with mixed rows for training.
 
     Called as it is, it does what the wrapped collator does: evaluation and prediction see nothing
-    else. `MixupCallback` installs `mixing()` on the train loader alone.
+    else. `MixupCallback` installs a `MixingCollator` on the train loader alone.
 
     A mixing batch holds whatever the wrapped collator makes of real rows followed by mixed rows,
     with R rows in all, and
@@ -46,8 +46,8 @@ class MixupCollator:
         base_collator: The user's collator. Default: `DataCollatorWithPadding`, which is given only
             what the tokenizer makes, and labels.
         label2id: Class name to index, for features whose labels are names.
-        mix_ratio: Share of mixed rows in a training batch, in [0, 1). For b real rows,
-            `round(b * mix_ratio / (1 - mix_ratio))` mixed rows are added.
+        mix_ratio: Share of mixed rows among all training rows, in [0, 1): for every real row,
+            `mix_ratio / (1 - mix_ratio)` mixed rows are added on average, for any batch size.
         mixed_weight: Weight of a mixed row in the loss; a real row weighs 1.
         max_length: Mixed rows are cut to this many tokens; default: the tokenizer's maximum.
         text_column: Features that hold their text under this name get it for mixed rows too.
@@ -98,10 +98,6 @@ class MixupCollator:
     def __call__(self, features: Features) -> Any:
         """Collate real rows only."""
         return self.base_collator(self._with_indices(features))
-
-    def num_mixed(self, num_real: int) -> int:
-        """Mixed rows added to a batch of `num_real` real rows."""
-        return round(num_real * self.mix_ratio / (1 - self.mix_ratio))
 
     def mixed_feature(self, row: MixedExample, like: Mapping[str, Any]) -> dict[str, Any]:
         """A mixed row with the columns of the real feature `like`."""

@@ -144,8 +144,7 @@ class InversedMixup(TrainerPlugin):
     def _build_gate(self) -> Gate | None:
         return build_gate(
             self.producer.texts,
-            # Judges look through the frozen encoder, whichever source is mixed.
-            self.encoder.encode(self.producer.texts),
+            self._frozen_embeddings(),
             self.producer.targets,
             self.encoder,
             judges=self.config.judges,
@@ -159,6 +158,12 @@ class InversedMixup(TrainerPlugin):
             leaks=self.config.leaks,
             seed=self.seed,
         )
+
+    def _frozen_embeddings(self) -> Tensor:
+        """Embeddings by the frozen encoder, whichever source is mixed: what judges look at."""
+        if self.config.source == "frozen":
+            return self.producer.embeddings()
+        return self.encoder.encode(self.producer.texts)
 
     def _log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
         read = ["\n".join(split_sides(text)) for text in texts]
@@ -251,7 +256,7 @@ class InversedMixup(TrainerPlugin):
             ValueError: As for `generate`.
         """
         self._check_not_training()
-        for chunk in self.producer.share(n):
+        for chunk in self.producer.share(self.producer.chunks(n)):
             yield self.producer.chunk(epoch, chunk, n)
 
     def _check_not_training(self) -> None:
