@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mixup_hf.config import AlignConfig, FinetuneConfig, MixupConfig
+    from mixup_hf.data.sources import fetch_embedded
     from mixup_hf.finetuning.runner import finetune
     from mixup_hf.inverter.model import Inverter
-    from mixup_hf.inverter.sources import fetch_embedded
     from mixup_hf.loading import load_config
     from mixup_hf.mixing.pairing import PairPlan
     from mixup_hf.mixing.weights import parse_weights
@@ -57,7 +57,7 @@ _HOMES = {
     "MixupPool": "training.pool",
     "OfflineMixup": "training.offline",
     "PairPlan": "mixing.pairing",
-    "fetch_embedded": "inverter.sources",
+    "fetch_embedded": "data.sources",
     "finetune": "finetuning.runner",
     "load_config": "loading",
     "parse_weights": "mixing.weights",

@@ -14,6 +14,7 @@ from mixup_hf.align.data import cached_embeddings, read_sentences
 from mixup_hf.align.joined import with_joined
 from mixup_hf.align.warmup import warm_up
 from mixup_hf.config import AlignConfig, TaskConfig
+from mixup_hf.data.sources import resolve
 from mixup_hf.data.tables import LabelledTexts, read_table
 from mixup_hf.inverter.batches import StackedRows, TokenBudgetBatches, WordBatches
 from mixup_hf.inverter.checkpoint import (
@@ -31,7 +32,6 @@ from mixup_hf.inverter.loading import aligner_folder
 from mixup_hf.inverter.objective import AlignmentModel
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids, input_rms, prompt_texts
 from mixup_hf.inverter.quantization import load_llm
-from mixup_hf.inverter.sources import resolve
 
 
 class Session:

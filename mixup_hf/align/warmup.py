@@ -17,9 +17,9 @@ from transformers import (
 
 from mixup_hf import runtime
 from mixup_hf.config import TaskConfig
+from mixup_hf.data.sources import ResolvedSource
 from mixup_hf.data.tables import LabelledTexts
 from mixup_hf.data.targets import class_indices
-from mixup_hf.inverter.sources import ResolvedSource
 
 _MARK = "warmed.json"
 

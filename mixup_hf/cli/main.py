@@ -8,18 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
-from mixup_hf.cli import (
-    align,
-    audit,
-    augment,
-    env,
-    evaluate,
-    export,
-    finetune,
-    preview,
-    push,
-    report,
-)
+from mixup_hf import registry
 from mixup_hf.errors import MixupError
 
 app = typer.Typer(
@@ -31,16 +20,9 @@ app = typer.Typer(
 )
 # Keys of a config are options of their own: they are passed on, and checked against the config.
 _FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
-app.command("finetune", context_settings=_FREE)(finetune.command)
-app.command("align", context_settings=_FREE)(align.command)
-app.command("augment")(augment.command)
-app.command("evaluate", context_settings=_FREE)(evaluate.command)
-app.command("audit")(audit.command)
-app.command("report")(report.command)
-app.command("preview")(preview.command)
-app.command("export")(export.command)
-app.command("env")(env.command)
-app.command("push")(push.command)
+for _entry in registry.entries("command"):
+    _free = _entry.name in ("finetune", "align", "evaluate")
+    app.command(_entry.name, context_settings=_FREE if _free else None)(_entry.value)
 
 
 def main() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mixup_hf import errors
+from mixup_hf import errors, registry
 from mixup_hf._fields import help_
 from mixup_hf.inverter.engines.registry import check_engine
-from mixup_hf.judging import JUDGES, LEAK_POLICIES, POLICIES
+from mixup_hf.judging.policies import LEAK_POLICIES, POLICIES
 from mixup_hf.mixing.interpolation import check_interpolation
 from mixup_hf.mixing.methods import DEFAULT_METHOD, preset
 from mixup_hf.mixing.pairing import PAIRINGS, STRATEGIES
@@ -216,7 +216,7 @@ class MixupConfig:
         if not self.judges:
             raise errors.bad("judges", "name at least one", self.judges, "Try judges=('knn',).")
         for judge in self.judges:
-            errors.one_of("judges", judge, JUDGES)
+            errors.one_of("judges", judge, registry.names("judge"))
         errors.positive("intrusion_rate", self.intrusion_rate)
         errors.in_range("intrusion_rate", self.intrusion_rate, 0.0, 0.5)
         errors.at_least("max_redraws", self.max_redraws, 0)

@@ -11,8 +11,8 @@ import numpy as np
 
 from mixup_hf import errors
 from mixup_hf.config import DataConfig
+from mixup_hf.data.sources import fetch_embedded, is_embedded
 from mixup_hf.data.text_pairs import join_sides
-from mixup_hf.inverter.sources import fetch_embedded, is_embedded
 from mixup_hf.runtime import counter_rng
 
 _READERS = {".csv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mixup_hf.inverter.sources import resolve
+from mixup_hf.data.sources import resolve
 
 _BATCH = 8  # the logits of 256 tokens of so many texts over a large vocabulary are 1 GB
 _LONGEST = 256  # tokens of a text that are looked at

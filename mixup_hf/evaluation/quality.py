@@ -15,7 +15,7 @@ from mixup_hf import errors
 from mixup_hf.evaluation.fidelity import lam_recovery, recovered_lam
 from mixup_hf.evaluation.text_quality import copied_share, matched_quality, self_bleu
 from mixup_hf.intervals import Interval, bootstrap_interval, mean_over
-from mixup_hf.judging.judges import ClassifierJudge
+from mixup_hf.judging.judges.classifier import ClassifierJudge
 from mixup_hf.mixing.interpolation import mix
 from mixup_hf.mixing.neighbors import NOBODY
 from mixup_hf.runtime import counter_rng

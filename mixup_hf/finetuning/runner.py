@@ -25,12 +25,12 @@ from transformers import (
 from mixup_hf import runtime
 from mixup_hf.config import FinetuneConfig
 from mixup_hf.data.rows import mixed_json
+from mixup_hf.data.sources import resolve
 from mixup_hf.data.tables import LabelledTexts, draw_shots, read_splits
 from mixup_hf.data.targets import class_indices, label_indices
 from mixup_hf.data.text_pairs import split_sides
 from mixup_hf.finetuning.metrics import brier_score, expected_calibration_error
 from mixup_hf.inverter.model import Inverter
-from mixup_hf.inverter.sources import resolve
 from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.inversed import InversedMixup
 from mixup_hf.training.offline import OfflineMixup

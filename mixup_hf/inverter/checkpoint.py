@@ -21,10 +21,12 @@ from safetensors.torch import load_file
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from mixup_hf import errors, runtime
+from mixup_hf.data.embedded import EMBEDDED
+from mixup_hf.data.sources import ResolvedSource
+from mixup_hf.data.wheels import file_sha256
 from mixup_hf.inverter.encoder import POOLINGS
 from mixup_hf.inverter.lexicon import HintTokens, Lexicon
 from mixup_hf.inverter.projector import Projector
-from mixup_hf.inverter.sources import EMBEDDED, ResolvedSource, file_sha256
 
 FORMAT_VERSION = 2
 LORA_FOLDER = "lora"
@@ -319,8 +321,8 @@ def fingerprint(source: ResolvedSource) -> str:
     any other folder is read through.
     """
     embedded = EMBEDDED.get(source.name)
-    if embedded is not None and source.revision == embedded.sha256:
-        return embedded.sha256[:16]
+    if embedded is not None and source.revision == embedded.wheel.sha256:
+        return embedded.wheel.sha256[:16]
     digest = hashlib.sha256()
     for path in sorted(source.path.glob("*.safetensors")) + [source.path / "tokenizer.json"]:
         if path.is_file():

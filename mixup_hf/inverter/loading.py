@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from mixup_hf.data.sources import resolve
+from mixup_hf.data.wheels import file_sha256
 from mixup_hf.inverter.checkpoint import (
     LORA_FOLDER,
     Aligner,
@@ -28,7 +30,6 @@ from mixup_hf.inverter.quantization import (
     default_quantization,
     load_llm,
 )
-from mixup_hf.inverter.sources import file_sha256, resolve
 
 EMBEDDED_ALIGNER = "embedded"
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors
 from mixup_hf.config import MixupConfig
+from mixup_hf.data.sources import default_cache_dir
 from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL
 from mixup_hf.data.text_pairs import PairEncoder, are_pairs, both_sides, split_sides
 from mixup_hf.generation.cache import SentenceStore
@@ -20,7 +21,6 @@ from mixup_hf.generation.generator import Producer
 from mixup_hf.inverter.engines.sampling import DecodeSettings
 from mixup_hf.inverter.engines.vllm import ServerSettings
 from mixup_hf.inverter.model import Inverter
-from mixup_hf.inverter.sources import default_cache_dir
 from mixup_hf.judging import Gate, build_gate
 from mixup_hf.mixing.methods import preset
 from mixup_hf.mixing.pairing import PairPlan, SamplingStrategy

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from tiny import make_inverter
 
 from mixup_hf import Inverter
+from mixup_hf.data.embedded import EMBEDDED
+from mixup_hf.data.sources import ResolvedSource, resolve
 from mixup_hf.inverter.checkpoint import (
     FORMAT_VERSION,
     Aligner,
@@ -21,7 +23,6 @@ from mixup_hf.inverter.checkpoint import (
     load_aligner,
     save_checkpoint,
 )
-from mixup_hf.inverter.sources import EMBEDDED, ResolvedSource, resolve
 
 SIZES = {"embedding_dim": 16, "llm_dim": 32, "projector_width": 24, "num_soft_tokens": 3}
 
@@ -211,8 +212,8 @@ def test_other_weights_or_another_tokenizer_have_another_fingerprint(
 
 def test_the_pinned_digest_is_the_fingerprint_of_an_embedded_model(tmp_path: Path) -> None:
     name = "all-minilm-l6-v2"
-    source = ResolvedSource(name, tmp_path, EMBEDDED[name].sha256)
-    assert fingerprint(source) == EMBEDDED[name].sha256[:16]
+    source = ResolvedSource(name, tmp_path, EMBEDDED[name].wheel.sha256)
+    assert fingerprint(source) == EMBEDDED[name].wheel.sha256[:16]
 
 
 def test_a_folder_that_is_named_like_an_embedded_model_is_read_through(

@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mixup_hf.config import MixupConfig
+from mixup_hf.data.sources import resolve
 from mixup_hf.inverter.engines.registry import Engine, make_engine
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.prompt import end_ids
 from mixup_hf.inverter.quantization import load_llm
-from mixup_hf.inverter.sources import resolve
 
 
 class Models:

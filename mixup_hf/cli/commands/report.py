@@ -9,11 +9,13 @@ import typer
 from rich.console import Console
 
 from mixup_hf import errors
+from mixup_hf.registry import register
 
 if TYPE_CHECKING:
     from mixup_hf.inverter.encoder import FrozenEncoder
 
 
+@register("command", "report", help="one HTML page about a run")
 def command(
     folder: Annotated[Path, typer.Argument(help="output_dir of mixup-hf finetune.")],
     output: Annotated[
@@ -43,7 +45,7 @@ def command(
 def _encoder(name: str) -> FrozenEncoder | None:
     if name == "none":
         return None
+    from mixup_hf.data.sources import resolve
     from mixup_hf.inverter.encoder import FrozenEncoder
-    from mixup_hf.inverter.sources import resolve
 
     return FrozenEncoder.from_pretrained(resolve(name).path)

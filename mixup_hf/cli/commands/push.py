@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mixup_hf.registry import register
 
+
+@register("command", "push", help="upload an aligner to the Hub")
 def command(
     folder: Annotated[Path, typer.Argument(help="The aligner checkpoint to upload.")],
     repo: Annotated[str, typer.Argument(help="user/name; made if it does not exist.")],

@@ -1,4 +1,4 @@
-"""The gate: what happens to a generated row that something is wrong with."""
+"""What happens to a generated row when the judges find something wrong with it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from torch import Tensor
 
 from mixup_hf import errors
 from mixup_hf.judging.events import COLLAPSE, DEGENERATE, LEAK, Detector, Finding
-from mixup_hf.judging.judges import JUDGES, ClassifierJudge, Judge, KnnJudge, LikelihoodJudge
+from mixup_hf.judging.judges import JudgeInputs, build_judge
 from mixup_hf.judging.leaks import LeakError, LeakGuard
 from mixup_hf.types import Encodes, MixedExample, Redraw
 
 Policy = Literal["keep", "drop", "resample", "relabel", "blend", "local", "weight"]
+LeakPolicy = Literal["drop", "fail", "off"]
 POLICIES: tuple[str, ...] = get_args(Policy)
-LEAK_POLICIES = ("drop", "fail", "off")
+LEAK_POLICIES: tuple[str, ...] = get_args(LeakPolicy)
 
-# How a row is made anew: another partner and ratio, another ratio, a nearer partner.
+# How a row is regenerated: new partner and ratio, same parents in a new ratio, nearer partner.
 _REDRAWN: dict[str, Redraw] = {"drop": "pair", "resample": "ratio", "local": "near"}
-_NO_LABEL_HELPS = {COLLAPSE, DEGENERATE, LEAK}
+# Events that no change of the label can mend.
+_BAD_TEXT = {COLLAPSE, DEGENERATE, LEAK}
 
 
 class Inspects(Protocol):
@@ -33,34 +35,36 @@ class Inspects(Protocol):
 
 
 class Gate:
-    """Judges generated rows and mends those with events. A count asked for stays the count.
+    """Reviews generated rows and applies a policy to those with events.
 
-    - `keep`: events are recorded, nothing else is done.
-    - `drop`: another partner and another ratio, up to `max_redraws` times.
-    - `resample`: the same parents in another ratio, up to `max_redraws` times.
-    - `local`: a partner among the nearest rows, up to `max_redraws` times.
-    - `relabel`: the label becomes what the judges say.
-    - `blend`: the label moves `blend` of the way there.
-    - `weight`: the row weighs in the loss what label and judges share of their mass.
+    As many rows come out as went in.
 
-    A sentence that copies a parent or is none at all (`collapse`, `degenerate`) is made anew under
-    every policy but `keep`: no label mends it. One that is nearly an evaluation text (`leak`) is
-    made anew under every policy. Where the redraws are used up, the first parent's
-    own text and label stand in (`mitigation="parent"`).
+    - `keep`: record the events, change nothing.
+    - `drop`: regenerate with another partner and ratio, up to `max_redraws` times.
+    - `resample`: regenerate from the same parents in another ratio, up to `max_redraws` times.
+    - `local`: regenerate with a partner from the nearest rows, up to `max_redraws` times.
+    - `relabel`: replace the label by the judges' probabilities.
+    - `blend`: move the label a share `blend` of the way toward the judges' probabilities.
+    - `weight`: weight the row's loss by the overlap of label and judges' probabilities.
+
+    A sentence that copies a parent (`collapse`) or is not a sentence (`degenerate`) is regenerated
+    under every policy except `keep`, since no label fits it. A near-duplicate of an evaluation
+    text (`leak`) is regenerated under every policy. When all redraws fail, the first parent's own
+    text and label are used (`mitigation="parent"`).
 
     Args:
-        detector: Finds the events; None finds only leaks.
+        detector: Finds the events; None looks for leaks only.
         texts: The training texts (N).
         targets: Their labels (N, C).
         encoder: Embeds generated sentences.
-        policy: What is done.
-        max_redraws: How often a row is made anew.
-        blend: gamma of `blend`.
-        guard: Finds leaks.
-        fail_on_leak: Raise instead of making the row anew.
+        policy: One of `POLICIES`.
+        max_redraws: How often a row is regenerated at most.
+        blend: Step size of the policy `blend`, in [0, 1].
+        guard: Finds leaks; None where there are no evaluation texts.
+        fail_on_leak: Raise instead of regenerating the row.
 
     Raises:
-        LeakError: While reviewing, with `fail_on_leak`.
+        LeakError: During a review, with `fail_on_leak`.
     """
 
     def __init__(
@@ -89,11 +93,11 @@ class Gate:
         rows: Sequence[MixedExample],
         redraw: Callable[[list[int], int, Redraw], list[MixedExample]],
     ) -> list[MixedExample]:
-        """The rows as they may be trained on, each with what was found and done.
+        """The rows as they may be trained on, each with what was found and what was done.
 
         Args:
-            rows: Of one chunk.
-            redraw: Makes the rows at given places of the chunk anew, for a given attempt.
+            rows: The rows of one chunk.
+            redraw: Regenerates the rows at the given places of the chunk, for the given attempt.
         """
         passed, findings = list(rows), self._inspect(rows)
         first = [finding.events for finding in findings]
@@ -101,12 +105,11 @@ class Gate:
             again = [at for at, found in enumerate(findings) if self._is_redrawn(found)]
             if not again:
                 break
-            how = _REDRAWN.get(self.policy, "pair")
-            made = redraw(again, attempt, how)
+            made = redraw(again, attempt, _REDRAWN.get(self.policy, "pair"))
             for at, row, found in zip(again, made, self._inspect(made), strict=True):
                 passed[at], findings[at] = replace(row, attempts=attempt + 1), found
         return [
-            replace(self._mended(row, found), events=events, judges=found.judges)
+            self._mended(replace(row, events=events, judges=found.judges), found)
             for row, found, events in zip(passed, findings, first, strict=True)
         ]
 
@@ -125,8 +128,8 @@ class Gate:
         near = None if self.guard is None else self.guard.near(row.text)
         if near is not None and self.fail_on_leak:
             raise LeakError(
-                f"A generated sentence is nearly an evaluation text: {row.text!r} and {near!r} "
-                f"(parents {row.parents}). Set `leaks: drop` to make such rows anew."
+                f"A generated sentence is a near-duplicate of an evaluation text: {row.text!r} and "
+                f"{near!r} (parents {row.parents}). Set `leaks: drop` to regenerate such rows."
             )
         return near is not None
 
@@ -135,7 +138,7 @@ class Gate:
             return True
         if self.policy == "keep":
             return False
-        redrawn = self.policy in _REDRAWN or bool(_NO_LABEL_HELPS & set(found.events))
+        redrawn = self.policy in _REDRAWN or bool(_BAD_TEXT & set(found.events))
         return redrawn and bool(found.events)
 
     def _mended(self, row: MixedExample, found: Finding) -> MixedExample:
@@ -148,20 +151,25 @@ class Gate:
             return self._parent(row)
         judged, label = found.judged, torch.tensor(row.label)
         if self.policy == "weight":
-            shared = float(torch.minimum(label, judged).sum())
-            return replace(row, mitigation="weighted", weight=round(shared, 4))
-        share = 1.0 if self.policy == "relabel" else self.blend
-        mixed = (1 - share) * label + share * judged
+            overlap = float(torch.minimum(label, judged).sum())
+            return replace(row, mitigation="weighted", weight=round(overlap, 4))
+        step = 1.0 if self.policy == "relabel" else self.blend
+        mixed = (1 - step) * label + step * judged
         name = "relabelled" if self.policy == "relabel" else "blended"
         return replace(row, mitigation=name, label=tuple((mixed / mixed.sum()).tolist()))
 
     def _parent(self, row: MixedExample) -> MixedExample:
+        """The first parent in place of the row; the judges have not seen this text."""
         parent = row.parents[0]
-        shares = (1.0, *(0.0 for _ in row.parents[1:]))
-        label = tuple(self.targets[parent].tolist())
-        text = self.texts[parent]
         return replace(
-            row, text=text, label=label, lam=1.0, shares=shares, mitigation="parent", weight=1.0
+            row,
+            text=self.texts[parent],
+            label=tuple(self.targets[parent].tolist()),
+            lam=1.0,
+            shares=(1.0, *(0.0 for _ in row.parents[1:])),
+            judges={},
+            mitigation="parent",
+            weight=1.0,
         )
 
 
@@ -181,22 +189,22 @@ def build_gate(
     leaks: str = "drop",
     seed: int = 0,
 ) -> Gate | None:
-    """A gate for one training set, its thresholds calibrated on it.
+    """Build the gate for one training set and calibrate its thresholds on it.
 
     Args:
         texts: The training texts (N).
-        embeddings: Theirs (N, D).
+        embeddings: Their embeddings (N, D).
         targets: Their one-hot labels (N, C).
         encoder: Embeds generated sentences.
-        judges: Names of `JUDGES`; several are averaged.
-        log_likelihood: For the judge `llm`: `Inverter.label_log_likelihood`.
-        label_names: For the judge `llm`.
-        policy: As for `Gate`, or `off`: nothing is judged.
+        judges: Names of registered judges; the opinions of several are averaged.
+        log_likelihood: Needed by the judge `llm`: `Inverter.label_log_likelihood`.
+        label_names: Names of the classes (C); needed by the judge `llm`.
+        policy: As for `Gate`; `off` judges nothing.
         max_redraws: As for `Gate`.
-        rate: At which real rows shall trigger an event.
-        eval_texts: What the model is evaluated on, for the leak guard.
-        leaks: `drop`, `fail` or `off`.
-        seed: Of the classifier's folds.
+        rate: Share of real rows that may trigger an event.
+        eval_texts: Texts the model is evaluated on, for the leak guard.
+        leaks: One of `LEAK_POLICIES`.
+        seed: Seed of the calibration sample and of the classifier's folds.
 
     Returns:
         The gate; None where there is nothing to judge and nothing to guard.
@@ -205,24 +213,17 @@ def build_gate(
     guard = LeakGuard(eval_texts) if eval_texts and leaks != "off" else None
     if policy == "off" and guard is None:
         return None
-    made: dict[str, Judge] = {}
-    for name in judges if policy != "off" else ():
-        errors.one_of("judges", name, JUDGES)
-        if name == "knn":
-            made[name] = KnnJudge(embeddings, targets)
-        elif name == "classifier":
-            made[name] = ClassifierJudge(embeddings, targets, seed=seed)
-        elif log_likelihood is None:
-            raise errors.InvalidInput("`judges` = 'llm' needs `log_likelihood` to ask.")
-        else:
-            made[name] = LikelihoodJudge(log_likelihood, label_names)
-    off = policy == "off"
+    detector = None
+    if policy != "off":
+        inputs = JudgeInputs(texts, embeddings, targets, encoder, label_names, log_likelihood, seed)
+        made = {name: build_judge(name, inputs) for name in judges}
+        detector = Detector(made, texts, embeddings, targets, rate=rate, seed=seed)
     return Gate(
-        None if off else Detector(made, texts, embeddings, targets, rate=rate),
+        detector,
         texts,
         targets,
         encoder,
-        policy="keep" if off else policy,
+        policy="keep" if detector is None else policy,
         max_redraws=max_redraws,
         guard=guard,
         fail_on_leak=leaks == "fail",

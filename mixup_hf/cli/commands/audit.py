@@ -14,11 +14,13 @@ from rich.table import Table
 from mixup_hf import errors
 from mixup_hf.data.tables import LabelledTexts, read_table
 from mixup_hf.mixing.methods import DEFAULT_METHOD
+from mixup_hf.registry import register
 
 if TYPE_CHECKING:
     from mixup_hf.evaluation.privacy import Audit
 
 
+@register("command", "audit", help="what generated rows reveal about the training texts")
 def command(
     data: Annotated[Path, typer.Option(help="The training texts: csv, jsonl or parquet.")],
     rows: Annotated[

@@ -14,8 +14,10 @@ from rich.table import Table
 
 from mixup_hf.config import FinetuneConfig
 from mixup_hf.loading import known_keys, load_config
+from mixup_hf.registry import register
 
 
+@register("command", "finetune", help="fine-tune a classifier, with generated sentences or without")
 def command(
     context: typer.Context,
     config: Annotated[

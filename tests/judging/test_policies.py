@@ -81,6 +81,8 @@ def test_where_the_redraws_are_used_up_the_parent_stands_in() -> None:
     assert rows[0].text == "the first parent"
     assert rows[0].label == (1.0, 0.0, 0.0)
     assert (rows[0].lam, rows[0].shares, rows[0].mitigation) == (1.0, (1.0, 0.0), "parent")
+    assert rows[0].judges == {}  # their opinions were of the discarded sentence
+    assert rows[0].events == ("conflict",)
 
 
 def test_keep_records_and_changes_nothing() -> None:

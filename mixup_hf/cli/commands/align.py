@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mixup_hf.cli.finetune import config_and_overrides, print_keys
+from mixup_hf.cli.commands.finetune import config_and_overrides, print_keys
 from mixup_hf.config import AlignConfig, FidelityConfig
 from mixup_hf.loading import load_config
+from mixup_hf.registry import register
 
 
+@register("command", "align", help="train an aligner, or measure one")
 def command(
     context: typer.Context,
     config: Annotated[
@@ -54,7 +56,7 @@ def _evaluate(console: Console, aligner: str, path: Path | None, overrides: list
     import torch
 
     from mixup_hf.align.data import read_with_origins
-    from mixup_hf.cli import fidelity_report
+    from mixup_hf.cli.pages import fidelity
     from mixup_hf.evaluation.fidelity import measure_fidelity
     from mixup_hf.inverter.model import Inverter
 
@@ -80,7 +82,7 @@ def _evaluate(console: Console, aligner: str, path: Path | None, overrides: list
         seed=settings.seed,
     )
     title = f"{aligner} on {Path(settings.data).name}"
-    fidelity_report.show(console, found, title)
+    fidelity.show(console, found, title)
     if settings.output_dir is not None:
-        for path in fidelity_report.write(Path(settings.output_dir), found, title):
+        for path in fidelity.write(Path(settings.output_dir), found, title):
             console.print(f"written: {path}", soft_wrap=True)

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mixup_hf.registry import register
+
 _PACKAGES = (
     "mixup_hf",
     "torch",
@@ -24,6 +26,7 @@ _PACKAGES = (
 )
 
 
+@register("command", "env", help="versions, device and caches, for a bug report")
 def command(
     method: Annotated[
         str | None, typer.Option(help="Print what this method sets, and nothing else.")
@@ -35,9 +38,10 @@ def command(
         return
     import torch
 
+    from mixup_hf.data.embedded import EMBEDDED
+    from mixup_hf.data.sources import cached_embedded, default_cache_dir
     from mixup_hf.inverter.loading import EMBEDDED_ALIGNER, describe_aligner
     from mixup_hf.inverter.quantization import default_dtype, default_quantization
-    from mixup_hf.inverter.sources import EMBEDDED, cached_embedded, default_cache_dir
 
     table = Table("what", "value", title="mixup-hf env")
     table.add_row("python", f"{platform.python_version()} on {platform.platform()}")

@@ -15,10 +15,13 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from mixup_hf import errors
-from mixup_hf.cli import experiment, intrusion_report, quality_report
-from mixup_hf.cli.finetune import config_and_overrides, print_keys
+from mixup_hf.cli.commands.finetune import config_and_overrides, print_keys
+from mixup_hf.cli.pages import experiment
+from mixup_hf.cli.pages import intrusion as intrusion_page
+from mixup_hf.cli.pages import quality as quality_page
 from mixup_hf.data.tables import LabelledTexts, read_table
 from mixup_hf.evaluation.experiment.config import ExperimentConfig
+from mixup_hf.registry import register
 
 if TYPE_CHECKING:
     from mixup_hf.evaluation.structure import StructureReport
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 _WEIGHTS = ["beta:0.4", "uniform", "epbeta:eps=0.3"]
 
 
+@register("command", "evaluate", help="run an experiment, or measure generated rows")
 def command(
     context: typer.Context,
     config: Annotated[
@@ -117,19 +121,17 @@ def command(
     inverter = Inverter.from_pretrained(aligner)
     console, written = Console(), []
     if intrusion:
-        intrusion_report.show_judges(
-            console, intrusion_report.measure_judges(inverter, table, seed)
-        )
+        intrusion_page.show_judges(console, intrusion_page.measure_judges(inverter, table, seed))
         spec = weights[0] if weights else "uniform"
-        reports = intrusion_report.measure(inverter, table, spec, num_rows, seed)
-        intrusion_report.show(console, reports)
+        reports = intrusion_page.measure(inverter, table, spec, num_rows, seed)
+        intrusion_page.show(console, reports)
         if output_dir is not None:
-            written += intrusion_report.write(output_dir, reports, title)
+            written += intrusion_page.write(output_dir, reports, title)
     if rows is not None:
-        figures = quality_report.measure(inverter, table, rows, perplexity, seed)
-        quality_report.show(console, figures)
+        figures = quality_page.measure(inverter, table, rows, perplexity, seed)
+        quality_page.show(console, figures)
         if output_dir is not None:
-            written.append(quality_report.write(output_dir, figures, f"{title}: {rows.name}"))
+            written.append(quality_page.write(output_dir, figures, f"{title}: {rows.name}"))
     if structure:
         found = _measure(inverter, table, weights or _WEIGHTS, num_rows, generations, seed)
         _show(console, found)

@@ -14,9 +14,11 @@ from tqdm.auto import tqdm
 from mixup_hf import errors
 from mixup_hf.data.tables import read_table
 from mixup_hf.mixing.methods import DEFAULT_METHOD
+from mixup_hf.registry import register
 from mixup_hf.training.regeneration import augmented_json, read_line, regenerate, run_record
 
 
+@register("command", "augment", help="write generated rows to a file")
 def command(
     data: Annotated[
         Path | None, typer.Option(help="Labelled texts: csv, jsonl or parquet.")
