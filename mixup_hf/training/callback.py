@@ -278,7 +278,7 @@ class MixupCallback(TrainerCallback):
     def _last_batch(self, state: TrainerState) -> int:
         """The batch, counted from the beginning of this epoch, at which the run ends."""
         steps = self._steps + state.max_steps - state.global_step
-        return self._lookahead.requested(steps)
+        return self._lookahead.taken(steps)
 
     def _stops_in(self, mixing_epoch: int) -> bool:
         """Whether the checkpoint that was resumed stopped mixing within this epoch."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,6 +12,7 @@ import numpy as np
 import torch
 
 from mixup_hf import errors, runtime
+from mixup_hf.data.rows import has_rows, open_rows, save_rows
 from mixup_hf.runtime import counter_rng
 from mixup_hf.types import MixedExample
 
@@ -101,7 +99,7 @@ class MixupPool:
             raise errors.bad("rows", "hold at least one mixed row", rows)
         stop = now.published + len(rows)
         if runtime.is_local_main_process():
-            _write(self.path(now.refill) / f"{now.published:08d}-{stop:08d}", rows)
+            save_rows(self.path(now.refill) / f"{now.published:08d}-{stop:08d}", rows)
         runtime.wait_for_everyone()
         self._set(now._replace(published=stop))
 
@@ -203,47 +201,5 @@ def _segment_names(folder: Path) -> list[tuple[int, int]]:
     """First and past-the-end row of every segment there, in order."""
     if not folder.is_dir():
         return []
-    names = [path.name.split("-") for path in folder.iterdir() if path.name[0] != "."]
+    names = [path.name.split("-") for path in folder.iterdir() if has_rows(path)]
     return sorted((int(start), int(stop)) for start, stop in names)
-
-
-def _write(target: Path, rows: Sequence[MixedExample]) -> None:
-    """Write a segment under another name first: it is whole or absent."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    for stale in (partial, target):  # left by a run that was killed
-        shutil.rmtree(stale, ignore_errors=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    save_rows(partial, rows)
-    os.replace(partial, target)
-
-
-def save_rows(folder: Path, rows: Sequence[MixedExample]) -> None:
-    """Write rows so that `open_rows` can map them."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-
-    lines = pa.table({"row": [json.dumps(row.to_json(), ensure_ascii=False) for row in rows]})
-    folder.mkdir(parents=True)
-    with (folder / "rows.arrow").open("wb") as stream:
-        with pa.ipc.new_file(stream, lines.schema) as writer:
-            writer.write_table(lines)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def open_rows(folder: Path) -> Sequence[MixedExample]:
-    """Map what `save_rows` wrote."""
-    return _Mapped(folder)
-
-
-class _Mapped(Sequence[MixedExample]):
-    def __init__(self, folder: Path) -> None:
-        import pyarrow as pa
-
-        source = pa.memory_map(str(folder / "rows.arrow"))
-        self._column: Any = pa.ipc.open_file(source).read_all()["row"]
-
-    def __len__(self) -> int:
-        return len(self._column)
-
-    def __getitem__(self, index: Any) -> Any:
-        return MixedExample.from_json(json.loads(self._column[index].as_py()))

@@ -17,6 +17,7 @@ from mixup_hf.training.pool import NEVER, MixupPool
 from mixup_hf.training.schedule import Schedule
 from mixup_hf.types import Follows, MixedExample, Supplies
 
+_WORTH_A_LINE = 2.0  # seconds
 Rows = list[MixedExample]
 OnChunk = Callable[[int], object]
 
@@ -107,7 +108,7 @@ class Refiller:
         limit = self._limit(now.refill, last)
         needed = min(self.schedule.drawn(now.epoch, min(batches, now.stop_batch)), now.size)
         if self.follower is not None:
-            needed = limit
+            needed = max(needed, limit)
         if needed <= now.published:
             return
         started = time.monotonic()
@@ -189,6 +190,8 @@ class Refiller:
                 break
         rows -= now.published
         seconds = rows * producer.seconds_per_row / runtime.world_size()
+        if seconds < _WORTH_A_LINE:
+            return
         runtime.announce(
             f"mixup_hf: about {rows:,} more sentences will be generated while this run trains, in "
             f"about {_duration(seconds)} at {1 / producer.seconds_per_row:.1f} sentences per second"

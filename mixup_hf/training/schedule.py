@@ -70,21 +70,28 @@ class Schedule:
 
     def drawn(self, epoch: int, batches: int) -> int:
         """Positions drawn once every process has collated `batches` batches of an epoch."""
-        real = batches * self.world_size * self.batch_size
-        if self.sized:
-            real = min(real, self.epoch_rows)
-        return self._drawn(self.refill(epoch), self._before(epoch) + real)
+        real = self._before(epoch) + self._real_rows(batches)
+        return int(real * self.ratio) - self._start(self.refill(epoch))
 
     def drawn_by_end(self, refill: int, epoch: int, batches: int) -> int:
-        """Positions of a refill drawn by a run whose last epoch takes `batches` more batches.
+        """Positions of a refill drawn by a run that ends `batches` batches into `epoch`, or later.
 
-        `batches` may exceed an epoch: they are counted from the beginning of `epoch`.
+        Batches beyond the epoch are those of the following ones.
         """
-        real = self._before(epoch) + batches * self.world_size * self.batch_size
-        return max(0, self._drawn(refill, real))
+        if self.sized:
+            later, batches = divmod(batches, self._batches_per_epoch)
+            epoch += later
+        real = self._before(epoch) + self._real_rows(batches)
+        return max(0, int(real * self.ratio) - self._start(refill))
 
-    def _drawn(self, refill: int, real: int) -> int:
-        return int(real * self.ratio) - self._start(refill)
+    @property
+    def _batches_per_epoch(self) -> int:
+        return max(1, -(-self.epoch_rows // (self.batch_size * self.world_size)))
+
+    def _real_rows(self, batches: int) -> int:
+        """Real rows in the first `batches` batches of every process, within one epoch."""
+        rows = batches * self.world_size * self.batch_size
+        return min(rows, self.epoch_rows) if self.sized else rows
 
     def _before(self, epoch: int) -> int:
         return epoch * self.epoch_rows
@@ -103,20 +110,31 @@ class Lookahead:
     Args:
         accumulation: Batches per optimizer step.
         prefetched: Batches asked for beyond those of the step.
+        epoch_batches: Batches of an epoch; None for a stream.
     """
 
     accumulation: int
     prefetched: int
+    epoch_batches: int | None = None
 
     @classmethod
     def of(cls, loader: Any, accumulation: int) -> Lookahead:
         """For a loader that accelerate prepared."""
         base = loader.base_dataloader
-        return cls(accumulation, 1 + base.num_workers * (base.prefetch_factor or 0))
+        sized = not isinstance(loader.dataset, IterableDataset)
+        prefetched = 1 + base.num_workers * (base.prefetch_factor or 0)
+        return cls(accumulation, prefetched, len(loader) if sized else None)
 
     def requested(self, steps: int) -> int:
         """Batches of an epoch that may have been asked for when `steps` of its steps are done."""
         return steps * self.accumulation + self.prefetched
+
+    def taken(self, steps: int) -> int:
+        """Batches that `steps` steps take, counted from the beginning of an epoch and beyond it."""
+        if self.epoch_batches is None:
+            return steps * self.accumulation
+        epochs, rest = divmod(steps, max(1, -(-self.epoch_batches // self.accumulation)))
+        return epochs * self.epoch_batches + rest * self.accumulation
 
 
 def schedule_of(
