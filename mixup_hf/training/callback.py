@@ -30,6 +30,7 @@ from mixup_hf.training.checkpointing import (
     restore_pool,
     save_pool,
 )
+from mixup_hf.training.checks import RowContract, check_smoothing
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.loss_hooks import SoftLabelHooks
 from mixup_hf.training.mixing_collator import Installed, MixingCollator
@@ -59,6 +60,8 @@ class MixupCallback(TrainerCallback):
         rows_per_refill: Generated rows of a refill. Default: what the epochs until the next one
             use.
         refill_every: Epochs per refill; 0 keeps the rows of the first one.
+        contract: Compares the Trainer's rows and classes with the producer's, when training begins.
+        class_weights: Weights of the classes (C,) in the loss.
         settings: What the run depends on; stored with checkpoints and compared on resume.
         follower: Keeps the producer's inverter in step with the model; None if it never moves.
         warmup_epochs: Epochs before anything is mixed.
@@ -86,6 +89,8 @@ class MixupCallback(TrainerCallback):
         background: bool = False,
         auto_off: bool = False,
         on_failure: str = "stop",
+        contract: RowContract | None = None,
+        class_weights: Tensor | None = None,
     ) -> None:
         errors.at_least("warmup_epochs", warmup_epochs, 0)
         errors.one_of("on_failure", on_failure, ON_FAILURE)
@@ -103,6 +108,9 @@ class MixupCallback(TrainerCallback):
         self.warmup_epochs = warmup_epochs
         self.auto_off = auto_off
         self.on_failure = on_failure
+        self.contract = contract
+        self.class_weights = class_weights
+        self.attached = False  # `attach` sets it: the Trainer's label smoother is then ours
         self._background = background_of(producer) if background else None
         self.pool: MixupPool | None = None
         self.used: Counter[tuple[int, int]] = Counter()
@@ -117,11 +125,18 @@ class MixupCallback(TrainerCallback):
         self._watch: DevelopmentWatch | None = None
         self._off = False
 
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let the collator know that a Trainer has its callback."""
+        self.collator.has_callback = True
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Install mixing on the train loader and the loss on the model."""
         self._uninstall()  # an interrupted run has had no on_train_end
+        self.collator.has_callback = True
         if self._background is not None:
             self._background.stop()
         self.pool, self._off = None, False
@@ -131,6 +146,13 @@ class MixupCallback(TrainerCallback):
         loader = kwargs["train_dataloader"]
         refuse_unsupported(args, loader, kwargs["model"], self.collator.problem_type)
         require_collator(loader, self.collator)
+        check_smoothing(
+            args.label_smoothing_factor,
+            attached=self.attached,
+            label_format=self.collator.label_format,
+        )
+        if self.contract is not None:
+            self.contract.check(kwargs["model"], loader.dataset)
         self.pool = MixupPool(Path(str(args.output_dir)) / FOLDER / "pool", self.seed)
         if self.auto_off:
             refuse_unwatchable(args, self.collator.label_format)
@@ -142,8 +164,9 @@ class MixupCallback(TrainerCallback):
             self.collator.label_format,
             on_rows=self._count,
             problem_type=self.collator.problem_type,
+            class_weights=self.class_weights,
         )
-        self._hooks.install(label_smoothing=args.label_smoothing_factor > 0)
+        self._hooks.install()
         self._install(args, state, loader, self.pool)
 
     def on_epoch_begin(
@@ -169,19 +192,19 @@ class MixupCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Assert, at the first step, that soft labels reached the loss; make the next rows."""
+        """Make the rows that the next step's batches may draw."""
         self._steps += 1
-        hooks = self._hooks
-        if hooks is not None and not hooks.losses_made and hooks.label_format != "labels":
-            raise errors.InvalidState(
-                "A training step ended without the soft-label loss: the Trainer was given another "
-                "collator than the callback, or its model was replaced after training began. Pass "
-                "both: Trainer(..., **mixup.trainer_kwargs(tokenizer))."
-            )
         if state.global_step < state.max_steps and self._epoch >= self.warmup_epochs:
             self._top_up(state, requested=self._lookahead.requested(self._steps))
             if self._refiller is not None and not self._off:
                 self._refiller.work_ahead(self._last_batch(state))
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Raise, before any weight changes, if the soft labels are not what is trained on."""
+        if self._hooks is not None:
+            self._hooks.require_gradient()
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

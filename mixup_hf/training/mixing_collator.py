@@ -51,8 +51,8 @@ class MixingCollator:
         if plain.problem_type == SINGLE_LABEL:
             _refuse_vector_labels(features[0])
         real = plain._with_indices(features)
-        drawn = self._draw(len(real))
-        mixed = [plain.mixed_feature(row, like=real[0]) for _, row in drawn]
+        drawn = self._draw(real)
+        mixed = plain.mixed_features([row for _, row in drawn], like=real[0])
         batch = self._collate(real, mixed)
         batch[POOL_ROWS] = torch.tensor([REAL_ROW] * len(real) + [at for at, _ in drawn])
         if plain.problem_type == SINGLE_LABEL:
@@ -61,12 +61,12 @@ class MixingCollator:
             self._put_values(batch, [row for _, row in drawn])
         return batch
 
-    def _draw(self, real_rows: int) -> list[tuple[int, MixedExample]]:
+    def _draw(self, real: Features) -> list[tuple[int, MixedExample]]:
         now = self.pool.state
         number = self._next_batch(now)
         if number >= now.stop_batch:
             return []
-        return self.pool.draw(self.schedule.span(now.epoch, number, real_rows))
+        return self.pool.draw(self.schedule.span(now.epoch, number, len(real)))
 
     def _next_batch(self, now: PoolState) -> int:
         if now.serial != self._serial:

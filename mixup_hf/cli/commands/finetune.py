@@ -5,65 +5,42 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mixup_hf.cli.options import ConfigFile, Keys, print_settings, takes_settings
+from mixup_hf.cli.paths import output_folder
 from mixup_hf.config import FinetuneConfig
-from mixup_hf.loading import known_keys, load_config
+from mixup_hf.config.load import load_config
 from mixup_hf.registry import register
 
 
 @register("command", "finetune", help="fine-tune a classifier, with generated sentences or without")
-def command(
-    context: typer.Context,
-    config: Annotated[
-        Path | None, typer.Argument(help="YAML file; its values are defaults.")
-    ] = None,
-    keys: Annotated[bool, typer.Option("--keys", help="List all keys and stop.")] = False,
-) -> None:
-    """Fine-tune a classifier with inverted mixes, and measure it on the test split.
+@takes_settings(FinetuneConfig)
+def command(overrides: Sequence[str], config: ConfigFile = None, keys: Keys = False) -> None:
+    """Fine-tune a classifier with generated sentences, and measure it on the test split.
 
-    Every key of the config can be given as an option, which wins over the file:
+    Every setting can be given in a YAML file, as an option, or both; the option wins:
 
-        mixup-hf finetune recipes/configs/bbc/mixup.yaml --data.shots 20 --seed 1
+        mixup-hf finetune config.yaml --data.shots 20 --seed 1
 
-    `mixup-hf finetune --keys` lists them. Writes output_dir/metrics.json and mixed.jsonl.
+    Writes metrics.json and mixed.jsonl into the output directory.
     """
     console = Console()
     if keys:
-        print_keys(console, FinetuneConfig)
+        print_settings(console, FinetuneConfig)
         return
-    settings = load_config(FinetuneConfig, *config_and_overrides(config, context.args))
+    settings = load_config(FinetuneConfig, config, overrides)
+    output_folder("--output-dir", settings.output_dir)
     from mixup_hf import runtime
-    from mixup_hf.finetuning.runner import (
-        finetune,  # slow to import: after the config has been checked
-    )
+    from mixup_hf.finetuning.runner import finetune  # slow: after the settings have been checked
 
     metrics = finetune(settings)
     if runtime.is_main_process():
         show_result(console, metrics, Path(settings.output_dir))
-
-
-def config_and_overrides(config: Path | None, words: list[str]) -> tuple[Path | None, list[str]]:
-    """The config file, if there is one, and the keys after it.
-
-    Without a file the parser takes the first key for it.
-    """
-    if config is not None and str(config).startswith("--"):
-        return None, [str(config), *words]
-    return config, words
-
-
-def print_keys(console: Console, kind: type[Any]) -> None:
-    """Print every key of a config class with its help."""
-    table = Table("key", "what it says")
-    for key, text in known_keys(kind).items():
-        table.add_row(key, escape(text))
-    console.print(table)
 
 
 def show_result(console: Console, metrics: dict[str, Any], output: Path, samples: int = 10) -> None:
