@@ -18,7 +18,7 @@ from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL, Targets
 from mixup_hf.data.text_pairs import PairEncoder, are_pairs, both_sides, split_sides
 from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.generation.generator import Producer
-from mixup_hf.inverter.engines.sampling import DecodeSettings
+from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.engines.vllm import ServerSettings
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.judging import Gate, build_gate

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from mixup_hf import errors
+from mixup_hf import errors, registry
 from mixup_hf.cli.options import (
     Aligner,
     Keys,
@@ -25,7 +25,6 @@ from mixup_hf.cli.pages import intrusion as intrusion_page
 from mixup_hf.cli.pages import quality as quality_page
 from mixup_hf.cli.pages import structure as structure_page
 from mixup_hf.cli.paths import output_folder
-from mixup_hf.config import MixupConfig
 from mixup_hf.evaluation.experiment.config import ExperimentConfig
 from mixup_hf.registry import register
 
@@ -43,45 +42,37 @@ _USED_BY = {
     "--num-rows": {"--structure", "--intrusion"},
     "--generations": {"--structure"},
 }
-_Config = Annotated[Path | None, typer.Argument(help="YAML file of an experiment.")] = None,
-    keys: Keys = False,
-    data: Annotated[
-        Path | None, typer.Option(help="Labelled texts: csv, jsonl or parquet.")
-    ]
+_Config = Annotated[Path | None, typer.Argument(help="YAML file of an experiment.")]
+_Data = Annotated[Path | None, typer.Option(help="Labelled texts: csv, jsonl or parquet.")]
 _Structure = Annotated[
-        bool, typer.Option("--structure", help="Compare the spread of real and generated rows.")
-    ]
+    bool, typer.Option("--structure", help="Compare the spread of real and generated rows.")
+]
 _Intrusion = Annotated[
-        bool,
-        typer.Option(
-            "--intrusion", help="Measure how often generated rows do not fit their label."
-        ),
-    ]
-_Quality = Annotated[
-        bool, typer.Option("--quality", help="Measure the text quality of --rows.")
-    ]
+    bool,
+    typer.Option("--intrusion", help="Measure how often generated rows do not fit their label."),
+]
+_Quality = Annotated[bool, typer.Option("--quality", help="Measure the text quality of --rows.")]
 _Rows = Annotated[
-        Path | None,
-        typer.Option(help="With --quality: rows that `mixup-hf augment` generated from --data."),
-    ]
+    Path | None,
+    typer.Option(help="With --quality: rows that `mixup-hf augment` generated from --data."),
+]
 _Perplexity = Annotated[
-        str | None,
-        typer.Option(help="With --quality: a language model that did not generate them."),
-    ]
+    str | None, typer.Option(help="With --quality: a language model that did not generate them.")
+]
 _Weights = Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Distribution of λ; repeat the option to compare several. Default: three of them."
-        ),
-    ]
-_NumRows = Annotated[int, typer.Option(help="Rows generated per measurement.")] = 200,
-    generations: Annotated[
-        int, typer.Option(help="With --structure: how often generated rows are mixed again.")
-    ]
-_Seed = Annotated[int, typer.Option(help="Seed of pairs, ratios and decoding.")] = 0,
-    output_dir: Annotated[
-        Path | None, typer.Option(help="Folder for the figures (JSON) and plots (PNG).")
-    ]
+    list[str] | None,
+    typer.Option(
+        help="Distribution of λ; repeat the option to compare several. Default: three of them."
+    ),
+]
+_NumRows = Annotated[int, typer.Option(help="Rows generated per measurement.")]
+_Generations = Annotated[
+    int, typer.Option(help="With --structure: how often generated rows are mixed again.")
+]
+_Seed = Annotated[int, typer.Option(help="Seed of pairs, ratios and decoding.")]
+_OutputDir = Annotated[
+    Path | None, typer.Option(help="Folder for the figures (JSON) and plots (PNG).")
+]
 
 
 @register("command", "evaluate", help="run an experiment, or measure generated rows")
@@ -90,17 +81,21 @@ def command(
     context: typer.Context,
     overrides: Sequence[str],
     config: _Config = None,
+    keys: Keys = False,
+    data: _Data = None,
     structure: _Structure = False,
     intrusion: _Intrusion = False,
     quality: _Quality = False,
     rows: _Rows = None,
     perplexity: _Perplexity = None,
     weights: _Weights = None,
-    num_rows: _NumRows = 10,
+    num_rows: _NumRows = 200,
+    generations: _Generations = 10,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
     aligner: Aligner = "embedded",
-    seed: _Seed = None,
+    seed: _Seed = 0,
+    output_dir: _OutputDir = None,
 ) -> None:
     """Run an experiment, or measure generated rows against the real ones.
 
@@ -152,7 +147,7 @@ def _check(values: Mapping[str, Any], own: Iterable[str], overrides: Sequence[st
     if rows is not None and not rows.is_file():
         raise errors.MissingFile(f"--rows: there is no file {str(rows)!r}.")
     for spec in weights:
-        MixupConfig(weights=spec)
+        registry.build("weights", spec, argument="--weights")
     if values["intrusion"] and len(weights) > 1 and not values["structure"]:
         raise errors.bad("--weights", "be given once with --intrusion", weights)
     errors.at_least("--generations", values["generations"], 1)
@@ -174,9 +169,7 @@ def _run(values: Mapping[str, Any]) -> None:
         written += _intrusion(console, inverter, table, values, title)
     folder, rows = values["output_dir"], values["rows"]
     if rows is not None:
-        figures = quality_page.measure(
-            inverter, table, rows, values["perplexity"], values["seed"]
-        )
+        figures = quality_page.measure(inverter, table, rows, values["perplexity"], values["seed"])
         quality_page.show(console, figures)
         if folder is not None:
             written.append(quality_page.write(folder, figures, f"{title}: {rows.name}"))
