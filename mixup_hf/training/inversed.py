@@ -175,8 +175,7 @@ class InversedMixup(TrainerPlugin):
     def _build_gate(self) -> Gate | None:
         return build_gate(
             self.texts,
-            # Judges use the frozen encoder, whichever source is mixed.
-            self.encoder.encode(self.texts),
+            self._frozen_embeddings(),
             self.targets,
             self.encoder,
             judges=self.config.judges,
@@ -190,6 +189,12 @@ class InversedMixup(TrainerPlugin):
             leaks=self.config.leaks,
             seed=self.seed,
         )
+
+    def _frozen_embeddings(self) -> Tensor:
+        """Embeddings by the frozen encoder, whichever source is mixed: what judges look at."""
+        if self.config.mixing.source == "frozen":
+            return self.producer.embeddings()
+        return self.encoder.encode(self.texts)
 
     def _log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
         read = ["\n".join(split_sides(text)) for text in texts]
@@ -285,7 +290,7 @@ class InversedMixup(TrainerPlugin):
             InvalidInput: As for `generate`.
         """
         self._check_can_generate()
-        for chunk in self.producer.share(n):
+        for chunk in self.producer.share(self.producer.chunks(n)):
             yield self.producer.chunk(epoch, chunk, n)
 
     def _check_can_generate(self) -> None:
