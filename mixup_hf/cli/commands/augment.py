@@ -15,9 +15,7 @@ from mixup_hf import errors
 from mixup_hf.cli.options import Aligner, Keys, LabelColumn, TextColumn, print_settings
 from mixup_hf.cli.paths import output_file
 from mixup_hf.config import DEFAULT_METHOD, MixupConfig
-from mixup_hf.data.tables import read_table
 from mixup_hf.registry import register
-from mixup_hf.training.regeneration import augmented_json, read_line, regenerate, run_record
 
 
 @register("command", "augment", help="write generated rows to a file")
@@ -70,6 +68,9 @@ def command(
     assert data is not None and num_samples is not None and output is not None
     errors.at_least("--num-samples", num_samples, 1)
     output_file("--output", output)
+    from mixup_hf.data.tables import read_table
+    from mixup_hf.training.regeneration import augmented_json, run_record
+
     table = read_table(data, text_column, label_column)
     from mixup_hf.training.inversed import InversedMixup
 
@@ -102,6 +103,8 @@ def command(
 
 
 def _print_again(place: str, data: Path | None) -> None:
+    from mixup_hf.training.regeneration import read_line, regenerate
+
     row = read_line(place)
     line = json.dumps(regenerate(row, data), ensure_ascii=False)
     # Not rich: the line is to be as it stands in the file.
