@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mixup_hf.data.tables import LabelledTexts
-
 if TYPE_CHECKING:
+    from mixup_hf.data.tables import LabelledTexts
     from mixup_hf.intervals import Rate
     from mixup_hf.inverter.model import Inverter
     from mixup_hf.judging import IntrusionReport
