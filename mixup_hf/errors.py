@@ -9,9 +9,21 @@ traceback.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from importlib.util import find_spec
 from math import isfinite
 from numbers import Real
 from typing import Any
+
+# Which extra of ours installs a package that a plain installation does without.
+EXTRAS = {
+    "gguf": "embedded",
+    "imblearn": "imbalance",
+    "matplotlib": "report",
+    "requests": "vllm",
+    "rouge_score": "stats",
+    "sacrebleu": "stats",
+    "sklearn": "stats",
+}
 
 
 class MixupError(Exception):
@@ -36,6 +48,18 @@ class InvalidState(MixupError, RuntimeError):
 
 class MissingPackage(MixupError, ImportError):
     """An optional package is not installed."""
+
+
+def need(package: str) -> None:
+    """Raise `MissingPackage`, with the command that installs it, unless a package is installed.
+
+    Called before the import of a package that comes with an extra.
+    """
+    if find_spec(package) is None:
+        raise MissingPackage(
+            f"This needs the package {package!r}, which is not installed. Install it with: "
+            f"pip install 'mixup_hf[{EXTRAS[package]}]'"
+        )
 
 
 def bad(name: str, rule: str, received: Any, way_out: str = "") -> InvalidInput:

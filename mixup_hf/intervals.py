@@ -1,4 +1,4 @@
-"""Figures with what is known of them: shares and estimates with their 95 % intervals."""
+"""Proportions and estimates with their 95 % confidence intervals."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_Z = 1.959964  # of a two-sided interval of 95 %
 _RESAMPLES = 500
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % bootstrap interval."""
+    """An estimate with its 95 % bootstrap interval."""
 
     value: float
     low: float
@@ -24,18 +23,18 @@ class Interval:
 
 
 def rounded(value: float) -> str:
-    """Three places after the point; of a figure of ten or more, fewer."""
+    """Three decimals; fewer for values of ten or more."""
     places = 3 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:,.{places}f}"
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of rows with its Wilson interval (95 %).
+    """A proportion of rows with its 95 % Wilson interval.
 
     Attributes:
-        count: Rows that had it.
-        of: Rows looked at.
+        count: Rows that have the property.
+        of: Rows examined.
         low, high: The interval.
     """
 
@@ -46,7 +45,7 @@ class Rate:
 
     @property
     def share(self) -> float:
-        """`count / of`; 0 of none."""
+        """`count / of`; 0 where no row was examined."""
         return self.count / self.of if self.of else 0.0
 
     def __str__(self) -> str:
@@ -54,26 +53,38 @@ class Rate:
 
 
 def wilson(count: int, of: int) -> Rate:
-    """A share with its Wilson score interval."""
+    """A proportion with its 95 % Wilson score interval (Wilson 1927), which contains it.
+
+    Args:
+        count: Rows that have the property.
+        of: Rows examined; with none, the interval is [0, 1].
+    """
     if of == 0:
         return Rate(0, 0, 0.0, 1.0)
-    share, square = count / of, _Z**2
-    middle = (share + square / (2 * of)) / (1 + square / of)
-    spread = share * (1 - share) / of + square / (4 * of**2)
-    half = _Z * spread**0.5 / (1 + square / of)
-    # Of none, or of all, rounding could put the interval beside the share.
-    return Rate(count, of, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
+    from scipy.stats import binomtest
+
+    interval = binomtest(count, of).proportion_ci(method="wilson")
+    share = count / of
+    # At 0 and 1, rounding could put an end of the interval on the wrong side of the share.
+    low, high = float(interval.low), float(interval.high)
+    return Rate(count, of, min(share, max(0.0, low)), max(share, min(1.0, high)))
 
 
 def mean_over(values: np.ndarray) -> Callable[[np.ndarray], float]:
-    """The mean of `values` (N,) over given rows: a figure for `bootstrap_interval`."""
+    """The mean of `values` (N,) over given rows: a statistic for `bootstrap_interval`."""
     return lambda rows: float(values[rows].mean())
 
 
 def bootstrap_interval(
     figure: Callable[[np.ndarray], float], count: int, seed: int = 0
 ) -> Interval:
-    """A figure over all of `count` rows, and its percentile interval over resampled rows."""
+    """A statistic of `count` rows with its bootstrap percentile interval.
+
+    Args:
+        figure: Computes the statistic from row numbers.
+        count: How many rows there are.
+        seed: Seed of the resampling.
+    """
     from scipy.stats import bootstrap
 
     rows = np.arange(count)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import types
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from mixup_hf import errors
+from mixup_hf.config import build, describe
 
 Config = TypeVar("Config")
 
@@ -41,24 +39,12 @@ def load_config(
 
 def build_config(kind: type[Config], content: Mapping[str, Any]) -> Config:
     """Check a mapping against a config class and build it."""
-    try:
-        return TypeAdapter(kind).validate_python(dict(content))
-    except ValidationError as error:
-        faults = [_describe(kind, fault) for fault in error.errors()]
-        raise errors.InvalidInput("The config cannot be used:\n- " + "\n- ".join(faults)) from error
+    return build(kind, content)
 
 
-def known_keys(kind: type[Any], prefix: str = "") -> dict[str, str]:
+def known_keys(kind: type[Any]) -> dict[str, str]:
     """Every key of a config class, dotted, with its help."""
-    keys: dict[str, str] = {}
-    hints = get_type_hints(kind)
-    for item in fields(kind):
-        nested = _dataclass_in(hints[item.name])
-        if nested is not None and get_origin(hints[item.name]) not in (tuple, dict):
-            keys |= known_keys(nested, f"{prefix}{item.name}.")
-        else:
-            keys[prefix + item.name] = item.metadata.get("help", "")
-    return keys
+    return {key.name: key.help for key in describe(kind)}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -128,32 +114,3 @@ def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
             )
         content = below
     content[last] = value
-
-
-def _describe(kind: type[Any], fault: Any) -> str:
-    where = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "unexpected_keyword_argument":
-        prefix = where.rpartition(".")[0]
-        group = _class_at(kind, fault["loc"][:-1])
-        siblings = (f"{prefix}.{item.name}".lstrip(".") for item in fields(group))
-        return f"`{where}` is no known key. Known here: {', '.join(sorted(siblings))}."
-    if fault["type"] == "missing":
-        return f"`{where}` is missing. {known_keys(kind).get(where, '')}".rstrip()
-    if fault["type"] == "value_error":
-        message = str(fault["ctx"]["error"])
-        return f"in `{where}`: {message}" if where else message
-    return f"`{where}`: {fault['msg']}, but got {fault['input']!r}."
-
-
-def _class_at(kind: type[Any], steps: Sequence[str | int]) -> type[Any]:
-    """The config class of a group of keys; positions in lists, and names, are passed over."""
-    for name in steps:
-        kind = _dataclass_in(get_type_hints(kind).get(str(name))) or kind
-    return kind
-
-
-def _dataclass_in(hint: Any) -> type[Any] | None:
-    if get_origin(hint) in (Union, types.UnionType, tuple, dict):
-        found = (_dataclass_in(part) for part in get_args(hint))
-        return next((part for part in found if part is not None), None)
-    return hint if isinstance(hint, type) and is_dataclass(hint) else None

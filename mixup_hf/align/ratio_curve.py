@@ -84,6 +84,7 @@ def invert_response(response: np.ndarray) -> list[float]:
     Raises:
         NoResponseError: The response does not rise: nothing to be turned round.
     """
+    errors.need("sklearn")
     from sklearn.isotonic import isotonic_regression
 
     even = (response + 1 - response[::-1]) / 2

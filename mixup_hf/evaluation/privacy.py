@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.stats import bootstrap
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from mixup_hf import errors
@@ -191,6 +190,9 @@ def _rate(hits: Sequence[bool]) -> Rate:
 
 def _auc(member: np.ndarray, other: np.ndarray) -> float:
     truth = np.r_[np.ones(len(member)), np.zeros(len(other))]
+    errors.need("sklearn")
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(truth, -np.r_[member, other]))
 
 

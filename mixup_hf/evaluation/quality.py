@@ -15,7 +15,7 @@ from mixup_hf import errors
 from mixup_hf.evaluation.fidelity import lam_recovery, recovered_lam
 from mixup_hf.evaluation.text_quality import copied_share, matched_quality, self_bleu
 from mixup_hf.intervals import Interval, bootstrap_interval, mean_over
-from mixup_hf.judging.judges import ClassifierJudge
+from mixup_hf.judging.judges.classifier import ClassifierJudge
 from mixup_hf.mixing.interpolation import mix
 from mixup_hf.mixing.neighbors import NOBODY
 from mixup_hf.runtime import counter_rng
@@ -179,6 +179,7 @@ def _is_mix_of_two(row: MixedExample) -> bool:
 
 def _two_sample(made: Tensor, real: Tensor, seed: int) -> list[Figure]:
     """Classifier two-sample test (Lopez-Paz & Oquab 2017) on embeddings."""
+    errors.need("sklearn")
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 

@@ -175,6 +175,7 @@ class _Maker:
             weights=self.weights,
             seed=self.seed,
             chunk_size=self.num_rows,
+            first_chunk=self.num_rows,
         )
         pairs = plan.chunk(generation, 0, self.num_rows)
         shares = torch.from_numpy(pairs.shares).float()

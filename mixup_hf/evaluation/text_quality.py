@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import pairwise
 
+from mixup_hf import errors
+
 
 @dataclass(frozen=True)
 class TextQuality:
@@ -60,6 +62,7 @@ def self_bleu(texts: Sequence[str], words: int) -> float:
         texts: At least two.
         words: Texts are cut to so many words: longer ones share more by chance.
     """
+    errors.need("sacrebleu")
     from sacrebleu.metrics.bleu import BLEU
 
     metric = BLEU(effective_order=True, max_ngram_order=2, tokenize="none", lowercase=True)

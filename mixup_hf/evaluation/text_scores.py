@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mixup_hf import errors
+
 _WORD = re.compile(r"\w+")
 
 
@@ -39,6 +41,7 @@ def rouge_l(candidate: str, reference: str) -> float:
 
 def bleu(candidates: Sequence[str], references: Sequence[str]) -> float:
     """Corpus BLEU (sacrebleu), 0 to 100."""
+    errors.need("sacrebleu")
     import sacrebleu
 
     return float(sacrebleu.corpus_bleu(list(candidates), [list(references)]).score)
@@ -46,6 +49,7 @@ def bleu(candidates: Sequence[str], references: Sequence[str]) -> float:
 
 @cache
 def _rouge() -> Any:
+    errors.need("rouge_score")
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rougeL"], use_stemmer=False)

@@ -1,4 +1,4 @@
-"""Events: what can be wrong with a generated sentence, and from where on it counts as wrong."""
+"""Events: what can be wrong with a generated sentence, and the thresholds that decide."""
 
 from __future__ import annotations
 
@@ -20,22 +20,27 @@ THIRD_CLASS, CONFLICT, COLLISION = "third_class", "conflict", "collision"
 COLLAPSE, DEGENERATE, LEAK = "collapse", "degenerate", "leak"
 EVENTS = (THIRD_CLASS, CONFLICT, COLLISION, COLLAPSE, DEGENERATE, LEAK)
 
+CALIBRATION_ROWS = 4096  # drawn from larger training sets: cost grows like N, not like N squared
+
 _FEWEST_ROWS = 40
 _MIDDLE = (0.2, 0.8)
 _COPY = 0.9
-_BLOCK = 65_536
+# Of the training rows and of the sentences compared with them, how many at a time: distances for
+# one pair of blocks take 64 MiB.
+_BLOCK, _QUERIES = 65_536, 256
+_SAMPLE = 31  # names the stream of random numbers; part of its key
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """From where on a score is an event; the defaults are for too few rows to calibrate on.
+    """Scores beyond which an event is reported; the defaults serve sets too small to calibrate on.
 
     Attributes:
-        third_class: Most probability of a class that is no parent's.
-        conflict: Most nats of `KL(label || judged)`; 2.3 is a judged probability of 0.1.
-        collision: Least distance to a real row of a class that is no parent's.
-        rate: At which real rows trigger one of them; None when not calibrated.
+        third_class: Largest probability of a class that no parent has.
+        conflict: Largest `KL(label || judged)` in nats; 2.3 is a judged probability of 0.1.
+        collision: Smallest distance to a real row of a class that no parent has.
+        rate: Share of real rows that trigger at least one event; None when not calibrated.
     """
 
     third_class: float = 0.8
@@ -46,10 +51,10 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one sentence.
+    """The result of inspecting one sentence.
 
     Attributes:
-        events: Names of `EVENTS`, none of them for a good sentence.
+        events: Names from `EVENTS`; empty for a good sentence.
         judges: Each judge's class probabilities (C,).
         judged: Their mean (C,).
     """
@@ -63,12 +68,14 @@ class Detector:
     """Finds events in generated rows.
 
     Args:
-        judges: By name.
+        judges: The judges by name.
         texts: The training texts (N).
-        embeddings: Theirs (N, D).
+        embeddings: Their embeddings (N, D).
         targets: Their one-hot labels (N, C).
-        thresholds: Default: `calibrate` on the training rows.
-        rate: At which real rows shall trigger, for that calibration.
+        thresholds: Default: calibrated on the training rows, or on a sample of
+            `CALIBRATION_ROWS` of them where there are more.
+        rate: Share of real rows that may trigger an event, for the calibration.
+        seed: Seed of that sample.
     """
 
     def __init__(
@@ -80,13 +87,14 @@ class Detector:
         *,
         thresholds: Thresholds | None = None,
         rate: float = 0.05,
+        seed: int = 0,
     ) -> None:
         if not judges:
             raise errors.bad("judges", "name at least one judge", judges)
         self.judges = dict(judges)
         self.texts, self.embeddings, self.targets = list(texts), embeddings, targets
         self.classes = targets.argmax(1)
-        self.thresholds = thresholds or self._calibrated(rate)
+        self.thresholds = thresholds or self._calibrated(rate, seed)
 
     def inspect(self, rows: Sequence[MixedExample], embeddings: Tensor) -> list[Finding]:
         """What is wrong with each of `rows`, whose sentences have `embeddings` (n, D)."""
@@ -105,7 +113,7 @@ class Detector:
         return findings
 
     def triggered(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Which rows (n,) have which of the calibrated events, from `scores`."""
+        """Which rows (n,) have each of the calibrated events, given their `scores`."""
         limits = self.thresholds
         return {
             THIRD_CLASS: scores[THIRD_CLASS] > limits.third_class,
@@ -124,12 +132,12 @@ class Detector:
     def scores(
         self, judged: Tensor, labels: Tensor, embeddings: Tensor, own: Tensor
     ) -> dict[str, Tensor]:
-        """How strongly each calibrated event speaks (n,); more is worse.
+        """The score of each calibrated event (n,); larger is worse.
 
         Args:
             judged: Class probabilities (n, C).
             labels: Soft labels (n, C).
-            embeddings: Of the sentences (n, D).
+            embeddings: Embeddings of the sentences (n, D).
             own: Classes of the parents (n, m).
         """
         likeliest = judged.max(1)
@@ -141,34 +149,58 @@ class Detector:
             COLLISION: -self._distance_to_others(embeddings, own),
         }
 
-    def real_scores(self) -> dict[str, Tensor]:
-        """The scores (N,) of the training rows, each judged without itself."""
-        rows = np.arange(len(self.texts))[:, None]
-        opinions = self.opinions(self.texts, self.embeddings, rows)
-        judged = torch.stack(list(opinions.values())).mean(0)
-        return self.scores(judged, self.targets, self.embeddings, self.classes[:, None])
+    def real_scores(self, rows: np.ndarray | None = None) -> dict[str, Tensor]:
+        """The scores (n,) of training rows, each judged without itself.
 
-    def _calibrated(self, rate: float) -> Thresholds:
-        if len(self.texts) < _FEWEST_ROWS:
+        Args:
+            rows: Numbers of the rows (n,). Default: all.
+        """
+        rows = np.arange(len(self.texts)) if rows is None else rows
+        runs = [self._scores_of(rows[at : at + _QUERIES]) for at in range(0, len(rows), _QUERIES)]
+        return {name: torch.cat([run[name] for run in runs]) for name in runs[0]}
+
+    def _scores_of(self, rows: np.ndarray) -> dict[str, Tensor]:
+        texts = [self.texts[row] for row in rows]
+        at = torch.from_numpy(rows)
+        opinions = self.opinions(texts, self.embeddings[at], rows[:, None])
+        judged = torch.stack(list(opinions.values())).mean(0)
+        return self.scores(judged, self.targets[at], self.embeddings[at], self.classes[at, None])
+
+    def _calibrated(self, rate: float, seed: int) -> Thresholds:
+        count = len(self.texts)
+        if count < _FEWEST_ROWS:
             runtime.warn(
-                f"{len(self.texts)} training rows are too few to calibrate intrusion judges on "
-                f"({_FEWEST_ROWS} are needed): stated defaults are used, {Thresholds()}."
+                f"{count} training rows are too few to calibrate the intrusion judges "
+                f"({_FEWEST_ROWS} are needed): fixed thresholds are used, {Thresholds()}."
             )
             return Thresholds()
-        return calibrate(self.real_scores(), rate)
+        if count <= CALIBRATION_ROWS:
+            return calibrate(self.real_scores(), rate)
+        runtime.log(
+            f"The intrusion thresholds are calibrated on {CALIBRATION_ROWS:,} of {count:,} "
+            f"training rows, drawn with seed {seed}."
+        )
+        drawn = runtime.counter_rng(seed, _SAMPLE).choice(count, CALIBRATION_ROWS, replace=False)
+        return calibrate(self.real_scores(np.sort(drawn)), rate)
 
     def _distance_to_others(self, embeddings: Tensor, own: Tensor) -> Tensor:
-        """Distance (n,) to the nearest training row of a class that is no parent's."""
+        """Distance (n,) to the nearest training row of a class that no parent has."""
+        runs = zip(embeddings.split(_QUERIES), own.split(_QUERIES), strict=True)
+        return torch.cat([self._nearest_other(*run) for run in runs])
+
+    def _nearest_other(self, embeddings: Tensor, own: Tensor) -> Tensor:
         nearest = torch.full((len(embeddings),), torch.inf)
         for start in range(0, len(self.embeddings), _BLOCK):
             block = slice(start, start + _BLOCK)
             distance = torch.cdist(embeddings, self.embeddings[block])
-            same = (self.classes[block][None, :, None] == own[:, None, :]).any(-1)
-            nearest = torch.minimum(nearest, distance.masked_fill(same, torch.inf).min(1).values)
+            for classes in own.T:  # a mask for each parent: all at once would be as large again
+                same = self.classes[block][None] == classes[:, None]
+                distance.masked_fill_(same, torch.inf)
+            nearest = torch.minimum(nearest, distance.min(1).values)
         return nearest
 
     def _is_copy(self, row: MixedExample) -> bool:
-        """Whether the sentence is next to a parent's, though the ratio is in the middle."""
+        """Whether the sentence nearly repeats a parent although both have a real share in it."""
         if not _MIDDLE[0] <= max(row.shares) <= _MIDDLE[1]:
             return False
         words = _WORD.findall(row.text.lower())
@@ -179,14 +211,14 @@ class Detector:
 
 
 def calibrate(scores: Mapping[str, Tensor], rate: float) -> Thresholds:
-    """Thresholds that real rows trigger at a rate.
+    """Thresholds that a given share of real rows exceeds.
 
-    Every event gets the same share of the rows, and that share is chosen so that the rows which
-    trigger any of them are at most `rate` of all.
+    Every event is given the same share of the rows, the largest for which at most `rate` of all
+    rows trigger any event.
 
     Args:
-        scores: Of real rows, out of fold, by event (N,).
-        rate: In (0, 1).
+        scores: Out-of-fold scores of real rows (N,) by event.
+        rate: In (0, 0.5].
     """
     errors.positive("intrusion_rate", rate)
     errors.in_range("intrusion_rate", rate, 0.0, 0.5)
@@ -205,12 +237,12 @@ def calibrate(scores: Mapping[str, Tensor], rate: float) -> Thresholds:
 
 
 def _quantile(scores: np.ndarray, share: float) -> float:
-    """The value that at most `share` of the scores are above."""
+    """A value that at most `share` of the scores exceed."""
     return float(np.quantile(scores, 1 - share, method="higher"))
 
 
 def is_degenerate(text: str) -> bool:
-    """Whether a text is no sentence: without words, or the same few over and over."""
+    """Whether a text is not a sentence: it has no words, or repeats the same few."""
     words = _WORD.findall(text.lower())
     if not words:
         return True

@@ -1,4 +1,4 @@
-"""The leak guard: no generated row may be nearly a text that the model is evaluated on."""
+"""The leak guard: no generated row may be a near-duplicate of an evaluation text."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ _PERMUTATIONS = 128
 
 
 class LeakError(errors.InvalidInput):
-    """A row is nearly an evaluation text."""
+    """A row is a near-duplicate of an evaluation text."""
 
 
 class LeakGuard:
     """Finds near-duplicates of evaluation texts.
 
-    Texts are compared as sets of runs of four characters, letters and digits only: MinHash (from
-    datasketch) proposes, the exact Jaccard similarity decides.
+    Texts are compared as sets of four-character shingles of their lower-case words: MinHash
+    (datasketch) proposes candidates, the exact Jaccard similarity decides. A text without words
+    (emoji, punctuation) is compared as it stands.
 
     Args:
-        texts: What the model is evaluated on.
-        threshold: Least similarity of a near-duplicate.
+        texts: The texts the model is evaluated on.
+        threshold: Smallest Jaccard similarity of a near-duplicate, in (0, 1].
     """
 
     def __init__(self, texts: Sequence[str], threshold: float = 0.8) -> None:
@@ -36,16 +37,16 @@ class LeakGuard:
         self.threshold = threshold
         self.texts: list[str] = list(dict.fromkeys(texts))
         self._shingles = [_shingles(text) for text in self.texts]
-        # A little below: a sketch misses some pairs that lie at its own threshold.
+        # A lower threshold for candidates: MinHash misses some pairs right at its own threshold.
         self._index: Any = MinHashLSH(threshold=0.8 * threshold, num_perm=_PERMUTATIONS)
         for row, shingles in enumerate(self._shingles):
             self._index.insert(row, _sketch(shingles))
 
     def near(self, text: str) -> str | None:
-        """The evaluation text that `text` is nearly, or None."""
-        shingles = _shingles(text)
-        if not shingles:
+        """The evaluation text that `text` nearly duplicates, or None."""
+        if not text.strip():
             return None
+        shingles = _shingles(text)
         for row in sorted(self._index.query(_sketch(shingles))):
             other = self._shingles[row]
             if len(shingles & other) >= self.threshold * len(shingles | other):
@@ -54,13 +55,13 @@ class LeakGuard:
 
 
 def shared_texts(texts: Sequence[str], eval_texts: Sequence[str]) -> list[int]:
-    """Rows of `texts` that are evaluation texts, letter case, spaces and punctuation apart."""
+    """Rows of `texts` that are evaluation texts, ignoring case, spaces and punctuation."""
     known = {_plain(text) for text in eval_texts}
     return [row for row, text in enumerate(texts) if _plain(text) in known]
 
 
 def _plain(text: str) -> str:
-    return " ".join(_WORD.findall(text.lower()))
+    return " ".join(_WORD.findall(text.lower())) or text.strip()
 
 
 def _shingles(text: str) -> frozenset[str]:

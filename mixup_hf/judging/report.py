@@ -1,4 +1,4 @@
-"""How often generated rows had events: overall, by ratio and by distance of the parents."""
+"""How often generated rows had events: overall, by ratio and by distance between parents."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from mixup_hf.types import MixedExample
 
 @dataclass(frozen=True)
 class IntrusionReport:
-    """Rates of events among first attempts, and what was done.
+    """Rates of events among first attempts, and what was done about them.
 
     Attributes:
-        overall: Of any event.
-        by_event: Of each event.
-        by_lam: Of any event, by the larger of the parents' weights.
-        by_distance: Of any event, by the cosine of the first two parents; empty without embeddings.
-        mitigations: Rows by what was done.
+        overall: Rate of any event.
+        by_event: Rate of each event.
+        by_lam: Rate of any event, by the larger of the parents' weights.
+        by_distance: Rate of any event, by the cosine similarity of the first two parents; empty
+            without embeddings.
+        mitigations: Number of rows by what was done.
     """
 
     overall: Rate
@@ -45,17 +46,18 @@ def false_alarms(
     rate: float = 0.05,
     seed: int = 0,
 ) -> Rate:
-    """How often real rows are doubted by a judge that has not seen them.
+    """How often a judge doubts real rows that it has not seen.
 
-    It learns from one half of the rows, and its thresholds are set there; the other half is judged.
+    The judge is built from one half of the rows, and its thresholds are calibrated there; the
+    other half is judged.
 
     Args:
-        make_judge: Makes the judge from embeddings and targets.
+        make_judge: Builds the judge from embeddings and targets.
         texts: Real texts (N).
-        embeddings: Theirs (N, D).
+        embeddings: Their embeddings (N, D).
         targets: Their one-hot labels (N, C).
-        rate: At which they shall be doubted.
-        seed: Of the halves.
+        rate: The rate that the thresholds are calibrated for.
+        seed: Seed of the split into halves.
     """
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed))
     seen, unseen = order[: len(order) // 2], order[len(order) // 2 :]
@@ -74,11 +76,12 @@ def false_alarms(
 def intrusion_report(
     rows: Sequence[MixedExample], embeddings: Tensor | None = None
 ) -> IntrusionReport:
-    """Count the events of rows that passed a gate.
+    """Count the events of rows that went through a gate.
 
     Args:
         rows: Generated rows.
-        embeddings: Of the training texts (N, D), to group by how far apart parents are.
+        embeddings: Embeddings of the training texts (N, D), to group rows by how similar their
+            parents are.
     """
     hit = [bool(row.events) for row in rows]
     distance = {} if embeddings is None else _rates(hit, _cosines(rows, embeddings), _cosine_bin)
@@ -94,7 +97,7 @@ def intrusion_report(
 
 
 def rates_by_lam(hit: Sequence[bool], lams: Sequence[float]) -> dict[str, Rate]:
-    """Shares of hits by tenths of the larger weight."""
+    """Rate of hits by tenths of the larger weight."""
     return _rates(hit, lams, _lam_bin)
 
 
@@ -108,7 +111,7 @@ def _rates(
 
 
 def _larger(row: MixedExample) -> float:
-    # Of a row that was replaced by its parent, the ratio it had is not known any more.
+    # A row that its parent replaced counts as ratio 1: its original ratio is not recorded.
     return min(1.0, max(row.shares))
 
 

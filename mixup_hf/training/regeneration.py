@@ -126,7 +126,7 @@ def regenerate(row: dict[str, Any], data: Path | None = None) -> dict[str, Any]:
             f"row was made by {row['aligner_fingerprint']}. Pin its revision, or give the folder "
             "of the old one."
         )
-    chunk = row["index"] // mixup.config.chunk_size
+    chunk = mixup.producer.plan.chunk_of(row["index"])
     made = mixup.producer.chunk(row["epoch"], chunk, run["num_samples"])
     (again,) = (each for each in made if each.index == row["index"])
     return augmented_json(again, table, mixup.label_names, run)

@@ -14,7 +14,7 @@ from tiny import FakeEncoder, make_rows
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixup_hf.cli import fidelity_report
+from mixup_hf.cli.pages import fidelity
 from mixup_hf.evaluation.fidelity import (
     Fidelity,
     cross_topic_pairs,
@@ -190,11 +190,11 @@ def test_bad_arguments_are_named() -> None:
 def test_the_report_is_printed_and_written(tmp_path: Path) -> None:
     found = measured(origins=ORIGINS)
     console = Console(record=True, width=160)
-    fidelity_report.show(console, found, "a title")
+    fidelity.show(console, found, "a title")
     text = console.export_text()
     for expected in ("a title", "token_f1", "lambda slope", "news", "distinct of 200 mixes"):
         assert expected in text
-    report, picture = fidelity_report.write(tmp_path / "new", found, "a title")
+    report, picture = fidelity.write(tmp_path / "new", found, "a title")
     content = json.loads(report.read_text())
     assert content["overall"] == {
         name: dataclasses.asdict(each) for name, each in found.overall.items()

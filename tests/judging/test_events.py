@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +28,7 @@ from mixup_hf.judging import (
     calibrate,
     false_alarms,
 )
-from mixup_hf.judging.events import is_degenerate
+from mixup_hf.judging.events import CALIBRATION_ROWS, is_degenerate
 
 TEXTS = [f"row {number} of the training set" for number in range(600)]
 
@@ -150,3 +152,50 @@ def test_a_detector_without_judges_is_refused() -> None:
 )
 def test_loops_and_empty_texts_are_degenerate(text: str, bad: bool) -> None:
     assert is_degenerate(text) is bad
+
+
+def test_large_sets_are_calibrated_on_a_sample_of_the_seed(caplog: Any) -> None:
+    caplog.set_level("INFO")
+    count = CALIBRATION_ROWS + 500
+    asked: list[np.ndarray] = []
+
+    class Asked(Says):
+        def judge(self, texts: Any, embeddings: Tensor, parents: np.ndarray) -> Tensor:
+            asked.append(parents[:, 0])
+            return super().judge(texts, embeddings, parents)
+
+    def drawn(seed: int) -> list[int]:
+        asked.clear()
+        judges = {"it": Asked(0.4, 0.3, 0.3)}
+        Detector(judges, [f"text {at}" for at in range(count)], *blobs(count), seed=seed)
+        assert max(map(len, asked)) <= 256  # never all at once
+        return [int(row) for run in asked for row in run]
+
+    first = drawn(0)
+    assert len(set(first)) == CALIBRATION_ROWS
+    assert max(first) >= CALIBRATION_ROWS  # not just the first rows
+    assert drawn(0) == first != drawn(1)
+    assert "calibrated on 4,096 of 4,596 training rows, drawn with seed 1" in caplog.text
+
+
+_PEAK = """
+import resource, sys, torch
+torch.set_num_threads(1)
+from torch.nn.functional import normalize
+from mixup_hf.judging import build_gate
+rows = int(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+embeddings = normalize(torch.randn(rows, 384, generator=torch.Generator().manual_seed(0)), dim=1)
+targets = torch.eye(4)[torch.arange(rows) % 4]
+build_gate([f"text {row}" for row in range(rows)], embeddings, targets, None)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.parametrize("rows", [16_000, pytest.param(120_000, marks=pytest.mark.slow)])
+def test_a_gate_over_many_rows_stays_within_memory(rows: int) -> None:
+    """All distances among 16,000 rows alone would be 1 GiB, and a mask as large again."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK, str(rows)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < (800 if rows == 16_000 else 2048)

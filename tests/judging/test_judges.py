@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
-from judging_data import blobs, nobody
-from tiny import make_inverter, make_llm, word_tokenizer
+from judging_data import ROW, blobs, nobody
+from tiny import FakeEncoder, make_inverter, make_llm, word_tokenizer
 from torch import Tensor
 
 from mixup_hf.inverter.likelihood import label_log_likelihood
-from mixup_hf.judging import ClassifierJudge, KnnJudge, LikelihoodJudge
-from mixup_hf.judging.judges import Judge
+from mixup_hf.judging import ClassifierJudge, KnnJudge, LikelihoodJudge, build_gate
+from mixup_hf.judging.judges import Judge, JudgeInputs, build_judge
+from mixup_hf.registry import names, register, unregister
 
 
 @pytest.mark.parametrize("kind", [KnnJudge, ClassifierJudge])
@@ -55,7 +58,7 @@ def test_neighbours_are_weighed_by_distance() -> None:
 
 def test_a_class_too_small_for_folds_is_refused() -> None:
     embeddings, labels = blobs(7)
-    with pytest.raises(ValueError, match="3 rows of each class, but one has 2. Take 'knn'"):
+    with pytest.raises(ValueError, match="3 rows of each class, but one has 2. Use 'knn'"):
         ClassifierJudge(embeddings, labels)
 
 
@@ -98,3 +101,50 @@ def test_an_inverter_answers_for_its_llm() -> None:
     found = make_inverter().label_log_likelihood(["the market", "a film"], ["tax", "law"])
     assert found.shape == (2, 2)
     assert (found < 0).all()
+
+
+def inputs(count: int = 90) -> JudgeInputs:
+    return JudgeInputs([f"text {row}" for row in range(count)], *blobs(count), FakeEncoder())
+
+
+def test_judges_are_built_by_name() -> None:
+    assert {"classifier", "knn", "llm"} <= set(names("judge"))
+    assert isinstance(build_judge("knn", inputs()), KnnJudge)
+    assert isinstance(build_judge("classifier", inputs()), ClassifierJudge)
+    with pytest.raises(ValueError, match="`judges` must be one of 'classifier', 'knn', 'llm'"):
+        build_judge("oracle", inputs())
+    with pytest.raises(ValueError, match="'llm' needs an LLM.*Use 'knn' or 'classifier'"):
+        build_judge("llm", inputs())
+
+
+def test_a_judge_is_one_registered_function() -> None:
+    class Constant:
+        def __init__(self, prior: Tensor) -> None:
+            self.prior = prior
+
+        def judge(self, texts: Sequence[str], embeddings: Tensor, parents: np.ndarray) -> Tensor:
+            return self.prior.expand(len(texts), -1)
+
+    @register("judge", "constant", help="the class frequencies, whatever the sentence")
+    def build(inputs: JudgeInputs) -> Judge:
+        return Constant(inputs.targets.mean(0))
+
+    try:
+        given = inputs()
+        gate = build_gate(
+            given.texts, given.embeddings, given.targets, given.encoder, judges=("constant",)
+        )
+        assert gate is not None
+        (row,) = gate.review([ROW], lambda places, *_: [ROW for _ in places])
+        assert row.judges.keys() == {"constant"} or row.mitigation == "parent"
+    finally:
+        unregister("judge", "constant")
+
+
+def test_listing_judges_imports_no_heavy_package() -> None:
+    code = (
+        "import sys; from mixup_hf.registry import choices; assert 'knn' in choices('judge'); "
+        "print([name for name in ('torch', 'transformers', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -16,7 +16,13 @@ from mixup_hf import InversedMixup, MixedExample, MixupConfig
 from mixup_hf.judging import Gate
 from mixup_hf.judging.leaks import LeakError, LeakGuard, shared_texts
 
-EVAL = ["The minister will visit the old city on Monday.", "red wine", "a film star was born"]
+EVAL = [
+    "The minister will visit the old city on Monday.",
+    "red wine",
+    "a film star was born",
+    "!!!",
+    "😀",
+]
 
 
 @pytest.mark.parametrize(
@@ -30,6 +36,9 @@ EVAL = ["The minister will visit the old city on Monday.", "red wine", "a film s
         ("red wines of the old world", None),
         ("", None),
         ("...", None),
+        ("!!!", "!!!"),
+        ("🔥🔥", None),
+        ("😀", "😀"),
     ],
 )
 def test_near_duplicates_are_found_and_others_are_not(text: str, near: str | None) -> None:
@@ -82,6 +91,7 @@ def test_training_texts_that_are_evaluation_texts_are_named(
 ) -> None:
     texts, labels = make_rows(12)
     assert shared_texts(texts, [texts[3].upper() + "!", "x"]) == [3]
+    assert shared_texts(["...", "🔥", "!!!"], ["!!!", "😀"]) == [2]
 
     def build(leaks: str, evaluated: Sequence[str]) -> InversedMixup:
         config = MixupConfig(leaks=leaks)

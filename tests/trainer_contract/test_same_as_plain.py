@@ -25,6 +25,7 @@ from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
 
 from mixup_hf import InversedMixup, MixupConfig
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.training.mixing_collator import MixingCollator
 
 ROWS = 10
 SHUFFLED: dict[str, Any] = {
@@ -141,7 +142,7 @@ def test_drawing_for_a_batch_draws_no_global_random_numbers(tmp_path: Path) -> N
     assert run.callback.pool is not None
     features = [dict(row) for row in make_dataset(*make_rows(4, LABELS))]
     before = global_states()
-    batch = run.collator.mixing(run.callback.pool)(features)
+    batch = MixingCollator(run.collator, run.callback.pool)(features)
     assert (batch["mixup_rows"] >= 0).sum() == 4
     assert global_states() == before
 

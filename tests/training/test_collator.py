@@ -12,7 +12,7 @@ from tiny import make_producer, make_rows, word_tokenizer
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
 
 from mixup_hf import MixedExample, MixupCollator, MixupPool
-from mixup_hf.training.collator import MixingCollator
+from mixup_hf.training.mixing_collator import MixingCollator
 
 Features = list[dict[str, Any]]
 NUM_LABELS = 3
@@ -42,7 +42,8 @@ def pool(tmp_path: Path) -> MixupPool:
 @pytest.fixture
 def mixing(tokenizer: PreTrainedTokenizerFast, pool: MixupPool) -> Callable[..., MixingCollator]:
     def make(**settings: Any) -> MixingCollator:
-        return MixupCollator(tokenizer, num_labels=NUM_LABELS, **settings).mixing(pool)
+        collator = MixupCollator(tokenizer, num_labels=NUM_LABELS, **settings)
+        return MixingCollator(collator, pool)
 
     return make
 
@@ -70,7 +71,7 @@ def test_making_a_mixing_side_does_not_make_the_plain_one_mix(
     tokenizer: PreTrainedTokenizerFast, features: Features, pool: MixupPool
 ) -> None:
     collator = MixupCollator(tokenizer, num_labels=NUM_LABELS)
-    collator.mixing(pool)(features)
+    MixingCollator(collator, pool)(features)
     assert len(collator(features)["input_ids"]) == len(features)
 
 
@@ -185,7 +186,7 @@ def test_class_names_become_indices_for_training_and_evaluation(
     collator = MixupCollator(tokenizer, num_labels=NUM_LABELS, label2id=names)
     expected = [names["abc"[row["label"]]] for row in features]
     assert collator(named)["labels"].tolist() == expected
-    assert collator.mixing(pool)(named)["labels"][:4].tolist() == expected
+    assert MixingCollator(collator, pool)(named)["labels"][:4].tolist() == expected
     with pytest.raises(ValueError, match=r"`label` must be one of \['a', 'b', 'c'\].*'d'"):
         collator([features[0] | {"label": "d"}])
 

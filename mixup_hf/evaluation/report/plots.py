@@ -74,12 +74,9 @@ def differences(arms: Mapping[str, tuple[float, float, float]], label: str) -> s
 
 
 def _figure(height: float = 3.0) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise errors.MissingPackage(
-            "A report needs matplotlib for its plots: `pip install 'mixup_hf[plots]'`."
-        ) from error
+    errors.need("matplotlib")
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, height), layout="constrained")
     return figure, figure.subplots()
 

@@ -1,0 +1,3 @@
+"""The commands, one file each, registered with `@register("command", name, help=...)`."""
+
+from __future__ import annotations

@@ -1,0 +1,121 @@
+"""`mixup-hf audit`: what generated rows give away of the training texts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mixup_hf import errors
+from mixup_hf.config import DEFAULT_METHOD
+from mixup_hf.data.tables import LabelledTexts, read_table
+from mixup_hf.registry import register
+
+if TYPE_CHECKING:
+    from mixup_hf.evaluation.privacy import Audit
+
+
+@register("command", "audit", help="what generated rows reveal about the training texts")
+def command(
+    data: Annotated[Path, typer.Option(help="The training texts: csv, jsonl or parquet.")],
+    rows: Annotated[
+        Path | None, typer.Option(help="Rows that `mixup-hf augment` made from them.")
+    ] = None,
+    holdout: Annotated[
+        Path | None, typer.Option(help="With --rows: texts that nothing was made from.")
+    ] = None,
+    num_samples: Annotated[int, typer.Option(help="Without --rows: rows to make.")] = 400,
+    canaries: Annotated[int, typer.Option(help="Without --rows: secrets to plant.")] = 20,
+    method: Annotated[
+        str, typer.Option(help="Without --rows: how they are made.")
+    ] = DEFAULT_METHOD,
+    weights: Annotated[str, typer.Option(help="Without --rows: of the ratios.")] = "uniform",
+    text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    aligner: Annotated[str, typer.Option(help="embedded, a folder, or a Hub id.")] = "embedded",
+    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Where the figures go, as JSON.")] = None,
+) -> None:
+    """Look for what generated rows give away: copies, membership, planted secrets.
+
+    With --rows and --holdout, of rows that are there. Without, of a run made for it: half of the
+    texts are mixed, with secrets planted among them, the other half is the holdout.
+    """
+    table = read_table(data, text_column, label_column)
+    if (rows is None) != (holdout is None):
+        raise errors.InvalidInput(
+            "--rows and --holdout belong together: give both, or none of them."
+        )
+    if rows is not None and holdout is not None:
+        others = read_table(holdout, text_column, label_column).texts
+        found = _of_rows(rows, table, others, aligner, seed)
+    else:
+        found = _of_a_run(table, num_samples, canaries, method, weights, aligner, seed)
+    _show(Console(), found)
+    if output is not None:
+        content = asdict(found) | {"findings": found.findings, "verdict": found.verdict}
+        output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _of_rows(rows: Path, table: LabelledTexts, others: list[str], aligner: str, seed: int) -> Audit:
+    from mixup_hf.evaluation.privacy import audit
+    from mixup_hf.inverter.model import Inverter
+
+    made = [json.loads(line) for line in rows.read_text(encoding="utf-8").split("\n") if line]
+    lams = [max(row["shares"]) for row in made]
+    texts = [row["text"] for row in made]
+    inverter = Inverter.from_pretrained(aligner)
+    return audit(texts, table.texts, others, inverter, lams=lams, seed=seed)
+
+
+def _of_a_run(
+    table: LabelledTexts,
+    num_samples: int,
+    canaries: int,
+    method: str,
+    weights: str,
+    aligner: str,
+    seed: int,
+) -> Audit:
+    import torch
+
+    from mixup_hf.evaluation.privacy import audit, plant
+    from mixup_hf.training.inversed import InversedMixup
+
+    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed)).tolist()
+    inside, outside = table.take(order[::2]), table.take(order[1::2])
+    texts, labels, secrets = plant(inside.texts, inside.labels, canaries, seed)
+    settings: dict[str, Any] = {"method": method, "weights": weights, "seed": seed}
+    mixup = InversedMixup.from_pretrained(aligner, texts, labels, **settings)
+    made = mixup.generate(num_samples)
+    return audit(
+        [row.text for row in made],
+        texts,
+        outside.texts,
+        mixup.inverter,
+        lams=[max(row.shares) for row in made],
+        secrets=secrets,
+        seed=seed,
+    )
+
+
+def _show(console: Console, found: Audit) -> None:
+    table = Table("what", "found", "by chance", title=f"Audit of {found.rows} rows")
+    table.add_row("nearer to a training text", str(found.nearer), "50 %")
+    table.add_row("nearly a training text", str(found.copies), str(found.chance_copies))
+    table.add_row("membership: AUC", str(found.auc), "0.5")
+    positives = found.true_positives or f"needs 100 texts, there are {found.texts}"
+    table.add_row("membership: found at 1 % false alarms", str(positives), "0.01")
+    if found.canaries is not None:
+        table.add_row("planted secrets, word for word", str(found.canaries), "0")
+    for name, rate in found.nearer_by_lam.items():
+        table.add_row(f"nearer, larger share {name}", str(rate), "50 %")
+    for name, rate in found.copies_by_lam.items():
+        table.add_row(f"copies, larger share {name}", str(rate), "")
+    console.print(table)
+    console.print(found.verdict)

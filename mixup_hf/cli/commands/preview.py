@@ -1,0 +1,52 @@
+"""`mixup-hf preview`: what lies between two texts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mixup_hf import errors
+from mixup_hf.registry import register
+
+
+@register("command", "preview", help="the sentences between two texts")
+def command(
+    a: Annotated[str, typer.Option(help="The first text, lambda = 1.")],
+    b: Annotated[str, typer.Option(help="The second text, lambda = 0.")],
+    steps: Annotated[int, typer.Option(help="How many points on the way, both ends included.")] = 5,
+    aligner: Annotated[str, typer.Option(help="embedded, a folder, or a Hub id.")] = "embedded",
+    num_candidates: Annotated[
+        int, typer.Option(help="Decode this many a step, keep the closest; 1 decodes greedily.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Used with several candidates.")] = 0,
+) -> None:
+    """Show the sentences on the way from one text to another.
+
+    "λ found" is the ratio at which each sentence really lies once it is embedded again.
+    """
+    errors.at_least("--steps", steps, 2)
+    errors.texts("--a, --b", [a, b])
+    import torch
+
+    from mixup_hf.evaluation.fidelity import recovered_lam
+    from mixup_hf.inverter.model import Inverter
+
+    # Not in bf16: what is printed shall be the same on every CPU.
+    inverter = Inverter.from_pretrained(aligner, dtype=torch.float32)
+    lams = [1 - step / (steps - 1) for step in range(steps)]
+    temperature = 0.0 if num_candidates == 1 else 0.7
+    texts = inverter.interpolate(
+        a, b, lams, temperature=temperature, num_candidates=num_candidates, seed=seed
+    )
+    ends, decoded = inverter.encode([a, b]), inverter.encode(texts)
+    found = recovered_lam(decoded, ends[0], ends[1])
+    table = Table(title=f"[b]{escape(a)}[/]  →  [b]{escape(b)}[/]", title_justify="left")
+    for name in ("λ asked", "λ found", "sentence"):
+        table.add_column(name, justify="right" if name.startswith("λ") else "left")
+    for lam, ratio, text in zip(lams, found.tolist(), texts, strict=True):
+        table.add_row(f"{lam:.2f}", f"{ratio:.2f}", escape(text))
+    Console().print(table)

@@ -1,0 +1,229 @@
+"""What happens to a generated row when the judges find something wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from mixup_hf import errors
+from mixup_hf.config import IntrusionPolicy, LeakPolicy
+from mixup_hf.judging.events import COLLAPSE, DEGENERATE, LEAK, Detector, Finding
+from mixup_hf.judging.judges import JudgeInputs, build_judge
+from mixup_hf.judging.leaks import LeakError, LeakGuard
+from mixup_hf.types import Encodes, MixedExample, Redraw
+
+POLICIES: tuple[str, ...] = get_args(IntrusionPolicy)
+LEAK_POLICIES: tuple[str, ...] = get_args(LeakPolicy)
+
+# How a row is regenerated: new partner and ratio, same parents in a new ratio, nearer partner.
+_REDRAWN: dict[str, Redraw] = {"drop": "pair", "resample": "ratio", "local": "near"}
+# Events that no change of the label can mend.
+_BAD_TEXT = {COLLAPSE, DEGENERATE, LEAK}
+
+
+class Inspects(Protocol):
+    """Finds events: a `Detector`."""
+
+    def inspect(self, rows: Sequence[MixedExample], embeddings: Tensor) -> list[Finding]:
+        """What is wrong with each of `rows`, whose sentences have `embeddings` (n, D)."""
+        ...
+
+
+class Gate:
+    """Reviews generated rows and applies a policy to those with events.
+
+    As many rows come out as went in.
+
+    - `keep`: record the events, change nothing.
+    - `drop`: regenerate with another partner and ratio, up to `max_redraws` times.
+    - `resample`: regenerate from the same parents in another ratio, up to `max_redraws` times.
+    - `local`: regenerate with a partner from the nearest rows, up to `max_redraws` times.
+    - `relabel`: replace the label by the judges' probabilities.
+    - `blend`: move the label a share `blend` of the way toward the judges' probabilities.
+    - `weight`: weight the row's loss by the overlap of label and judges' probabilities.
+
+    A sentence that copies a parent (`collapse`) or is not a sentence (`degenerate`) is regenerated
+    under every policy except `keep`, since no label fits it. A near-duplicate of an evaluation
+    text (`leak`) is regenerated under every policy. When all redraws fail, the first parent's own
+    text and label are used (`mitigation="parent"`).
+
+    Args:
+        detector: Finds the events; None looks for leaks only.
+        texts: The training texts (N).
+        targets: Their labels (N, C).
+        encoder: Embeds generated sentences.
+        policy: One of `POLICIES`.
+        max_redraws: How often a row is regenerated at most.
+        blend: Step size of the policy `blend`, in [0, 1].
+        guard: Finds leaks; None where there are no evaluation texts.
+        fail_on_leak: Raise instead of regenerating the row.
+
+    Raises:
+        LeakError: During a review, with `fail_on_leak`.
+    """
+
+    def __init__(
+        self,
+        detector: Inspects | None,
+        texts: Sequence[str],
+        targets: Tensor,
+        encoder: Encodes,
+        *,
+        policy: str = "drop",
+        max_redraws: int = 4,
+        blend: float = 0.5,
+        guard: LeakGuard | None = None,
+        fail_on_leak: bool = False,
+    ) -> None:
+        errors.one_of("intrusion", policy, POLICIES)
+        errors.at_least("max_redraws", max_redraws, 0)
+        errors.in_range("blend", blend, 0.0, 1.0)
+        self.detector, self.encoder = detector, encoder
+        self.texts, self.targets = texts, targets
+        self.guard, self.fail_on_leak = guard, fail_on_leak
+        self.policy, self.max_redraws, self.blend = policy, max_redraws, blend
+
+    def review(
+        self,
+        rows: Sequence[MixedExample],
+        redraw: Callable[[list[int], int, Redraw], list[MixedExample]],
+    ) -> list[MixedExample]:
+        """The rows as they may be trained on, each with what was found and what was done.
+
+        Args:
+            rows: The rows of one chunk.
+            redraw: Regenerates the rows at the given places of the chunk, for the given attempt.
+        """
+        passed, findings = list(rows), self._inspect(rows)
+        first = [finding.events for finding in findings]
+        for attempt in range(1, self.max_redraws + 1):
+            again = [at for at, found in enumerate(findings) if self._is_redrawn(found)]
+            if not again:
+                break
+            made = redraw(again, attempt, _REDRAWN.get(self.policy, "pair"))
+            for at, row, found in zip(again, made, self._inspect(made), strict=True):
+                passed[at], findings[at] = replace(row, attempts=attempt + 1), found
+        return [
+            self._mended(replace(row, events=events, judges=found.judges), found)
+            for row, found, events in zip(passed, findings, first, strict=True)
+        ]
+
+    def _inspect(self, rows: Sequence[MixedExample]) -> list[Finding]:
+        if self.detector is None:
+            findings = [Finding((), {}, torch.tensor(row.label)) for row in rows]
+        else:
+            embeddings = self.encoder.encode([row.text or "." for row in rows])
+            findings = self.detector.inspect(rows, embeddings)
+        return [
+            replace(found, events=(*found.events, LEAK)) if self._leaks(row) else found
+            for row, found in zip(rows, findings, strict=True)
+        ]
+
+    def _leaks(self, row: MixedExample) -> bool:
+        near = None if self.guard is None else self.guard.near(row.text)
+        if near is not None and self.fail_on_leak:
+            raise LeakError(
+                f"A generated sentence is a near-duplicate of an evaluation text: {row.text!r} and "
+                f"{near!r} (parents {row.parents}). Set `leaks: drop` to regenerate such rows."
+            )
+        return near is not None
+
+    def _is_redrawn(self, found: Finding) -> bool:
+        if LEAK in found.events:
+            return True
+        if self.policy == "keep":
+            return False
+        redrawn = self.policy in _REDRAWN or bool(_BAD_TEXT & set(found.events))
+        return redrawn and bool(found.events)
+
+    def _mended(self, row: MixedExample, found: Finding) -> MixedExample:
+        if self.policy == "keep" and row.attempts == 1 and LEAK not in found.events:
+            return row
+        if not found.events:
+            how = "none" if row.attempts == 1 else f"redrawn:{_REDRAWN.get(self.policy, 'pair')}"
+            return replace(row, mitigation=how)
+        if self._is_redrawn(found):
+            return self._parent(row)
+        judged, label = found.judged, torch.tensor(row.label)
+        if self.policy == "weight":
+            overlap = float(torch.minimum(label, judged).sum())
+            return replace(row, mitigation="weighted", weight=round(overlap, 4))
+        step = 1.0 if self.policy == "relabel" else self.blend
+        mixed = (1 - step) * label + step * judged
+        name = "relabelled" if self.policy == "relabel" else "blended"
+        return replace(row, mitigation=name, label=tuple((mixed / mixed.sum()).tolist()))
+
+    def _parent(self, row: MixedExample) -> MixedExample:
+        """The first parent in place of the row; the judges have not seen this text."""
+        parent = row.parents[0]
+        return replace(
+            row,
+            text=self.texts[parent],
+            label=tuple(self.targets[parent].tolist()),
+            lam=1.0,
+            shares=(1.0, *(0.0 for _ in row.parents[1:])),
+            judges={},
+            mitigation="parent",
+            weight=1.0,
+        )
+
+
+def build_gate(
+    texts: Sequence[str],
+    embeddings: Tensor,
+    targets: Tensor,
+    encoder: Encodes,
+    *,
+    judges: Sequence[str] = ("knn",),
+    log_likelihood: Callable[[Sequence[str], Sequence[str]], Tensor] | None = None,
+    label_names: Sequence[str] = (),
+    policy: str = "drop",
+    max_redraws: int = 4,
+    rate: float = 0.05,
+    eval_texts: Sequence[str] = (),
+    leaks: str = "drop",
+    seed: int = 0,
+) -> Gate | None:
+    """Build the gate for one training set and calibrate its thresholds on it.
+
+    Args:
+        texts: The training texts (N).
+        embeddings: Their embeddings (N, D).
+        targets: Their one-hot labels (N, C).
+        encoder: Embeds generated sentences.
+        judges: Names of registered judges; the opinions of several are averaged.
+        log_likelihood: Needed by the judge `llm`: `Inverter.label_log_likelihood`.
+        label_names: Names of the classes (C); needed by the judge `llm`.
+        policy: As for `Gate`; `off` judges nothing.
+        max_redraws: As for `Gate`.
+        rate: Share of real rows that may trigger an event.
+        eval_texts: Texts the model is evaluated on, for the leak guard.
+        leaks: One of `LEAK_POLICIES`.
+        seed: Seed of the calibration sample and of the classifier's folds.
+
+    Returns:
+        The gate; None where there is nothing to judge and nothing to guard.
+    """
+    errors.one_of("leaks", leaks, LEAK_POLICIES)
+    guard = LeakGuard(eval_texts) if eval_texts and leaks != "off" else None
+    if policy == "off" and guard is None:
+        return None
+    detector = None
+    if policy != "off":
+        inputs = JudgeInputs(texts, embeddings, targets, encoder, label_names, log_likelihood, seed)
+        made = {name: build_judge(name, inputs) for name in judges}
+        detector = Detector(made, texts, embeddings, targets, rate=rate, seed=seed)
+    return Gate(
+        detector,
+        texts,
+        targets,
+        encoder,
+        policy="keep" if detector is None else policy,
+        max_redraws=max_redraws,
+        guard=guard,
+        fail_on_leak=leaks == "fail",
+    )

@@ -1,0 +1,138 @@
+"""The training side of the collator: real rows first, then mixed rows drawn from the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixup_hf import errors
+from mixup_hf.data.targets import SINGLE_LABEL
+from mixup_hf.training.collator import LABEL_KEYS, Features, MixupCollator
+from mixup_hf.training.loss import smooth
+from mixup_hf.training.pool import MixupPool
+from mixup_hf.types import MixedExample
+
+SOFT_LABELS = "soft_labels"
+POOL_ROWS = "mixup_rows"
+ROW_WEIGHTS = "mixup_weights"
+REAL_ROW = -1
+
+
+class MixingCollator:
+    """What the train loader calls: real rows first, then mixed rows.
+
+    Args:
+        plain: The collator whose batches are extended.
+        pool: Where mixed rows come from.
+    """
+
+    def __init__(self, plain: MixupCollator, pool: MixupPool) -> None:
+        self.plain = plain
+        self.pool = pool
+
+    def __call__(self, features: Features) -> Any:
+        """Collate real rows and the mixed rows drawn for them."""
+        plain = self.plain
+        if plain.problem_type == SINGLE_LABEL:
+            _refuse_vector_labels(features[0])
+        real = plain._with_indices(features)
+        drawn = self._draw(real)
+        mixed = plain.mixed_features([row for _, row in drawn], like=real[0])
+        batch = self._collate(real, mixed)
+        batch[POOL_ROWS] = torch.tensor([REAL_ROW] * len(real) + [at for at, _ in drawn])
+        if plain.problem_type == SINGLE_LABEL:
+            self._put_classes(batch, [row for _, row in drawn])
+        else:
+            self._put_values(batch, [row for _, row in drawn])
+        return batch
+
+    def _draw(self, real: Features) -> list[tuple[int, MixedExample]]:
+        count = self.plain.num_mixed(len(real))
+        return self.pool.draw([_key(row) for row in real], count) if count else []
+
+    def _put_classes(self, batch: Any, mixed: Sequence[MixedExample]) -> None:
+        """Class indices and soft labels of a batch of R rows."""
+        plain = self.plain
+        hard = _labels_of(batch, len(batch[POOL_ROWS]))
+        if hard.min() < 0 or hard.max() >= plain.num_labels:
+            raise errors.bad(
+                "labels",
+                f"lie in 0..{plain.num_labels - 1} (num_labels = {plain.num_labels})",
+                sorted(set(hard.tolist())),
+                "Set `num_labels` to the number of classes.",
+            )
+        soft = self._soft(hard, mixed)
+        if plain.label_format == "labels":
+            batch["labels"] = soft
+        else:
+            batch[SOFT_LABELS] = soft
+
+    def _put_values(self, batch: Any, mixed: Sequence[MixedExample]) -> None:
+        """Targets and weights of a batch of R rows with several labels each, or numbers."""
+        plain, rows = self.plain, len(batch[POOL_ROWS])
+        values = torch.as_tensor(batch["labels"]).float().reshape(rows, -1)
+        if values.shape[1] != plain.num_labels:
+            raise errors.bad("labels", f"be of shape (R, {plain.num_labels})", tuple(values.shape))
+        weights = torch.ones(rows)
+        for at, row in enumerate(mixed, start=rows - len(mixed)):
+            values[at] = torch.tensor(row.label)
+            weights[at] = plain.mixed_weight * row.weight
+        batch["labels"] = torch.zeros(rows, dtype=torch.int64)  # the Trainer counts rows by it
+        batch[SOFT_LABELS], batch[ROW_WEIGHTS] = values, weights
+
+    def _collate(self, real: Features, mixed: Features) -> Any:
+        try:
+            return self.plain.base_collator(real + mixed)
+        except ValueError as error:
+            lengths = {len(row.get("input_ids", ())) for row in real + mixed}
+            if len(lengths) < 2:
+                raise
+            raise errors.InvalidInput(
+                f"The collator could not put real and mixed rows into one batch ({error}). Mixed "
+                "rows are of any length: it must pad, as DataCollatorWithPadding does."
+            ) from error
+
+    def _soft(self, hard: Tensor, mixed: Sequence[MixedExample]) -> Tensor:
+        soft = F.one_hot(hard, self.plain.num_labels).float()
+        for row, example in enumerate(mixed, start=len(hard) - len(mixed)):
+            soft[row] = torch.tensor(example.label) * example.weight
+        soft = smooth(soft, self.plain.label_smoothing)
+        soft[len(hard) - len(mixed) :] *= self.plain.mixed_weight
+        return soft
+
+
+def _refuse_vector_labels(feature: Mapping[str, Any]) -> None:
+    for key in LABEL_KEYS:
+        label = feature.get(key)
+        if label is not None and not isinstance(label, str) and torch.as_tensor(label).ndim > 0:
+            raise errors.bad(
+                key,
+                "be one class index a row",
+                label,
+                "Give InversedMixup the labels as lists, for multi-label classification; labels of "
+                "single tokens cannot be mixed.",
+            )
+
+
+def _labels_of(batch: Mapping[str, Any], rows: int) -> Tensor:
+    labels = batch.get("labels")
+    if not isinstance(labels, Tensor) or labels.shape != (rows,) or labels.is_floating_point():
+        got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+        raise errors.InvalidInput(
+            f"The collator must put class indices of shape ({rows},) under 'labels', but got "
+            f"{got}. This collator mixes single-label classification. For other tasks give "
+            "InversedMixup the labels: lists for multi-label, floats for regression."
+        )
+    return labels
+
+
+def _key(feature: Mapping[str, Any]) -> bytes:
+    """What identifies a real row: its tokens, else all it has."""
+    tokens = feature.get("input_ids")
+    if tokens is None:
+        return repr(sorted(feature.items())).encode()
+    return repr(torch.as_tensor(tokens).tolist()).encode()

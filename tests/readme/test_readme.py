@@ -1,0 +1,172 @@
+"""Every command and Python block of the README runs; long ones are shortened, never left out."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_stub import HubStub
+
+from mixup_hf import registry
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCRIPTS = Path(sys.executable).parent
+# What `.ci/run` runs word for word, because it sets up an environment.
+OF_THE_GATE = ("first command", "test command")
+SHORT_RUN = "--training.max-steps 2 --training.per-device-train-batch-size 4"
+SHORT_TRAINING = (
+    "--encoder all-minilm-l6-v2 --llm smollm2-135m-instruct --pooling mean --max-sentences 80 "
+    "--holdout 8 --max-minutes 0.1 --eval-sentences 4 --ratio-pairs 0 --use-cpu true "
+    "--lexicon-from embedded --stages "
+    "'[{name: 1b-lora, train_lora: true, max_steps: 2, minutes: 1}]'"
+)
+# (beginning of a command, text in it and what takes its place, options added to it)
+SHORTENED: list[tuple[str, dict[str, str], str]] = [
+    (
+        "mixup-hf evaluate recipes/",
+        {},
+        f"--arms '[oversample, smotext]' --seeds '[0]' --shots '[2]' --rows 8 {SHORT_RUN}",
+    ),
+    ("mixup-hf preview", {}, ""),
+    ("mixup-hf align --evaluate embedded", {"300": "6"}, "--pairs 2 --mixes 4"),
+    ("mixup-hf align --evaluate runs/", {}, "--max-sentences 6 --pairs 2 --mixes 4"),
+    ("mixup-hf finetune --data.train-file", {}, SHORT_RUN),
+    ("mixup-hf augment", {"200": "6"}, ""),
+    ("mixup-hf report", {}, ""),
+    ("mixup-hf push", {}, ""),
+    (
+        "accelerate launch --config_file recipes/accelerate_configs/cpu_two_processes.yaml",
+        {},
+        f"--data.shots 3 {SHORT_RUN}",
+    ),
+    (
+        "accelerate launch --config_file recipes/accelerate_configs/single_gpu.yaml",
+        {"single_gpu": "cpu"},
+        SHORT_TRAINING,
+    ),
+]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """The name in the comment above each code block, or "", and its content."""
+    pattern = rf"(?:<!-- ([\w ]+) -->\n)?```{language}\n(.*?)```"
+    return re.findall(pattern, README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [
+        line
+        for name, block in blocks("bash")
+        if name not in OF_THE_GATE
+        for line in block.splitlines()
+        if line
+    ]
+
+
+def shortened(command: str) -> str:
+    (found,) = [each for each in SHORTENED if command.startswith(each[0])]
+    for old, new in found[1].items():
+        assert old in command
+        command = command.replace(old, new)
+    return f"{command} {found[2]}"
+
+
+def test_every_command_is_run_here_or_by_the_gate() -> None:
+    for command in commands():
+        assert sum(command.startswith(start) for start, *_ in SHORTENED) == 1, command
+    gate = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for name in OF_THE_GATE:
+        assert f"<!-- {name} -->" in README
+        assert f"run_block '{name}'" in gate
+
+
+def test_tables_are_those_of_the_registry() -> None:
+    render = runpy.run_path(str(ROOT / "recipes" / "render_tables.py"))["render"]
+    assert set(re.findall(r"<!-- table: (\w+) -->", README)) == set(registry.HOMES)
+    assert render(README) == README, "run: python recipes/render_tables.py README.md"
+
+
+def test_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    for target in targets:
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+    anchors = {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """What a reader of the README has: the recipes, and files of their own."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    themes = {
+        "business": ["Dollar slides ahead of {}", "Bank holds rates in {}", "Oil price up in {}"],
+        "sport": ["Henman wins in {}", "Arsenal held at {}", "Record jump thrills {}"],
+    }
+    places = ("London", "Paris", "Rome", "Madrid", "Berlin")
+    rows = [
+        {"text": text.format(place), "label": label}
+        for label, texts in themes.items()
+        for text in texts
+        for place in places
+    ]
+    for name, part in (("train", rows[::2]), ("dev", rows[1::2])):
+        lines = [json.dumps(row) + "\n" for row in part]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    sentences = [f"{row['text']} on day {day}." for row in rows for day in range(4)]
+    (tmp_path / "sentences.txt").write_text("\n".join(sentences) + "\n")
+    (tmp_path / "heldout.txt").write_text("\n".join(sentences[:40]) + "\n")
+    subprocess.run(["gzip", "-k", "heldout.txt"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def run(command: str, folder: Path, **environment: str) -> str:
+    # No bytecode, and the scripts of this very environment, whatever is activated.
+    path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=os.environ | {"PATH": path, "CUDA_VISIBLE_DEVICES": ""} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_commands_run_in_their_order(workplace: Path) -> None:
+    with HubStub() as hub:
+        for command in commands():
+            # Only the push goes to a hub; the rest must do without one.
+            hub_variables = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "dummy"}
+            run(shortened(command), workplace, HF_HUB_DISABLE_XET="1", **hub_variables)
+    assert (workplace / "runs" / "mine" / "metrics.json").is_file()
+    assert (workplace / "more.csv").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [code for _, code in blocks("python")])
+def test_python_blocks_run(code: str, tmp_path: Path) -> None:
+    assert run(f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}", tmp_path).strip()
+
+
+@pytest.mark.slow
+def test_the_script_that_the_page_shows_prints_a_baseline_beside_its_result(tmp_path: Path) -> None:
+    printed = run(f"{shlex.quote(sys.executable)} {ROOT / 'recipes' / 'minimal.py'}", tmp_path)
+    line = printed.strip().splitlines()[-1]
+    assert re.fullmatch(r"test accuracy: plain 0\.\d{3}, with mixup 0\.\d{3} \(one seed\)", line)
+    assert line.split(":")[0] in README
