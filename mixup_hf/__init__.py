@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mixup_hf.config import AlignConfig, FinetuneConfig, MixupConfig
+    from mixup_hf.config.load import load_config
     from mixup_hf.data.sources import fetch_embedded
+    from mixup_hf.evaluation.metrics import load_metric
     from mixup_hf.finetuning.runner import finetune
     from mixup_hf.inverter.model import Inverter
-    from mixup_hf.loading import load_config
     from mixup_hf.mixing.pairing import PairPlan
     from mixup_hf.mixing.weights import parse_weights
     from mixup_hf.training.callback import MixupCallback
@@ -41,6 +42,7 @@ __all__ = [
     "fetch_embedded",
     "finetune",
     "load_config",
+    "load_metric",
     "parse_weights",
     "soft_cross_entropy",
 ]
@@ -59,7 +61,8 @@ _HOMES = {
     "PairPlan": "mixing.pairing",
     "fetch_embedded": "data.sources",
     "finetune": "finetuning.runner",
-    "load_config": "loading",
+    "load_config": "config.load",
+    "load_metric": "evaluation.metrics",
     "parse_weights": "mixing.weights",
     "soft_cross_entropy": "training.loss",
 }

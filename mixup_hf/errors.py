@@ -9,21 +9,10 @@ traceback.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from importlib.util import find_spec
+from importlib import import_module
 from math import isfinite
 from numbers import Real
 from typing import Any
-
-# Which extra of ours installs a package that a plain installation does without.
-EXTRAS = {
-    "gguf": "embedded",
-    "imblearn": "imbalance",
-    "matplotlib": "report",
-    "requests": "vllm",
-    "rouge_score": "stats",
-    "sacrebleu": "stats",
-    "sklearn": "stats",
-}
 
 
 class MixupError(Exception):
@@ -48,18 +37,6 @@ class InvalidState(MixupError, RuntimeError):
 
 class MissingPackage(MixupError, ImportError):
     """An optional package is not installed."""
-
-
-def need(package: str) -> None:
-    """Raise `MissingPackage`, with the command that installs it, unless a package is installed.
-
-    Called before the import of a package that comes with an extra.
-    """
-    if find_spec(package) is None:
-        raise MissingPackage(
-            f"This needs the package {package!r}, which is not installed. Install it with: "
-            f"pip install 'mixup_hf[{EXTRAS[package]}]'"
-        )
 
 
 def bad(name: str, rule: str, received: Any, way_out: str = "") -> InvalidInput:
@@ -129,6 +106,28 @@ def texts(name: str, values: Sequence[Any], *, allow_empty_list: bool = False) -
             f"`{name}` must hold no empty or whitespace-only text, but {len(blank)} of "
             f"{len(values)} are (rows {rows}). Drop those rows first."
         )
+
+
+def optional(module: str, extra: str, purpose: str) -> Any:
+    """Import a module of an optional package.
+
+    Args:
+        module: Its name.
+        extra: The extra of this package that installs it.
+        purpose: What needs it, beginning the sentence "... needs `package`".
+
+    Raises:
+        MissingPackage: It is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise MissingPackage(
+            f"{purpose} needs {package}, which is not installed: `pip install 'mixup_hf[{extra}]'`."
+        ) from error
 
 
 def _is_number(value: Any) -> bool:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from mixup_hf import errors
-from mixup_hf.evaluation.fidelity import RoundTrip, cross_topic_pairs, lam_recovery, recovered_lam
+from mixup_hf.evaluation.fidelity import RoundTrip
+from mixup_hf.evaluation.ratio_recovery import cross_topic_pairs, lam_recovery, recovered_lam
 from mixup_hf.mixing.interpolation import linear
 from mixup_hf.runtime import counter_rng
 
@@ -84,7 +85,7 @@ def invert_response(response: np.ndarray) -> list[float]:
     Raises:
         NoResponseError: The response does not rise: nothing to be turned round.
     """
-    errors.need("sklearn")
+    errors.optional("sklearn", "stats", "The ratio curve")
     from sklearn.isotonic import isotonic_regression
 
     even = (response + 1 - response[::-1]) / 2

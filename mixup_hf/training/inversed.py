@@ -57,6 +57,7 @@ class InversedMixup(TrainerPlugin):
         num_labels: C. Default: as many as occur.
         label_names: The classes in the order of the model's outputs (`model.config.id2label`).
             Default for class names: sorted.
+        problem_type: What the labels are, as transformers names it. Default: inferred from them.
         eval_texts: The texts the model is evaluated on. What happens to a generated row that nearly
             equals one of them is set by `config.leaks`.
         config: How to mix.
@@ -78,6 +79,7 @@ class InversedMixup(TrainerPlugin):
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
+        problem_type: str | None = None,
         eval_texts: Sequence[Any] = (),
         config: MixupConfig | None = None,
         **settings: Any,
@@ -87,7 +89,7 @@ class InversedMixup(TrainerPlugin):
         super().__init__(config)
         self.inverter = inverter
         if texts is not None or labels is not None:
-            checked = check_rows(texts or (), labels, num_labels, label_names)
+            checked = check_rows(texts or (), labels, num_labels, label_names, problem_type)
             self._bind(*checked, eval_texts)
 
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
@@ -173,8 +175,7 @@ class InversedMixup(TrainerPlugin):
     def _build_gate(self) -> Gate | None:
         return build_gate(
             self.texts,
-            # Judges use the frozen encoder, whichever source is mixed.
-            self.encoder.encode(self.texts),
+            self._frozen_embeddings(),
             self.targets,
             self.encoder,
             judges=self.config.judges,
@@ -189,6 +190,12 @@ class InversedMixup(TrainerPlugin):
             seed=self.seed,
         )
 
+    def _frozen_embeddings(self) -> Tensor:
+        """Embeddings by the frozen encoder, whichever source is mixed: what judges look at."""
+        if self.config.mixing.source == "frozen":
+            return self.producer.embeddings()
+        return self.encoder.encode(self.texts)
+
     def _log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
         read = ["\n".join(split_sides(text)) for text in texts]
         return self.inverter.label_log_likelihood(read, names)
@@ -202,6 +209,7 @@ class InversedMixup(TrainerPlugin):
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
+        problem_type: str | None = None,
         eval_texts: Sequence[Any] = (),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -215,6 +223,7 @@ class InversedMixup(TrainerPlugin):
             labels: As for the class.
             num_labels: As for the class.
             label_names: As for the class.
+            problem_type: As for the class.
             eval_texts: As for the class.
             device: As for `Inverter.from_pretrained`.
             dtype: As for `Inverter.from_pretrained`.
@@ -223,7 +232,7 @@ class InversedMixup(TrainerPlugin):
         config = read_config(None, settings | {"aligner": aligner})
         refuse_rows_file(config)  # before minutes of loading
         if texts is not None or labels is not None:
-            check_rows(texts or (), labels, num_labels, label_names)
+            check_rows(texts or (), labels, num_labels, label_names, problem_type)
         decode_settings(config)
         inverter = Inverter.from_pretrained(
             aligner,
@@ -242,6 +251,7 @@ class InversedMixup(TrainerPlugin):
             labels,
             num_labels=num_labels,
             label_names=label_names,
+            problem_type=problem_type,
             eval_texts=eval_texts,
             config=config,
         )
@@ -280,7 +290,7 @@ class InversedMixup(TrainerPlugin):
             InvalidInput: As for `generate`.
         """
         self._check_can_generate()
-        for chunk in self.producer.share(n):
+        for chunk in self.producer.share(self.producer.chunks(n)):
             yield self.producer.chunk(epoch, chunk, n)
 
     def _check_can_generate(self) -> None:

@@ -134,7 +134,7 @@ class VllmServer:
 
 
 def _open_session(connections: int) -> requests.Session:
-    errors.need("requests")
+    errors.optional("requests", "vllm", "The vllm engine")
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry

@@ -35,7 +35,7 @@ class ClassifierJudge:
     ) -> None:
         import numpy as np
 
-        errors.need("sklearn")
+        errors.optional("sklearn", "stats", "The classifier judge")
         from sklearn.model_selection import StratifiedKFold
 
         self.embeddings = embeddings.numpy()
@@ -83,7 +83,7 @@ class ClassifierJudge:
     def _fit(self, left_out: Iterable[int]) -> Any:
         import numpy as np
 
-        errors.need("sklearn")
+        errors.optional("sklearn", "stats", "The classifier judge")
         from sklearn.linear_model import LogisticRegression
 
         kept = ~np.isin(self.fold, list(left_out))
