@@ -69,7 +69,7 @@ class MixupConfig:
     quantization: Quantization | None = Field(
         default=None, description="Weights of the LLM. By default 4bit on CUDA, none elsewhere."
     )
-    engine: Annotated[str, Named("engine", also=("auto",))] = Field(
+    engine: Annotated[str, Named("engine")] = Field(
         default="auto",
         description=(
             "What decodes the mixes. auto takes the fast engine where it supports the LLM; a "
