@@ -45,8 +45,6 @@ def refuse_unwatchable(args: TrainingArguments, label_format: str) -> None:
 def _refuse_unsupported(
     args: TrainingArguments, loader: Any, model: Any, problem_type: str
 ) -> None:
-    args: TrainingArguments, loader: Any, model: Any, problem_type: str
-) -> None:
     """Raise for set-ups whose batches, model or labels cannot be mixed."""
     if args.n_gpu > 1:
         raise errors.InvalidInput(
