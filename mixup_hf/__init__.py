@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mixup_hf.config import AlignConfig, FinetuneConfig, MixupConfig
     from mixup_hf.config.load import load_config
     from mixup_hf.data.sources import fetch_embedded
+    from mixup_hf.evaluation.metrics import load_metric
     from mixup_hf.finetuning.runner import finetune
     from mixup_hf.inverter.model import Inverter
     from mixup_hf.mixing.pairing import PairPlan
@@ -41,6 +42,7 @@ __all__ = [
     "fetch_embedded",
     "finetune",
     "load_config",
+    "load_metric",
     "parse_weights",
     "soft_cross_entropy",
 ]
@@ -60,6 +62,7 @@ _HOMES = {
     "fetch_embedded": "data.sources",
     "finetune": "finetuning.runner",
     "load_config": "config.load",
+    "load_metric": "evaluation.metrics",
     "parse_weights": "mixing.weights",
     "soft_cross_entropy": "training.loss",
 }

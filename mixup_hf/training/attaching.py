@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, Trainer
@@ -10,7 +11,6 @@ from transformers.trainer_pt_utils import LabelSmoother
 from mixup_hf import errors
 from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.collator import MixupCollator
-from mixup_hf.training.loss import LossFunction
 from mixup_hf.training.loss_hooks import SoftLabelSmoother
 
 
@@ -44,10 +44,10 @@ def require_tokenizer(trainer: Any) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def own_loss(trainer: Trainer) -> LossFunction | None:
+def own_loss(trainer: Trainer) -> Callable[..., Any] | None:
     """What the Trainer was built with to compute the loss: a function, or an overridden method."""
     if trainer.compute_loss_func is not None:
-        loss: LossFunction = trainer.compute_loss_func
+        loss: Callable[..., Any] = trainer.compute_loss_func
         return loss
     overridden = type(trainer).compute_loss is not Trainer.compute_loss
     return trainer.compute_loss if overridden else None

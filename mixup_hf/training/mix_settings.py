@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from mixup_hf import errors, registry
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.targets import REGRESSION
-from mixup_hf.inverter.engines.sampling import DecodeSettings
+from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.mixing.pairing import SamplingStrategy
 
 

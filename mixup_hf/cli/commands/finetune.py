@@ -1,4 +1,4 @@
-"""`mixup-hf finetune`: a classifier, with mixed sentences or without."""
+"""`mixup-hf finetune`: fine-tune a model, with mixed sentences or without."""
 
 from __future__ import annotations
 
@@ -17,17 +17,30 @@ from mixup_hf.config import FinetuneConfig
 from mixup_hf.config.load import load_config
 from mixup_hf.registry import register
 
+_COUNTS = (
+    "train_rows",
+    "validation_rows",
+    "test_rows",
+    "mixed_rows",
+    "mixed_draws",
+    "doubtful",
+    "steps",
+    "seconds",
+)
+
 
 @register("command", "finetune", help="fine-tune a classifier, with generated sentences or without")
 @takes_settings(FinetuneConfig)
 def command(overrides: Sequence[str], config: ConfigFile = None, keys: Keys = False) -> None:
-    """Fine-tune a classifier with generated sentences, and measure it on the test split.
+    """Fine-tune a model with generated sentences, and measure it on the test split.
 
     Every setting can be given in a YAML file, as an option, or both; the option wins:
 
         mixup-hf finetune config.yaml --data.shots 20 --seed 1
 
-    Writes metrics.json and mixed.jsonl into the output directory.
+    Writes the model, its tokenizer, metrics.json and mixed.jsonl into the output directory. With
+    validation rows (`--data.validation_share 0.1`, say), the best checkpoint is kept; with
+    `--compare true`, a baseline is trained beside it.
     """
     console = Console()
     if keys:
@@ -44,26 +57,44 @@ def command(overrides: Sequence[str], config: ConfigFile = None, keys: Keys = Fa
 
 
 def show_result(console: Console, metrics: dict[str, Any], output: Path, samples: int = 10) -> None:
-    """Print the metrics, and some mixed sentences with parents, lambda and label."""
+    """Print the metrics, the comparison, and some mixed sentences with parents, λ and label."""
     table = Table("metric", "value", title="Test metrics")
-    for key in ("test_accuracy", "test_macro_f1", "test_loss", "test_ece"):
-        table.add_row(key, f"{metrics[key]:.4f}")
-    for key in (
-        "train_rows",
-        "test_rows",
-        "mixed_rows",
-        "mixed_draws",
-        "doubtful",
-        "steps",
-        "seconds",
-    ):
-        table.add_row(key, str(metrics[key]))
+    for name, value in metrics.items():
+        if name.startswith(("test_", "best_")) and isinstance(value, float):
+            table.add_row(name, f"{value:.4f}")
+    for name in _COUNTS:
+        if name in metrics:
+            table.add_row(name, str(metrics[name]))
     console.print(table)
+    if "comparison" in metrics:
+        show_comparison(console, metrics)
     rows = output / "mixed.jsonl"
     if metrics["mixed_rows"]:
         lines = rows.read_text(encoding="utf-8").splitlines()[:samples]
         print_mixes(console, [json.loads(line) for line in lines])
         console.print(f"All {metrics['mixed_rows']} sentences: {rows}", soft_wrap=True)
+
+
+def show_comparison(console: Console, metrics: dict[str, Any]) -> None:
+    """Print the run beside its baseline, with the difference and what a paired test says."""
+    found, baseline = metrics["comparison"], metrics["baseline"]
+    table = Table("metric", "mixup", "baseline", "difference", title="Mixup and baseline")
+    for name, values in found["metrics"].items():
+        shown = (f"{values['mixup']:.4f}", f"{values['baseline']:.4f}")
+        table.add_row(name, *shown, f"{values['difference']:+.4f}")
+    console.print(table)
+    console.print(
+        f"Same seed, head, {baseline['steps']} steps and rows per step; the baseline's rows are "
+        "all real, so it sees each of them more often (oversampling)."
+    )
+    if found["test"] == "mcnemar":
+        console.print(
+            f"Test rows that only mixup predicted correctly: {found['only_mixup_correct']}; only "
+            f"the baseline: {found['only_baseline_correct']} (exact McNemar p = {found['p']:.3f})."
+        )
+    else:
+        console.print(f"Wilcoxon signed-rank test on absolute errors: p = {found['p']:.3f}.")
+    console.print("One seed: `mixup-hf evaluate` compares over several.")
 
 
 def print_mixes(console: Console, rows: list[dict[str, Any]]) -> None:

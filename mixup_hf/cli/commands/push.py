@@ -20,7 +20,7 @@ def command(
     private: Annotated[bool, typer.Option(help="Make a new repository private.")] = False,
 ) -> None:
     """Upload an aligner to the Hub, to be loaded with `Inverter.from_pretrained("USER/NAME")`."""
-    from mixup_hf.inverter.checkpoint import push_folder
+    from mixup_hf.inverter.hub import push_folder
 
     address = push_folder(folder, repo, private=private)
     Console().print(f"pushed: {address}", soft_wrap=True)
