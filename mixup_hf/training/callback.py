@@ -22,13 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from mixup_hf import errors, runtime
 from mixup_hf.training.auto_off import DevelopmentWatch
-from mixup_hf.training.checkpointing import (
-    FOLDER,
-    Saved,
-    checkpoint_folder,
-    resume,
-    save_pool,
-)
+from mixup_hf.training.checkpointing import FOLDER, Saved, checkpoint_folder, resume, save_pool
 from mixup_hf.training.checks import RowContract
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.loss_hooks import SoftLabelHooks
@@ -66,9 +60,6 @@ class MixupCallback(TrainerCallback):
         on_failure: What happens when rows cannot be made: `stop`, or `real_rows`: a warning, and
             training goes on without generated rows until the next epoch tries again. Several
             processes always stop, because one of them cannot go on alone.
-
-    Attributes:
-        used: How often each row was trained on, by refill and index.
     """
 
     def __init__(
@@ -187,6 +178,14 @@ class MixupCallback(TrainerCallback):
         """Raise, before any weight changes, if the soft labels are not what is trained on."""
         if self._hooks is not None:
             self._hooks.require_gradient()
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Add what was generated to the Trainer's logs and history."""
+        if self._refiller is not None and "loss" in kwargs["logs"]:
+            for each in (kwargs["logs"], state.log_history[-1]):
+                each.update(self._refiller.figures())
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

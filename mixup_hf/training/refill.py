@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,7 @@ class Refiller:
         self.background = background
         self.may_fail = may_fail
         self.seconds = 0.0
+        self._tally: Counter[str] = Counter()
         self._producer = producer
         self._source = pieces_of(producer, background)
         self._announced = False
@@ -149,6 +151,18 @@ class Refiller:
             chunks += self._chunks(following, 0, self._limit(following, last))
         self.background.start(chunks)
 
+    def figures(self) -> dict[str, float]:
+        """What trackers show: of all rows made in this run so far."""
+        rows = self._tally["rows"]
+        found: dict[str, float] = {
+            "mixup_hf/rows_made": rows,
+            "mixup_hf/seconds_waited": round(self.seconds, 2),
+        }
+        if rows:
+            found["mixup_hf/doubtful_rate"] = self._tally["doubtful"] / rows
+            found["mixup_hf/redraws_per_row"] = self._tally["redraws"] / rows
+        return found
+
     def report(self) -> None:
         """Log what the judges found in the refill that is being left."""
         if self.pool.refill < 0 or not runtime.is_main_process():
@@ -184,7 +198,13 @@ class Refiller:
         ) as bar:
             while (position := len(self.pool)) < needed:
                 chunks = self._source.piece(position, limit, size)
-                self.pool.append(self._source.make(refill, chunks, size, bar.update))
+                rows = self._source.make(refill, chunks, size, bar.update)
+                self.pool.append(rows)
+                self._tally.update(
+                    rows=len(rows),
+                    doubtful=sum(bool(row.events) for row in rows),
+                    redraws=sum(row.attempts - 1 for row in rows),
+                )
 
     def _announce(self, last: int) -> None:
         """Print once what the run will take, as soon as a chunk was timed without the start-up."""
