@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from mixup_hf import load_config, registry
 from mixup_hf.cli import main as cli
-from mixup_hf.data.rows import read_mixed
+from mixup_hf.data.row_files import read_mixed
 from mixup_hf.data.tables import draw_shots, read_table
 from mixup_hf.evaluation.experiment.arms.contextual import replaced
 from mixup_hf.evaluation.experiment.arms.eda import edited
