@@ -136,7 +136,9 @@ def build(kind: str, spec: str, *, argument: str | None = None) -> Any:
     """
     argument = argument or kind
     name, _, rest = spec.partition(":")
-    make = get(kind, name, argument=argument)
+    if name not in names(kind):
+        raise errors.bad(argument, f"be one of {', '.join(map(repr, names(kind)))}", spec)
+    make = _ENTRIES[kind][name].value
     parameters = inspect.signature(make, eval_str=True).parameters
     values = _read_values(argument, spec, [part for part in rest.split(",") if part], parameters)
     needed = {key for key, each in parameters.items() if each.default is each.empty}

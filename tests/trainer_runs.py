@@ -26,6 +26,7 @@ from transformers import (
 
 from mixup_hf import MixupCallback, MixupCollator
 from mixup_hf.generation.generator import Producer
+from mixup_hf.training.attaching import use_soft_smoother
 from mixup_hf.types import MixedExample
 
 LABELS = 3
@@ -133,6 +134,8 @@ def make_run(
         processing_class=word_tokenizer(classifier=True),
         **given,
     )
+    if built.label_smoother is not None:
+        use_soft_smoother(built, plugin)
     return Run(built, mixing, plugin, producer, record(model), copy.deepcopy(model))
 
 

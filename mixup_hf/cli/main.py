@@ -1,47 +1,92 @@
-"""The `mixup-hf` command."""
+"""The `mixup-hf` command: one app from the registered commands, and what is done about errors."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from mixup_hf import registry
+from mixup_hf.cli.options import Command
 from mixup_hf.errors import MixupError
+
+_REPORT = (
+    "This is a bug in mixup_hf, not in your input. Please report it with the lines above and the "
+    "output of `mixup-hf env`."
+)
 
 app = typer.Typer(
     name="mixup-hf",
-    help="Inverted mixup: mix two texts' embeddings, decode the mix, train on the sentence.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-# Keys of a config are options of their own: they are passed on, and checked against the config.
-_FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mixup-hf {version('mixup_hf')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of every error.")
+    ] = False,
+) -> None:
+    """Inverted mixup: mix two texts' embeddings, decode the mix, train on the sentence."""
+
+
 for _entry in registry.entries("command"):
-    _free = _entry.name in ("finetune", "align", "evaluate")
-    app.command(_entry.name, context_settings=_FREE if _free else None)(_entry.value)
+    app.command(_entry.name, cls=Command, short_help=_entry.help)(_entry.value)
 
 
 def main() -> None:
-    """Run the command; a fault of the input is one message, not a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("httpx", "datasets", "transformers", "filelock"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    """Run the command line.
+
+    An error that the user can mend is one message and exit code 2; any other exception keeps its
+    traceback and asks for a report. Ctrl-C ends with exit code 130.
+    """
+    _prepare_streams()
+    debug = "--debug" in sys.argv
+    sys.argv = [sys.argv[0], *(word for word in sys.argv[1:] if word != "--debug")]
     try:
         app()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)  # noqa: T201
+        raise SystemExit(130) from None
     except MixupError as error:
-        if "--debug" in sys.argv:
+        if debug:
             raise
         message = "\n".join([str(error), *getattr(error, "__notes__", [])])
-        Console(stderr=True).print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
         raise SystemExit(2) from error
+    except Exception as error:
+        error.add_note(_REPORT)
+        raise
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+def _prepare_streams() -> None:
+    """Show the package's progress lines; never fail on a sign that the terminal cannot print."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("mixup_hf").setLevel(logging.INFO)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 if __name__ == "__main__":

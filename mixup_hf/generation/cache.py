@@ -1,7 +1,7 @@
-"""Decoded sentences kept on disk, found again by what they were decoded from.
+"""Decoded sentences kept on disk and found again by what they were decoded from.
 
-A batch is one line, appended and flushed when it is decoded, to a file of this process's own: a
-kill at any byte loses at most the batch being written, and processes never meet.
+One SQLite file in write-ahead mode: several processes may use it at once, and a kill at any moment
+loses at most the batch being written. Batches used longest ago go first when it is full.
 """
 
 from __future__ import annotations
@@ -10,110 +10,171 @@ import hashlib
 import json
 import logging
 import os
-import zlib
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from threading import RLock
+from time import time_ns
+from typing import Any, TypeVar
 
 from mixup_hf import errors
 
 _LOGGER = logging.getLogger(__name__)
+_FILE = "sentences.sqlite"
+_TABLE = """
+CREATE TABLE IF NOT EXISTS batches (
+    key TEXT PRIMARY KEY, texts TEXT NOT NULL, bytes INTEGER NOT NULL, used INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS by_use ON batches (used);
+"""
+_WAIT = 30.0  # seconds for another process to finish writing
+_KEPT_FREE = 0.1  # share of the limit that is freed at once, so that not every batch evicts one
+_Result = TypeVar("_Result")
 
 
 class SentenceStore:
-    """Batches of sentences by key; append-only.
-
-    Only the places of the lines are held in memory.
+    """Batches of sentences by key.
 
     Args:
-        folder: Where its files are; made when the first batch is put.
-        identity: What all keys of this store depend on: aligner, engine, decode settings.
+        folder: Where the database is; created when it is first used.
+        identity: What every key depends on: aligner, quantization, decode settings.
+        megabytes: Size limit; the batches used longest ago are deleted beyond it.
+
+    Raises:
+        InvalidInput: `megabytes` is not positive.
     """
 
-    def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: str | Path, identity: Mapping[str, Any], megabytes: float = 256
+    ) -> None:
+        errors.positive("cache_megabytes", megabytes)
         self.folder = Path(folder)
         self.identity = dict(identity)
-        self._writable = True
+        self.limit = int(megabytes * 1_000_000)
+        self._connection: sqlite3.Connection | None = None
+        self._process = os.getpid()
+        self._usable = True
+        self._lock = RLock()  # a background thread may decode while the main thread reads
 
     def key(self, **request: Any) -> str:
-        """The key of a batch: SHA-256 of the identity and of what was asked for."""
+        """The key of a batch: SHA-256 of the identity and of what is requested."""
         content = json.dumps([self.identity, request], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def get(self, key: str) -> list[str] | None:
-        """The batch put under this key, by this run or an earlier one; None if there is none."""
-        place = self._places.get(key)
-        if place is None:
-            return None
-        file, offset = place
-        try:
-            with file.open("rb") as stream:
-                stream.seek(offset)
-                found, texts = _parse(stream.readline())
-        except (OSError, ValueError) as error:
-            _LOGGER.warning("%s has changed (%s); its sentences are decoded again.", file, error)
-            return None
-        return texts if found == key else None
+        """The batch stored under this key by this or an earlier run; None if there is none."""
+        return self._attempt(lambda database: _get(database, key))
 
     def put(self, key: str, texts: Sequence[str]) -> None:
-        """Keep a batch. Where nothing can be written the run goes on without, and says so once."""
-        if not self._writable:
-            return
-        line = _line(key, texts)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._file.open("ab") as stream:
-                offset = stream.tell()
-                stream.write(line)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            self._writable = False
-            _LOGGER.warning(
-                "Decoded sentences cannot be kept in %s (%s). They are used all the same, but a "
-                "later run will have to decode them again. Free some space, point MIXUP_HF_CACHE "
-                "elsewhere, or set `reuse: false`.",
-                self.folder,
-                error,
-            )
-            return
-        self._places[key] = self._file, offset
+        """Store a batch. If that is impossible, warn once and go on without the cache."""
+        self._attempt(lambda database: _put(database, key, texts, self.limit))
+
+    def close(self) -> None:
+        """Close the database; it is opened again when needed."""
+        with self._lock:
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+            self._connection = None
 
     def __str__(self) -> str:
         return str(self.folder)
 
-    @cached_property
-    def _file(self) -> Path:
-        return self.folder / f"{uuid4().hex}.jsonl"
-
-    @cached_property
-    def _places(self) -> dict[str, tuple[Path, int]]:
-        places: dict[str, tuple[Path, int]] = {}
-        for file in sorted(self.folder.glob("*.jsonl")):
-            offset = 0
-            for line in file.read_bytes().splitlines(keepends=True):
+    def _attempt(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result | None:
+        """Run `work` on the database; on a damaged one, once more on a fresh one."""
+        with self._lock:
+            for again in (True, False):
+                if not self._usable:
+                    return None
                 try:
-                    places[_parse(line)[0]] = file, offset
-                except ValueError as error:
-                    _LOGGER.warning(
-                        "%s, byte %d: %s; these sentences are decoded again.", file, offset, error
-                    )
-                offset += len(line)
-        return places
+                    with (database := self._open()):
+                        return work(database)
+                except (sqlite3.Error, OSError, ValueError) as error:
+                    self._recover(error, again)
+        return None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and self._process != os.getpid():
+            self._connection = None  # a connection must not cross a fork
+        if self._connection is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # The lock above guards the connection, so that threads can share it.
+            database = sqlite3.connect(self.folder / _FILE, timeout=_WAIT, check_same_thread=False)
+            self._connection, self._process = database, os.getpid()
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            database.executescript(_TABLE)
+        return self._connection
+
+    def _recover(self, error: Exception, again: bool) -> None:
+        self.close()
+        if again and _is_damage(error):
+            aside = _set_aside(self.folder / _FILE)
+            _LOGGER.warning(
+                "The sentence cache %s is damaged (%s). It was renamed to %s, and its sentences "
+                "are decoded again.",
+                self.folder / _FILE,
+                error,
+                aside.name,
+            )
+            return
+        self._usable = False
+        _LOGGER.warning(
+            "Decoded sentences cannot be cached in %s (%s). This run is not affected, but a later "
+            "one has to decode them again. Free some space, point MIXUP_HF_CACHE elsewhere, or "
+            "set `reuse: false`.",
+            self.folder,
+            error,
+        )
 
 
-def _line(key: str, texts: Sequence[str]) -> bytes:
-    # ASCII: no character of a sentence can be taken for the end of a line.
-    body = json.dumps({"key": key, "texts": list(texts)})
-    return f"{zlib.crc32(body.encode()):08x} {body}\n".encode()
+def _get(database: sqlite3.Connection, key: str) -> list[str] | None:
+    row = database.execute("SELECT texts FROM batches WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        return None
+    texts: list[str] = json.loads(row[0])
+    database.execute("UPDATE batches SET used = ? WHERE key = ?", (time_ns(), key))
+    return texts
 
 
-def _parse(line: bytes) -> tuple[str, list[str]]:
-    """Key and texts of a line; ValueError if it is not whole."""
-    check, _, body = line.partition(b" ")
-    if not body.endswith(b"\n") or check != b"%08x" % zlib.crc32(body[:-1]):
-        raise errors.InvalidInput("a line that was not written to its end")
-    content = json.loads(body)
-    return content["key"], content["texts"]
+def _put(database: sqlite3.Connection, key: str, texts: Sequence[str], limit: int) -> None:
+    content = json.dumps(list(texts))
+    size = len(content) + len(key)
+    if size > limit:
+        return
+    database.execute(
+        "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)", (key, content, size, time_ns())
+    )
+    (total,) = database.execute("SELECT SUM(bytes) FROM batches").fetchone()
+    if total > limit:
+        _evict(database, total - max(size, int(limit * (1 - _KEPT_FREE))))
+
+
+def _evict(database: sqlite3.Connection, surplus: int) -> None:
+    """Delete the batches used longest ago until at least `surplus` bytes are free."""
+    keys = []
+    for key, size in database.execute("SELECT key, bytes FROM batches ORDER BY used"):
+        if surplus <= 0:
+            break
+        keys.append((key,))
+        surplus -= size
+    database.executemany("DELETE FROM batches WHERE key = ?", keys)
+    database.execute("PRAGMA incremental_vacuum")
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the content of the file is at fault, and not the disk or another process."""
+    if isinstance(error, ValueError):
+        return True
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error, sqlite3.OperationalError
+    )
+
+
+def _set_aside(file: Path) -> Path:
+    aside = file.with_name(f"{file.name}.damaged-{time_ns()}")
+    for suffix in ("", "-wal", "-shm"):
+        each = file.with_name(file.name + suffix)
+        if each.exists():
+            each.rename(aside if not suffix else aside.with_name(aside.name + suffix))
+    return aside

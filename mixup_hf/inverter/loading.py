@@ -77,9 +77,9 @@ def load_parts(
     folder = aligner_folder(aligner, revision)
     loaded = load_aligner(folder)
     config = loaded.config
-    encoder_source = resolve(config.encoder, revision=_hub_revision(config.encoder_revision))
+    encoder_source = resolve(config.encoder, revision=hub_revision(config.encoder_revision))
     check_partner("encoder", config.encoder_fingerprint, encoder_source)
-    llm_source = resolve(config.llm, revision=_hub_revision(config.llm_revision))
+    llm_source = resolve(config.llm, revision=hub_revision(config.llm_revision))
     check_partner("LLM", config.llm_fingerprint, llm_source)
     encoder = FrozenEncoder.from_pretrained(
         encoder_source.path,
@@ -134,7 +134,7 @@ def describe_aligner(aligner: str) -> str:
     )
 
 
-def _hub_revision(revision: str | None) -> str | None:
+def hub_revision(revision: str | None) -> str | None:
     """A commit to ask the Hub for; the digest of an embedded wheel is none."""
     return revision if revision is not None and len(revision) == 40 else None
 

@@ -31,6 +31,7 @@ from mixup_hf.generation.background import Ahead
 from mixup_hf.generation.generator import Producer
 from mixup_hf.judging import intrusion_report
 from mixup_hf.training.auto_off import DevelopmentWatch
+from mixup_hf.training.checks import RowContract, check_smoothing
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.loss_hooks import SoftLabelHooks
 from mixup_hf.training.mixing_collator import MixingCollator
@@ -55,6 +56,8 @@ class MixupCallback(TrainerCallback):
         rows_per_refill: Mixed rows made at each refill. Default: what the epochs until the next
             one use.
         refill_every: Epochs between refills; 0 fills once and keeps the rows.
+        contract: Compares the Trainer's rows and classes with the producer's, when training begins.
+        class_weights: Weights of the classes (C,) in the loss.
         settings: What the run depends on; stored with checkpoints and compared on resume.
         follower: Keeps the producer's inverter in step with the model; None if it never moves.
         warmup_epochs: Epochs before anything is mixed.
@@ -79,6 +82,8 @@ class MixupCallback(TrainerCallback):
         background: bool = False,
         auto_off: bool = False,
         on_failure: str = "stop",
+        contract: RowContract | None = None,
+        class_weights: Tensor | None = None,
     ) -> None:
         errors.at_least("warmup_epochs", warmup_epochs, 0)
         errors.one_of("on_failure", on_failure, ON_FAILURE)
@@ -96,6 +101,9 @@ class MixupCallback(TrainerCallback):
         self.warmup_epochs = warmup_epochs
         self.auto_off = auto_off
         self.on_failure = on_failure
+        self.contract = contract
+        self.class_weights = class_weights
+        self.attached = False  # `attach` sets it: the Trainer's label smoother is then ours
         self._ahead = _ahead(producer) if background else None
         self.pool: MixupPool | None = None
         self.used: Counter[tuple[int, int]] = Counter()
@@ -106,11 +114,18 @@ class MixupCallback(TrainerCallback):
         self._watch: DevelopmentWatch | None = None
         self._off = False
 
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let the collator know that a Trainer has its callback."""
+        self.collator.has_callback = True
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Install mixing on the train loader and the loss on the model."""
         self._uninstall()  # an interrupted run has had no on_train_end
+        self.collator.has_callback = True
         if self._ahead is not None:
             self._ahead.stop()
         self.pool, self._off = None, False
@@ -120,6 +135,13 @@ class MixupCallback(TrainerCallback):
         loader = kwargs["train_dataloader"]
         _refuse_unsupported(args, loader, kwargs["model"], self.collator.problem_type)
         self._require_own_collator(loader)
+        check_smoothing(
+            args.label_smoothing_factor,
+            attached=self.attached,
+            label_format=self.collator.label_format,
+        )
+        if self.contract is not None:
+            self.contract.check(kwargs["model"], loader.dataset)
         # Counted here: over a stream without length the Trainer's own epoch never gets to 1.
         self._epoch = int(state.epoch or 0) - 1
         self.pool = MixupPool(Path(str(args.output_dir)) / _FOLDER / "pool", self.seed)
@@ -133,8 +155,9 @@ class MixupCallback(TrainerCallback):
             self.collator.label_format,
             on_rows=self._count,
             problem_type=self.collator.problem_type,
+            class_weights=self.class_weights,
         )
-        self._hooks.install(label_smoothing=args.label_smoothing_factor > 0)
+        self._hooks.install()
         self._install_collate(loader)
 
     def on_epoch_begin(
@@ -158,16 +181,15 @@ class MixupCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Assert, at the first step, that the soft labels reached the loss; work ahead."""
+        """Work ahead."""
         self._work_ahead(state)
-        hooks = self._hooks
-        if hooks is None or hooks.losses_made or hooks.label_format == "labels":
-            return
-        raise errors.InvalidState(
-            "A training step ended without the soft-label loss: the Trainer was given another "
-            "collator than the callback, or its model was replaced after training began. Pass "
-            "both: Trainer(..., **mixup.trainer_kwargs(tokenizer))."
-        )
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Raise, before any weight changes, if the soft labels are not what is trained on."""
+        if self._hooks is not None:
+            self._hooks.require_gradient()
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

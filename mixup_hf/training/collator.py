@@ -1,16 +1,19 @@
-"""The collator: the user's own, which during training also gets mixed rows."""
+"""The user's collator, with mixed rows added during training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from torch.utils.data import get_worker_info
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from mixup_hf import errors
 from mixup_hf.config import check_mix_ratio
 from mixup_hf.data.targets import PROBLEM_TYPES, REGRESSION, SINGLE_LABEL
 from mixup_hf.data.text_pairs import split_sides
+from mixup_hf.training.preprocess import Preprocess, TokenizerPreprocess, features_of
 from mixup_hf.types import MixedExample
 
 Features = list[dict[str, Any]]
@@ -19,42 +22,48 @@ LABEL_KEYS = ("labels", "label", "label_ids")
 
 
 class MixupCollator:
-    """Wraps a collator; the same for evaluation, with mixed rows for training.
+    """Wraps a collator: unchanged in evaluation, with mixed rows added in training.
 
-    Called as it is, it does what the wrapped collator does: evaluation and prediction see nothing
-    else. `MixupCallback` installs `mixing()` on the train loader alone.
+    Called directly, it does what the wrapped collator does, so evaluation and prediction never see
+    a mixed row. `MixupCallback` puts a `MixingCollator` on the train loader only.
 
-    A mixing batch holds whatever the wrapped collator makes of real rows followed by mixed rows,
-    with R rows in all, and
+    A mixing batch is what the wrapped collator makes of real rows followed by mixed rows, R rows in
+    all, and
 
-    - `labels` (R,), int64: class indices; of mixed rows the class with the largest share. The
+    - `labels` (R,), int64: class indices; for a mixed row, the class with the largest share. The
       Trainer counts rows by them.
     - `soft_labels` (R, C), float32: one-hot for real rows. The loss uses these.
     - `mixup_rows` (R,), int64: position in the pool, -1 for real rows.
 
-    The last two never reach the model: the callback's hook takes them out. With several labels a
-    row, or numbers to predict, `soft_labels` holds these (R, C), `labels` only counts rows, and
-    `mixup_weights` (R,) weighs them in the loss. With
-    `label_format="labels"`, for `Trainer(compute_loss_func=soft_cross_entropy)`, the batch holds
-    the soft labels as `labels`, and nothing else is added but `mixup_rows`.
+    The last two never reach the model: the callback's hook removes them. For multi-label
+    classification and regression, `soft_labels` holds the targets (R, C), `labels` only counts
+    rows, and `mixup_weights` (R,) weights them in the loss. With `label_format="labels"`, for a
+    Trainer whose own loss takes soft labels, the batch holds the soft labels as `labels`, and only
+    `mixup_rows` is added.
 
     Args:
-        tokenizer: Tokenizes mixed rows as the training set was tokenized.
+        tokenizer: The classifier's tokenizer.
         num_labels: C; 1 for regression.
-        problem_type: What labels are, as transformers' configs name it: one class a row, several
-            (`multi_label_classification`), or numbers (`regression`).
-        base_collator: The user's collator. Default: `DataCollatorWithPadding`, which is given only
-            what the tokenizer makes, and labels.
+        problem_type: As in transformers' configs: `single_label_classification`,
+            `multi_label_classification` or `regression`.
+        base_collator: The user's collator. Default: `DataCollatorWithPadding`, given only what the
+            tokenizer makes, and labels.
         label2id: Class name to index, for features whose labels are names.
-        mix_ratio: Share of mixed rows in a training batch, in [0, 1). For b real rows,
-            `round(b * mix_ratio / (1 - mix_ratio))` mixed rows are added.
-        mixed_weight: Weight of a mixed row in the loss; a real row weighs 1.
-        max_length: Mixed rows are cut to this many tokens; default: the tokenizer's maximum.
-        text_column: Features that hold their text under this name get it for mixed rows too.
-        extra_columns: Values for mixed rows of columns that only real rows can have.
+        mix_ratio: Share of mixed rows in a training batch, in [0, 1).
+        mixed_weight: Weight of a mixed row in the loss; that of a real row is 1.
+        max_length: Truncate mixed rows to this many tokens; see `TokenizerPreprocess`.
+        preprocess: `preprocess(texts, text_pairs=None)`, which makes the features of mixed rows
+            exactly as those of the training set were made: prefixes, templates, truncation. It
+            returns a list of feature dicts, or what a tokenizer returns. Default: the tokenizer.
+        text_column: A training feature with this column gets the mixed row's text in it.
+        text_pair_column: The same for the second text.
+        extra_columns: Values that mixed rows get in columns that only real rows can have.
         label_format: Where soft labels go, see above.
+
+    Attributes:
         label_smoothing: Applied to the soft labels; the callback sets it from the Trainer's
             `label_smoothing_factor`.
+        has_callback: Whether a callback will install mixing; a collator without one warns once.
     """
 
     def __init__(
@@ -68,7 +77,9 @@ class MixupCollator:
         mix_ratio: float = 0.5,
         mixed_weight: float = 1.0,
         max_length: int | None = None,
+        preprocess: Preprocess | None = None,
         text_column: str = "text",
+        text_pair_column: str = "text_pair",
         extra_columns: Mapping[str, Any] | None = None,
         label_format: Literal["soft_labels", "labels"] = "soft_labels",
     ) -> None:
@@ -77,7 +88,12 @@ class MixupCollator:
         if problem_type != SINGLE_LABEL and label_format == "labels":
             raise errors.InvalidInput(
                 f"`label_format` = 'labels' is for cross entropy, but `problem_type` is "
-                f"{problem_type!r}. Leave `explicit_loss` off: the callback makes the loss."
+                f"{problem_type!r}. Leave `explicit_loss` out: the plugin computes the loss."
+            )
+        if preprocess is not None and max_length is not None:
+            raise errors.InvalidInput(
+                f"`max_length` = {max_length} is for the default preprocessing. With `preprocess` "
+                "given, truncate in it."
             )
         self.problem_type = problem_type
         check_mix_ratio(mix_ratio)
@@ -89,34 +105,39 @@ class MixupCollator:
         self.label2id = dict(label2id or {})
         self.mix_ratio = mix_ratio
         self.mixed_weight = mixed_weight
-        self.max_length = max_length
-        self.text_column = text_column
+        self.preprocess = preprocess or TokenizerPreprocess(tokenizer, max_length)
+        self.text_column, self.text_pair_column = text_column, text_pair_column
         self.extra_columns = dict(extra_columns or {})
         self.label_format = label_format
         self.label_smoothing = 0.0
+        self.has_callback = False
+        self._warned = False
 
     def __call__(self, features: Features) -> Any:
         """Collate real rows only."""
+        if self.mix_ratio > 0 and not (self.has_callback or self._warned):
+            self._warn_without_callback()
         return self.base_collator(self._with_indices(features))
 
     def num_mixed(self, num_real: int) -> int:
         """Mixed rows added to a batch of `num_real` real rows."""
         return round(num_real * self.mix_ratio / (1 - self.mix_ratio))
 
-    def mixed_feature(self, row: MixedExample, like: Mapping[str, Any]) -> dict[str, Any]:
-        """A mixed row with the columns of the real feature `like`."""
-        sides = split_sides(row.text)
-        encoded = self.tokenizer(*sides, truncation=True, max_length=self.max_length)
-        known: dict[str, Any] = {self.text_column: row.text, **encoded, **self.extra_columns}
-        known |= {key: self._label_of(row) for key in LABEL_KEYS if key in like}
-        unknown = sorted(set(like) - set(known))
-        if unknown:
-            raise errors.InvalidInput(
-                f"The training rows carry {unknown}, which a mixed row has no value for. Drop "
-                "these columns (the Trainer does so with `remove_unused_columns=True`), or say "
-                f"what mixed rows get: MixupCollator(..., extra_columns={{{unknown[0]!r}: ...}})."
+    def mixed_features(
+        self, rows: Sequence[MixedExample], like: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Mixed rows as features, each with the columns of the real feature `like`."""
+        encoded = features_of(self.preprocess, [row.text for row in rows])
+        made = []
+        for row, feature in zip(rows, encoded, strict=True):
+            texts = zip(
+                (self.text_column, self.text_pair_column), split_sides(row.text), strict=False
             )
-        return {key: known[key] for key in like}
+            known: dict[str, Any] = {**dict(texts), **feature, **self.extra_columns}
+            known |= {key: self._label_of(row) for key in LABEL_KEYS if key in like}
+            _require_known(like, known)
+            made.append({key: known[key] for key in like})
+        return made
 
     def _label_of(self, row: MixedExample) -> int | float | list[float]:
         if self.problem_type == SINGLE_LABEL:
@@ -124,13 +145,29 @@ class MixupCollator:
         return row.label[0] if self.problem_type == REGRESSION else list(row.label)
 
     def _with_indices(self, features: Features) -> Features:
-        """Features whose class names are replaced by indices; others are passed on untouched."""
+        """The features with class names replaced by indices; others stay as they are."""
         if not self.label2id:
             return features
         return [
             {key: self._index(value) if key in LABEL_KEYS else value for key, value in row.items()}
             for row in features
         ]
+
+    def _warn_without_callback(self) -> None:
+        """Warn once: without its callback this collator never mixes, and nothing else would tell.
+
+        Not `runtime.warn`: a worker of a data loader must not set up accelerate's state.
+        """
+        self._warned = True
+        worker = get_worker_info()
+        if worker is None or worker.id == 0:
+            logging.getLogger("mixup_hf").warning(
+                "This MixupCollator has no MixupCallback, so it collates real rows only: nothing "
+                "is mixed. With a Trainer: mixup.attach(trainer), or Trainer(..., "
+                "**mixup.trainer_kwargs(tokenizer, callbacks=[...])), which returns both. In a "
+                "loop of your own: for inputs, targets in mixup.batches(loader, tokenizer, "
+                "epoch=epoch)."
+            )
 
     def _index(self, label: Any) -> Any:
         if not isinstance(label, str):
@@ -140,8 +177,19 @@ class MixupCollator:
         return self.label2id[label]
 
 
+def _require_known(like: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    unknown = sorted(set(like) - set(known))
+    if unknown:
+        raise errors.InvalidInput(
+            f"The training rows have the columns {unknown}, for which a mixed row has no value. "
+            "Drop them (the Trainer does with `remove_unused_columns=True`), return them from "
+            "`preprocess`, or give a constant: trainer_kwargs(tokenizer, "
+            f"extra_columns={{{unknown[0]!r}: ...}})."
+        )
+
+
 class _PaddingCollator:
-    """Pads what the tokenizer makes, and drops columns no model takes."""
+    """Pads what the tokenizer makes, and drops the other columns."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.pad = DataCollatorWithPadding(tokenizer)

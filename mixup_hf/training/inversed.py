@@ -1,20 +1,20 @@
-"""The front door: from a training set to the two lines in a user's Trainer script."""
+"""Inverted mixup of a training set: the public entry point."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mixup_hf import errors, registry
+from mixup_hf import errors
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.sources import default_cache_dir
-from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL
+from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL, Targets
 from mixup_hf.data.text_pairs import PairEncoder, are_pairs, both_sides, split_sides
 from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.generation.generator import Producer
@@ -22,76 +22,101 @@ from mixup_hf.inverter.engines.sampling import DecodeSettings
 from mixup_hf.inverter.engines.vllm import ServerSettings
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.judging import Gate, build_gate
-from mixup_hf.mixing.pairing import PairPlan, SamplingStrategy
+from mixup_hf.mixing.pairing import PairPlan
 from mixup_hf.mixing.weights import parse_weights
-from mixup_hf.training.plugin import TrainerPlugin, check_rows
-from mixup_hf.types import Encodes, Follows, MixedExample
+from mixup_hf.training.mix_settings import (
+    by_index,
+    check_pairs,
+    decode_settings,
+    pairing_of,
+    refuse_rows_file,
+)
+from mixup_hf.training.mixed_set import read_config
+from mixup_hf.training.plugin import TrainerPlugin
+from mixup_hf.training.training_rows import check_rows
+from mixup_hf.types import Encodes, Follows, MixedExample, Supplies
 
-# Sentences of the frozen inverter that are learnt along when it is refined for a task.
+# Sentences decoded by the frozen inverter that its refinement for a task also trains on.
 _REHEARSED = 128
 
 
 class InversedMixup(TrainerPlugin):
-    """Inverted mixup for one training set.
+    """Inverted mixup of one training set.
 
     Example:
-        mixup = InversedMixup.from_pretrained("embedded", texts, labels, num_labels=5)
-        trainer = Trainer(model, args, train_dataset=tokenized, processing_class=tokenizer,
-                          **mixup.trainer_kwargs(tokenizer))
+        trainer = Trainer(model, args, train_dataset=train, processing_class=tokenizer)
+        InversedMixup.from_pretrained("embedded").attach(trainer, text_column="text")
+        trainer.train()
 
     Args:
         inverter: Encodes the texts and decodes their mixes.
-        texts: The training texts (N), and only those: parents must never come from evaluation data.
-        labels: Their labels: class indices or class names; lists of names, or of a 0 or 1 for each
-            class, for several labels a row; floats for regression.
+        texts: The training texts (N), and only those: parents must never be evaluation texts.
+            Default: `attach` reads them off the Trainer.
+        labels: Their labels: class indices or class names; for multi-label classification, lists of
+            names or of one 0 or 1 per class; for regression, floats.
         num_labels: C. Default: as many as occur.
-        label_names: The classes' names in the order of the model's outputs
-            (`model.config.id2label`). With class names as labels, default: sorted.
-        eval_texts: The texts the model is evaluated on. A generated row that is nearly one of them
-            never reaches training, as `config.leaks` says.
+        label_names: The classes in the order of the model's outputs (`model.config.id2label`).
+            Default for class names: sorted.
+        eval_texts: The texts the model is evaluated on. What happens to a generated row that nearly
+            equals one of them is set by `config.leaks`.
         config: How to mix.
+        **settings: Fields of `MixupConfig`, instead of `config`.
 
     Raises:
-        LeakError: With `leaks="fail"`, a training text is nearly an evaluation text.
-        ValueError: Empty texts, one class only, fewer rows than classes, labels out of range.
+        LeakError: With `leaks="fail"`, a training text nearly equals an evaluation text.
+        InvalidInput: Empty texts, one class only, fewer rows than classes, labels out of range.
+        InvalidType: A data set instead of texts and labels; an unknown kind of label.
     """
+
+    producer: Producer
 
     def __init__(
         self,
         inverter: Inverter,
-        texts: Sequence[str],
-        labels: Sequence[Any],
+        texts: Sequence[Any] | None = None,
+        labels: Sequence[Any] | None = None,
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
-        eval_texts: Sequence[str] = (),
+        eval_texts: Sequence[Any] = (),
         config: MixupConfig | None = None,
+        **settings: Any,
     ) -> None:
-        config = config or MixupConfig()
-        _refuse_rows_file(config)
-        texts, targets = check_rows(texts, labels, num_labels, label_names)
-        pairs = are_pairs(texts)
-        if pairs:
-            _check_pairs(config)
-        super().__init__(config, texts, targets, eval_texts)
+        config = read_config(config, settings)
+        refuse_rows_file(config)
+        super().__init__(config)
         self.inverter = inverter
-        self.encoder: Encodes = PairEncoder(inverter) if pairs else inverter
-        decode_settings = _decode_settings(self.config)
+        if texts is not None or labels is not None:
+            checked = check_rows(texts or (), labels, num_labels, label_names)
+            self._bind(*checked, eval_texts)
+
+    def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
+        if are_pairs(texts):
+            check_pairs(self.config)
+        super()._bind(texts, targets, eval_texts)
+        self._groups = targets.groups
+        self.encoder: Encodes = PairEncoder(self.inverter) if are_pairs(texts) else self.inverter
+        self.producer = self._new_producer()
+
+    def _new_producer(self) -> Producer:
+        """A producer of the frozen inverter's rows."""
+        inverter, pairs = self.inverter, are_pairs(self.texts)
+        decoding = decode_settings(self.config)
         mixing = self.config.mixing
         plan = PairPlan(
-            targets.groups,
-            pairing=_pairing(self.config, targets.problem_type),
+            self._groups,
+            pairing=pairing_of(self.config, self.problem_type),
             weights=parse_weights(mixing.weights),
             seed=self.seed,
             chunk_size=self.config.chunk_size,
             num_neighbors=self.config.num_neighbors,
-            embeddings=lambda: self.producer.embeddings(),
-            sampling_strategy=_by_index(self.config.sampling_strategy, self.label_names),
+            embeddings=lambda: producer.embeddings(),
+            sampling_strategy=by_index(self.config.sampling_strategy, self.label_names),
         )
-        invert = partial(_invert_chunk, inverter, decode_settings)
-        self.producer: Producer = Producer(
-            texts,
-            targets.values,
+        invert = partial(_invert_chunk, inverter, decoding)
+        producer = Producer(
+            self.texts,
+            self.targets,
             plan,
             self.encoder,
             both_sides(invert) if pairs else invert,
@@ -99,18 +124,16 @@ class InversedMixup(TrainerPlugin):
             mixing.interpolation,
             mix_weights=inverter.mix_weights,
             gate=self._build_gate,
-            bounded=targets.problem_type != REGRESSION,
-            provenance={
-                "method": self.config.method,
-                "weights": mixing.weights,
-            },
+            bounded=self.problem_type != REGRESSION,
+            provenance={"method": self.config.method, "weights": mixing.weights},
             engine=lambda: inverter.engine,
-            store=self._store(decode_settings) if self.config.reuse else None,
+            store=self._store(decoding) if self.config.reuse else None,
         )
+        return producer
 
     def _store(self, settings: DecodeSettings) -> SentenceStore | None:
         inverter = self.inverter
-        if not inverter.fingerprint:  # made of parts: nothing says which weights these are
+        if not inverter.fingerprint:  # made of parts: its weights are not identified
             return None
         identity = {
             "aligner": inverter.fingerprint,
@@ -119,39 +142,46 @@ class InversedMixup(TrainerPlugin):
         }
         return SentenceStore(default_cache_dir() / "sentences" / inverter.fingerprint, identity)
 
-    def _follower(self, tokenizer: PreTrainedTokenizerBase) -> Follows | None:
-        """With `source` = 'task', what lets the producer work on the embeddings of the model."""
-        if self.config.mixing.source != "task" or not self.config.enabled:
-            return None
+    def _follows_model(self) -> bool:
+        return self.config.mixing.source == "task" and self.config.enabled
+
+    def _source(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Supplies, Follows | None]:
+        """With `source` = 'task', rows of the embeddings of the model in training.
+
+        Each Trainer gets a producer and a refined projector of its own.
+        """
+        if not self._follows_model():
+            return self.producer, None
         from mixup_hf.training.task_encoder import FollowingInverter
 
+        frozen, followed = self.producer, self._new_producer()
         follower = FollowingInverter(
             self.inverter,
-            self.producer.texts,
+            self.texts,
             tokenizer,
-            rehearsed=[row.text for row in self.producer.produce(0, _REHEARSED)],
+            rehearsed=lambda: [row.text for row in frozen.produce(0, _REHEARSED)],
             steps=self.config.refine_steps,
             threshold=self.config.max_staleness,
             seed=self.seed,
         )
-        self.producer.follow(
+        followed.follow(
             follower,
-            partial(_invert_chunk, follower.inverter, _decode_settings(self.config)),
+            partial(_invert_chunk, follower.inverter, decode_settings(self.config)),
             follower.inverter.fingerprint,
         )
-        return follower
+        return followed, follower
 
     def _build_gate(self) -> Gate | None:
         return build_gate(
-            self.producer.texts,
-            # Judges look through the frozen encoder, whichever source is mixed.
-            self.encoder.encode(self.producer.texts),
-            self.producer.targets,
+            self.texts,
+            # Judges use the frozen encoder, whichever source is mixed.
+            self.encoder.encode(self.texts),
+            self.targets,
             self.encoder,
             judges=self.config.judges,
             log_likelihood=self._log_likelihood,
             label_names=self.label_names,
-            # Judges speak of one class a row; leaks are leaks in every task.
+            # Judges predict one class per row; the leak guard works in every task.
             policy=self.config.intrusion if self.problem_type == SINGLE_LABEL else "off",
             max_redraws=self.config.max_redraws,
             rate=self.config.intrusion_rate,
@@ -167,22 +197,22 @@ class InversedMixup(TrainerPlugin):
     @classmethod
     def from_pretrained(
         cls,
-        aligner: str,
-        texts: Sequence[str],
-        labels: Sequence[Any],
+        aligner: str = "embedded",
+        texts: Sequence[Any] | None = None,
+        labels: Sequence[Any] | None = None,
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
-        eval_texts: Sequence[str] = (),
+        eval_texts: Sequence[Any] = (),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **settings: Any,
-    ) -> InversedMixup:
+    ) -> Self:
         """Load an aligner and prepare mixing.
 
         Args:
             aligner: `"embedded"`, a folder, or a Hub id.
-            texts: As for the class.
+            texts: As for the class. Default: `attach` reads them off the Trainer.
             labels: As for the class.
             num_labels: As for the class.
             label_names: As for the class.
@@ -191,10 +221,11 @@ class InversedMixup(TrainerPlugin):
             dtype: As for `Inverter.from_pretrained`.
             **settings: Fields of `MixupConfig`.
         """
-        config = replace(MixupConfig(**settings), aligner=aligner)
-        _refuse_rows_file(config)  # before minutes of loading
-        check_rows(texts, labels, num_labels, label_names)
-        _decode_settings(config)
+        config = read_config(None, settings | {"aligner": aligner})
+        refuse_rows_file(config)  # before minutes of loading
+        if texts is not None or labels is not None:
+            check_rows(texts or (), labels, num_labels, label_names)
+        decode_settings(config)
         inverter = Inverter.from_pretrained(
             aligner,
             revision=config.revision,
@@ -230,94 +261,42 @@ class InversedMixup(TrainerPlugin):
             on_chunk: Called with the number of rows of each chunk made, for a progress bar.
 
         Raises:
-            ValueError: The embeddings are to be those of a model in training, and none is.
+            InvalidState: The plugin has no training rows yet.
+            InvalidInput: The embeddings of a model in training are to be mixed, and there is none.
         """
-        self._check_not_training()
+        self._check_can_generate()
         return self.producer.produce(epoch, n, on_chunk)
 
     def stream(self, n: int, *, epoch: int = 0) -> Iterator[list[MixedExample]]:
-        """The rows of `generate`, a chunk at a time: memory does not grow with `n`.
+        """The rows of `generate`, chunk by chunk: memory does not grow with `n`.
 
-        In several processes each gets the chunks that are its own.
+        In several processes each gets its own share of the chunks.
 
         Args:
             n: How many rows in all.
             epoch: As for `generate`.
 
         Raises:
-            ValueError: As for `generate`.
+            InvalidState: As for `generate`.
+            InvalidInput: As for `generate`.
         """
-        self._check_not_training()
+        self._check_can_generate()
         for chunk in self.producer.share(n):
             yield self.producer.chunk(epoch, chunk, n)
 
-    def _check_not_training(self) -> None:
+    def _check_can_generate(self) -> None:
+        self._require_rows()
         if self.config.mixing.source == "task":
             raise errors.InvalidInput(
                 "`source` = 'task' mixes embeddings of a model in training, and there is none "
-                "here. Fine-tune with `trainer_kwargs`, or set `source: frozen`."
+                "here. Fine-tune with `attach` or `trainer_kwargs`, or set `source: frozen`."
             )
-
-
-def _refuse_rows_file(config: MixupConfig) -> None:
-    if config.rows_file is not None:
-        raise errors.bad(
-            "rows_file",
-            "be left out of InversedMixup, which makes its rows",
-            config.rows_file,
-            "OfflineMixup(rows_file, texts, labels) takes them from a file.",
-        )
-
-
-def _check_pairs(config: MixupConfig) -> None:
-    """What texts of two sides cannot be mixed with."""
-    for name, wanted in (("interpolation", "linear"), ("source", "frozen")):
-        value = getattr(config.mixing, name)
-        if value != wanted:
-            raise errors.bad(name, f"be {wanted!r} for pairs of texts", value, "Leave it out.")
-
-
-def _pairing(config: MixupConfig, problem_type: str) -> str:
-    """The pairing; in regression, where a method's pairing needs classes, near targets instead."""
-    pairing = config.mixing.pairing
-    if problem_type != REGRESSION or not registry.get("pairing", pairing).needs_classes:
-        return pairing
-    if config.pairing is None:
-        return "near_target"
-    raise errors.InvalidInput(
-        f"`pairing` = {config.pairing!r} needs classes, but the labels are numbers. Take "
-        "'near_target' or 'random'."
-    )
-
-
-def _by_index(
-    strategy: str | float | Mapping[str | int, int] | None, names: list[str]
-) -> SamplingStrategy | None:
-    """The strategy with class indices for names."""
-    if not isinstance(strategy, Mapping):
-        return strategy
-    unknown = [key for key in strategy if key not in names and key not in range(len(names))]
-    if unknown:
-        raise errors.bad("sampling_strategy", f"name classes among {names}", unknown)
-    return {
-        names.index(key) if isinstance(key, str) else key: count for key, count in strategy.items()
-    }
-
-
-def _decode_settings(config: MixupConfig) -> DecodeSettings:
-    return DecodeSettings(
-        config.max_new_tokens,
-        config.temperature,
-        config.top_p,
-        config.top_k,
-        config.num_candidates,
-    )
 
 
 def _invert_chunk(
     inverter: Inverter, settings: DecodeSettings, mixes: Tensor, seed: Sequence[int]
 ) -> list[str]:
-    """Decode a chunk at once: its composition is part of what fixes the sentences."""
+    """Decode a chunk as one batch: its composition is part of what determines the sentences."""
     return inverter.invert(
         mixes, seed=seed, batch_size=len(mixes), progress=False, **asdict(settings)
     )

@@ -1,7 +1,9 @@
-"""Soft cross entropy, normalised over the whole optimiser step."""
+"""Soft cross entropy, normalized over the whole optimizer step; class weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,51 +11,120 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixup_hf import errors
+from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+
+LossFunction = Callable[..., Tensor]
 
 
 def soft_cross_entropy(
-    outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    outputs: Any,
+    labels: Tensor,
+    num_items_in_batch: Tensor | int | None = None,
+    *,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Cross entropy against soft or hard labels; made for `Trainer(compute_loss_func=...)`.
+    """Cross entropy against soft or hard labels, for `Trainer(compute_loss_func=...)`.
 
-    `L = sum_r (-sum_c y_rc log p_rc) / N`, where N counts the rows of the whole optimiser step,
+    `L = sum_r (-sum_c w_c y_rc log p_rc) / N`, where N counts the rows of the whole optimizer step,
     over all accumulation steps and processes. A row whose labels sum to less than 1 weighs less.
+
+    With class weights this is `torch.nn.CrossEntropyLoss(weight)` given class probabilities: it
+    divides by the number of rows. (Given class indices, torch divides by the sum of the rows'
+    weights. That sum is not known in one micro-batch of many, so dividing by it would make the loss
+    depend on how a step is accumulated.)
 
     Args:
         outputs: A model output with `logits` (B, C), or a tuple that starts with them.
         labels: Soft labels (B, C), float; or class indices (B,), int, as in evaluation.
         num_items_in_batch: What the Trainer counts: elements of `labels` that are not -100, so N
             for class indices and N * C for soft labels. None averages over this batch.
+        class_weights: w (C,). Default: 1 for every class.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: `labels` is neither (B,) nor (B, C).
+        InvalidInput: `labels` is neither (B,) nor (B, C).
     """
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
     targets = as_soft_labels(labels, logits.shape[-1])
-    rows = row_losses(logits, targets)
+    rows = row_losses(logits, targets, class_weights=class_weights)
     if num_items_in_batch is None:
         return rows.mean()
     count = torch.as_tensor(num_items_in_batch, device=rows.device)
     return rows.sum() / (count / logits.shape[-1] if labels.is_floating_point() else count)
 
 
+def takes_soft_labels(loss: LossFunction | None) -> bool:
+    """Whether a loss function is known to take soft labels: it is `soft_cross_entropy`."""
+    while isinstance(loss, partial):
+        loss = loss.func
+    return loss is soft_cross_entropy
+
+
 def row_losses(
-    logits: Tensor, targets: Tensor, problem_type: str = "single_label_classification"
+    logits: Tensor,
+    targets: Tensor,
+    problem_type: str = SINGLE_LABEL,
+    *,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Loss of each row (B,), in float32, from logits (B, C) and targets (B, C).
 
-    Cross entropy; with several labels a row, the mean binary cross entropy of the classes; for
-    numbers, the mean squared error. As transformers' heads do, with targets that may be mixed.
+    Cross entropy; for multi-label classification, binary cross entropy averaged over the classes;
+    for regression, the squared error averaged over the outputs. These are the losses of
+    transformers' heads, with targets that may be mixed.
+
+    Args:
+        logits: (B, C).
+        targets: (B, C).
+        problem_type: As in transformers' configs.
+        class_weights: w (C,), for cross entropy only.
     """
     logits, targets = logits.float(), targets.float()
-    if problem_type == "multi_label_classification":
+    if problem_type == MULTI_LABEL:
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
-    if problem_type == "regression":
+    if problem_type == REGRESSION:
         return F.mse_loss(logits, targets, reduction="none").mean(-1)
-    return F.cross_entropy(logits, targets, reduction="none")
+    weight = None if class_weights is None else class_weights.to(logits.device)
+    return F.cross_entropy(logits, targets, weight=weight, reduction="none")
+
+
+def read_class_weights(
+    setting: str | Sequence[float] | None, targets: Tensor, problem_type: str
+) -> Tensor | None:
+    """The weights of the classes (C,), float32, from the setting `class_weights`.
+
+    Args:
+        setting: `"balanced"`, C numbers, or None. Balanced is N / (C n_c), as in scikit-learn: the
+            weights of the training rows then average 1.
+        targets: Labels of the training set (N, C).
+        problem_type: As in transformers' configs.
+
+    Raises:
+        InvalidInput: Not C positive numbers, a class without rows, or a task without classes.
+    """
+    if setting is None:
+        return None
+    classes = targets.shape[1]
+    if problem_type != SINGLE_LABEL:
+        raise errors.bad(
+            "class_weights", f"be left out for {problem_type!r}", setting, "They weight classes."
+        )
+    if isinstance(setting, str):
+        errors.one_of("class_weights", setting, ("balanced",), "Or give one number per class.")
+        counts = targets.sum(0)
+        if (counts == 0).any():
+            empty = (counts == 0).nonzero().flatten().tolist()
+            raise errors.InvalidInput(
+                f"`class_weights` = 'balanced' divides by the rows of each class, but the classes "
+                f"{empty} have none. Give the weights as a list of {classes} numbers."
+            )
+        return len(targets) / (classes * counts)
+    weights = [float(weight) for weight in setting]
+    if len(weights) != classes or min(weights) <= 0:
+        raise errors.bad("class_weights", f"be {classes} numbers greater than 0", setting)
+    return torch.tensor(weights)
 
 
 def as_soft_labels(labels: Tensor, num_labels: int) -> Tensor:

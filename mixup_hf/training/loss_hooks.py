@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import trainer_pt_utils
+from transformers.trainer_pt_utils import LabelSmoother
 
 from mixup_hf import errors
 from mixup_hf.data.targets import SINGLE_LABEL
@@ -25,26 +25,31 @@ class _Stash(NamedTuple):
 
 
 class SoftLabelHooks:
-    """Own the loss of every batch that carries soft labels; leave all others alone.
+    """Compute the loss of every batch that has soft labels; leave all others alone.
 
     Before the forward pass the soft labels and the pool rows are taken out of the batch, and the
-    class indices with them, so that the head computes no loss of its own: given float labels most
-    heads would silently train binary cross entropy. After it, the loss is soft cross entropy over
-    the rows of the whole optimiser step.
+    class indices with them, so that the head computes no loss: given float labels, most heads would
+    silently train binary cross entropy. After it, the loss is soft cross entropy, divided by the
+    rows of the whole optimizer step.
 
-    A Trainer with `label_smoothing_factor` ignores the model's loss and calls its `LabelSmoother`.
-    While the hooks are installed, that class hands out the pending loss instead, which is smoothed
-    already; for any other batch it does what it always did.
+    A Trainer may ignore that loss: it has a `compute_loss_func`, or a `compute_loss` that computes
+    class weights or a focal loss from the hard labels. So the loss is watched: unless a gradient
+    flows through it, `require_gradient` raises.
 
     Args:
         model: The model being trained, not wrapped.
-        label_format: The collator's; with `"labels"` the Trainer's own `compute_loss_func` makes
-            the loss and the hooks only take out the pool rows.
+        label_format: The collator's. With `"labels"` the Trainer's `compute_loss_func` makes the
+            loss, and the hooks only take out the pool rows.
         on_rows: Called with the pool rows (M,) of every training batch.
-        problem_type: Which loss: as `row_losses` takes it.
+        problem_type: Which loss, see `row_losses`.
+        class_weights: Weights of the classes (C,) in the loss.
+
+    Attributes:
+        losses_made: Losses computed that could be trained on.
+        gradients: How many of them have received a gradient.
     """
 
-    # A run that was interrupted left its hooks behind; the next one on the same model takes over.
+    # A run that was interrupted left its hooks behind; the next one on the same model removes them.
     _installed: ClassVar[WeakKeyDictionary[nn.Module, SoftLabelHooks]] = WeakKeyDictionary()
 
     def __init__(
@@ -53,19 +58,19 @@ class SoftLabelHooks:
         label_format: str,
         on_rows: Callable[[Tensor], None],
         problem_type: str = SINGLE_LABEL,
+        class_weights: Tensor | None = None,
     ) -> None:
         self.model = model
         self.label_format = label_format
         self.on_rows = on_rows
         self.problem_type = problem_type
-        self.losses_made = 0
+        self.class_weights = class_weights
+        self.losses_made = self.gradients = 0
         self._stash: _Stash | None = None
-        self._pending: Tensor | None = None
         self._handles: list[Any] = []
-        self._smoother: Callable[..., Any] | None = None
 
-    def install(self, *, label_smoothing: bool) -> None:
-        """Put the hooks in place, instead of any that an interrupted run left on the model."""
+    def install(self) -> None:
+        """Register the hooks, in place of any that an interrupted run left on the model."""
         left_behind = self._installed.pop(self.model, None)
         if left_behind is not None:
             left_behind.remove()
@@ -74,19 +79,37 @@ class SoftLabelHooks:
             self.model.register_forward_pre_hook(self._before, with_kwargs=True),
             self.model.register_forward_hook(self._after, with_kwargs=True),
         ]
-        if label_smoothing:
-            self._replace_smoother()
 
     def remove(self) -> None:
-        """Take the hooks away; may be called twice."""
+        """Remove the hooks; may be called twice."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
         if self._installed.get(self.model) is self:
             del self._installed[self.model]
-        if self._smoother is not None:
-            _set_smoother(self._smoother)
-            self._smoother = None
+
+    def require_gradient(self) -> None:
+        """Raise unless the soft-label loss is what the model is trained on.
+
+        Raises:
+            InvalidState: No batch with soft labels reached the model, or the Trainer computed
+                another loss than the one made here.
+        """
+        if self.label_format == "labels" or self.gradients:
+            return
+        if self.losses_made:
+            raise errors.InvalidState(
+                "The soft labels of mixed rows are not used: the Trainer trains on another loss, "
+                "from a `compute_loss_func` or a `compute_loss` of your own. For class weights, "
+                "set `class_weights`: InversedMixup.from_pretrained(..., class_weights='balanced') "
+                "or one number per class. If your loss accepts soft labels (R, C) as `labels`, set "
+                "explicit_loss=True in attach() or trainer_kwargs(). No weight has been updated."
+            )
+        raise errors.InvalidState(
+            "A training step is about to end without the soft-label loss: the Trainer was given "
+            "another collator than the callback, or its model was replaced after training began. "
+            "Use mixup.attach(trainer), or Trainer(..., **mixup.trainer_kwargs(tokenizer))."
+        )
 
     def _before(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -120,34 +143,39 @@ class SoftLabelHooks:
                 f"`num_labels` must equal the model's {logits.shape[-1]} classes, but the mixed "
                 f"labels have {soft.shape[-1]}. Give InversedMixup the model's `num_labels`."
             )
-        rows = row_losses(logits, soft, self.problem_type)
+        rows = row_losses(logits, soft, self.problem_type, class_weights=self.class_weights)
         if weights is not None:
             rows = rows * weights
         loss = rows.mean() if count is None else rows.sum() / torch.as_tensor(count).to(rows.device)
-        self.losses_made += 1
-        if self._smoother is not None:
-            self._pending = loss
+        if loss.requires_grad:
+            self.losses_made += 1
+            loss.register_hook(self._count_gradient)
         if isinstance(outputs, dict):
             outputs["loss"] = loss
             return outputs
         return (loss, *outputs)
 
-    def _replace_smoother(self) -> None:
-        original: Callable[..., Any] = trainer_pt_utils.LabelSmoother.__call__
-        self._smoother = original
+    def _count_gradient(self, gradient: Tensor) -> None:
+        self.gradients += 1
 
-        def smoothed(smoother: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._pending is None:
-                return original(smoother, *args, **kwargs)
-            loss, self._pending = self._pending, None
+
+class SoftLabelSmoother(LabelSmoother):
+    """Label smoothing in a Trainer that mixes: `attach` puts it in the place of the Trainer's.
+
+    With `label_smoothing_factor` a Trainer ignores the model's loss and smooths the labels in its
+    `LabelSmoother`. For a batch with soft labels, which the collator has smoothed already, this one
+    returns the loss that the hooks made; for all others it is the Trainer's.
+    """
+
+    def __call__(self, model_output: Any, labels: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The loss in `model_output` if there is one, else the Trainer's smoothed loss."""
+        # The Trainer has popped the labels, so only the hooks can have put a loss there.
+        is_dict = isinstance(model_output, dict)
+        loss = model_output.get("loss") if is_dict else model_output[0]
+        if isinstance(loss, Tensor) and loss.ndim == 0:
             return loss
-
-        _set_smoother(smoothed)
-
-
-def _set_smoother(call: Callable[..., Any]) -> None:
-    # setattr: to a type checker, a method is not there to be assigned.
-    setattr(trainer_pt_utils.LabelSmoother, "__call__", call)  # noqa: B010
+        call: Any = super().__call__
+        return call(model_output, labels, *args, **kwargs)
 
 
 def _require_no_labels(kwargs: Mapping[str, Any]) -> None:

@@ -37,12 +37,11 @@ class MixingCollator:
     def __call__(self, features: Features) -> Any:
         """Collate real rows and the mixed rows drawn for them."""
         plain = self.plain
-        count = plain.num_mixed(len(features))
         if plain.problem_type == SINGLE_LABEL:
             _refuse_vector_labels(features[0])
         real = plain._with_indices(features)
-        drawn = self.pool.draw([_key(row) for row in real], count) if count else []
-        mixed = [plain.mixed_feature(row, like=real[0]) for _, row in drawn]
+        drawn = self._draw(real)
+        mixed = plain.mixed_features([row for _, row in drawn], like=real[0])
         batch = self._collate(real, mixed)
         batch[POOL_ROWS] = torch.tensor([REAL_ROW] * len(real) + [at for at, _ in drawn])
         if plain.problem_type == SINGLE_LABEL:
@@ -50,6 +49,10 @@ class MixingCollator:
         else:
             self._put_values(batch, [row for _, row in drawn])
         return batch
+
+    def _draw(self, real: Features) -> list[tuple[int, MixedExample]]:
+        count = self.plain.num_mixed(len(real))
+        return self.pool.draw([_key(row) for row in real], count) if count else []
 
     def _put_classes(self, batch: Any, mixed: Sequence[MixedExample]) -> None:
         """Class indices and soft labels of a batch of R rows."""

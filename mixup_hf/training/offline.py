@@ -8,59 +8,81 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mixup_hf import runtime
+from mixup_hf import errors, runtime
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.rows import RecordedRows, read_mixed
+from mixup_hf.data.targets import Targets
 from mixup_hf.judging.leaks import LeakError, LeakGuard
-from mixup_hf.training.plugin import TrainerPlugin, check_rows
+from mixup_hf.training.mixed_set import read_config
+from mixup_hf.training.plugin import TrainerPlugin
+from mixup_hf.training.training_rows import check_rows
 from mixup_hf.types import MixedExample
 
 
 class OfflineMixup(TrainerPlugin):
     """Mixed rows of a file, for the training set that they were made from.
 
-    The file is one of `mixup-hf augment`, or the `mixed.jsonl` of a run that mixed. It may have
-    been made on another machine: that of the training needs no LLM.
+    The file comes from `mixup-hf augment`, or is the `mixed.jsonl` of a run that mixed. It may have
+    been made on another machine: the one that trains needs no LLM.
 
     Example:
-        mixup = OfflineMixup("augmented.jsonl", texts, labels, num_labels=5)
-        trainer = Trainer(model, args, train_dataset=tokenized, processing_class=tokenizer,
-                          **mixup.trainer_kwargs(tokenizer))
+        trainer = Trainer(model, args, train_dataset=train, processing_class=tokenizer)
+        OfflineMixup("augmented.jsonl").attach(trainer, text_column="text")
 
     Args:
         rows_file: The rows, as JSON lines.
-        texts: The training texts (N) that they were made from, in that order.
+        texts: The training texts (N) that they were made from, in the same order. Default:
+            `attach` reads them off the Trainer.
         labels: As for `InversedMixup`.
         num_labels: As for `InversedMixup`.
         label_names: As for `InversedMixup`.
-        eval_texts: As for `InversedMixup`. Rows that are nearly one of them are left out.
-        config: How the rows are used; how they were made is not asked.
+        eval_texts: As for `InversedMixup`. Rows that nearly equal one of them are left out.
+        config: How the rows are used; settings of how rows are made do not matter.
+        **settings: Fields of `MixupConfig`, instead of `config`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        LeakError: With `leaks="fail"`, a training text or a row is nearly an evaluation text.
-        ValueError: The rows were made from other texts or for other classes, or a line is damaged.
+        MissingFile: There is no such file.
+        LeakError: With `leaks="fail"`, a training text or a row nearly equals an evaluation text.
+        InvalidInput: The rows were made from other texts or for other classes, or a line is
+            damaged.
     """
+
+    producer: RecordedRows
 
     def __init__(
         self,
         rows_file: str | Path,
-        texts: Sequence[str],
-        labels: Sequence[Any],
+        texts: Sequence[Any] | None = None,
+        labels: Sequence[Any] | None = None,
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
-        eval_texts: Sequence[str] = (),
+        eval_texts: Sequence[Any] = (),
         config: MixupConfig | None = None,
+        **settings: Any,
     ) -> None:
-        texts, targets = check_rows(texts, labels, num_labels, label_names)
-        config = replace(config or MixupConfig(), rows_file=str(rows_file))
-        super().__init__(config, texts, targets, eval_texts)
-        rows = read_mixed(rows_file, texts, self.label_names)
-        self._digest = hashlib.sha256(Path(rows_file).read_bytes()).hexdigest()
-        if config.leaks != "off" and self.eval_texts:
-            rows = _without_leaks(rows, self.eval_texts, fail=config.leaks == "fail")
-        self.producer = RecordedRows(texts, rows)
+        super().__init__(replace(read_config(config, settings), rows_file=str(rows_file)))
+        self._file = Path(rows_file)
+        if not self._file.is_file():
+            raise errors.MissingFile(
+                f"`rows_file`: there is no file {str(rows_file)!r}. `mixup-hf augment` writes one."
+            )
+        if texts is not None or labels is not None:
+            checked = check_rows(texts or (), labels, num_labels, label_names)
+            self._bind(*checked, eval_texts)
+
+    def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
+        names = list(targets.names)
+        self.producer = RecordedRows(texts, read_mixed(self._file, texts, names))
+        self._digest = hashlib.sha256(self._file.read_bytes()).hexdigest()
+        super()._bind(texts, targets, eval_texts)
+
+    def _guard(self, eval_texts: Sequence[Any]) -> None:
+        super()._guard(eval_texts)
+        if self.config.leaks != "off" and self.eval_texts:
+            fail = self.config.leaks == "fail"
+            kept = _without_leaks(self.producer.rows, self.eval_texts, fail=fail)
+            self.producer = RecordedRows(self.texts, kept)
 
     def _settings(self) -> dict[str, Any]:
         return super()._settings() | {"rows_file": self._digest}
@@ -73,7 +95,7 @@ def _without_leaks(
     kept = [row for row in rows if guard.near(row.text) is None]
     if len(kept) == len(rows):
         return rows
-    message = f"{len(rows) - len(kept)} of {len(rows)} mixed rows are nearly evaluation texts"
+    message = f"{len(rows) - len(kept)} of {len(rows)} mixed rows nearly equal evaluation texts"
     if fail:
         raise LeakError(f"{message}. Set `leaks: drop` to leave them out.")
     if not kept:

@@ -1,21 +1,24 @@
-"""What mixed rows of any origin share: a checked training set, and the arguments of a Trainer."""
+"""From mixed rows of any origin to a Trainer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, Trainer
 
-from mixup_hf import errors, runtime
-from mixup_hf.config import MixupConfig
-from mixup_hf.data.targets import Targets, read_targets
-from mixup_hf.data.text_pairs import join_sides
-from mixup_hf.judging.leaks import LeakError, shared_texts
+from mixup_hf import errors
+from mixup_hf.training.attaching import connect, require_tokenizer
 from mixup_hf.training.callback import MixupCallback
+from mixup_hf.training.checks import check_loss
 from mixup_hf.training.collator import Collator, MixupCollator
-from mixup_hf.training.loss import soft_cross_entropy
+from mixup_hf.training.loss import LossFunction, soft_cross_entropy, takes_soft_labels
+from mixup_hf.training.mixed_set import MixedTrainingSet
+from mixup_hf.training.preprocess import Preprocess
+from mixup_hf.training.trainer_rows import Columns, read_eval_texts, read_trainer_rows
+from mixup_hf.training.training_rows import check_rows
 from mixup_hf.types import Follows, Supplies
 
 # Settings that say where or when sentences are made, and not which: a resumed run may change them.
@@ -29,78 +32,158 @@ _CHANGE_NO_ROW = (
 )
 
 
-class TrainerPlugin:
-    """Mixed rows for one training set, on their way into a Trainer.
+class TrainerPlugin(MixedTrainingSet):
+    """Mixed rows of one training set, on their way into a Trainer.
 
-    Args:
-        config: How they are made and used.
-        texts: The training texts (N).
-        targets: Their labels.
-        eval_texts: The texts the model is evaluated on.
-
-    Attributes:
-        label_names: The classes' names (C), in the order of the model's outputs.
-        problem_type: As transformers names it.
-        num_labels: C.
-        seed: Seed of everything drawn.
+    The training set is given at construction, or read off a Trainer by `attach`.
     """
 
-    producer: Supplies
-
-    def __init__(
+    def attach(
         self,
-        config: MixupConfig,
-        texts: Sequence[str],
-        targets: Targets,
-        eval_texts: Sequence[str],
-    ) -> None:
-        self.config = config
-        self.label_names = list(targets.names)
-        self.num_labels = len(self.label_names)
-        self.problem_type = targets.problem_type
-        self.seed = config.seed or 0
-        self.eval_texts = join_sides("eval_texts", list(eval_texts))
-        if config.leaks != "off":
-            _check_parents(texts, self.eval_texts, fail=config.leaks == "fail")
+        trainer: Trainer,
+        text_column: str | None = None,
+        text_pair_column: str | None = None,
+        label_column: str | None = None,
+        texts: Sequence[Any] | None = None,
+        labels: Sequence[Any] | None = None,
+        preprocess: Preprocess | None = None,
+        *,
+        explicit_loss: bool = False,
+        check_rows: bool = True,
+        **collator_settings: Any,
+    ) -> Self:
+        """Make a Trainer mix: the one line after `Trainer(...)`.
+
+        Training rows come from `trainer.train_dataset`, class names from the label column or
+        `model.config.id2label`, evaluation texts (which are never generated) from
+        `trainer.eval_dataset`, the seed from `trainer.args`, the tokenizer from
+        `trainer.processing_class`. The data collator is wrapped, and a callback is added to those
+        there are. Evaluation and prediction stay as they were.
+
+        Example:
+            trainer = Trainer(model, args, train_dataset=train, processing_class=tokenizer)
+            InversedMixup.from_pretrained("embedded").attach(trainer, text_column="text")
+            trainer.train()
+
+        Args:
+            trainer: As built, before `train()`.
+            text_column: Where the training texts are. Default: the one column of strings; without
+                any, texts are decoded from `input_ids`, with a warning.
+            text_pair_column: Where the second texts are, for pairs of texts.
+            label_column: Default: `labels`, `label` or `label_ids`.
+            texts: The training texts (N), in the order of `train_dataset`, instead of reading them.
+            labels: Their labels (N), instead of reading them.
+            preprocess: `preprocess(texts, text_pairs=None) -> features`, for training rows that
+                have a prefix, a template or a chat format: see `MixupCollator`.
+            explicit_loss: The Trainer's own loss takes soft labels (R, C) as `labels`. Without a
+                loss of its own, it is given `soft_cross_entropy`.
+            check_rows: Compare a sample of the training rows with the plugin's. Turn it off for a
+                data set whose rows change at every access.
+            **collator_settings: Further arguments of `MixupCollator`.
+
+        Returns:
+            The plugin.
+
+        Raises:
+            InvalidState: A mixup plugin is attached to this Trainer already.
+            InvalidInput: Rows that cannot be read or differ from the plugin's; another order of the
+                classes; a loss that ignores soft labels.
+        """
+        tokenizer = require_tokenizer(trainer)
+        check_loss(trainer, explicit_loss)
+        columns = Columns(text_column, text_pair_column, label_column)
+        if not self.has_rows:
+            if self.config.seed is None:
+                self.seed = trainer.args.seed
+            self._read(trainer, columns, texts, labels)
+        elif not self.eval_texts:
+            found = read_eval_texts(trainer.eval_dataset, columns, tokenizer)
+            self._guard(found)
+        kwargs = self.trainer_kwargs(
+            tokenizer,
+            trainer.data_collator,
+            explicit_loss=explicit_loss or takes_soft_labels(trainer.compute_loss_func),
+            preprocess=preprocess,
+            check_rows=check_rows,
+            text_column=text_column or "text",
+            text_pair_column=text_pair_column or "text_pair",
+            **collator_settings,
+        )
+        connect(trainer, kwargs)
+        return self
 
     def trainer_kwargs(
         self,
         tokenizer: PreTrainedTokenizerBase,
         base_collator: Collator | None = None,
         *,
-        explicit_loss: bool = False,
+        callbacks: Sequence[Any] = (),
+        preprocess: Preprocess | None = None,
+        explicit_loss: bool | LossFunction = False,
         max_length: int | None = None,
+        check_rows: bool = True,
         **collator_settings: Any,
     ) -> dict[str, Any]:
-        """What an unmodified `transformers.Trainer` needs: `data_collator` and `callbacks`.
+        """Keyword arguments that make an unmodified `Trainer` mix.
+
+        What `attach` checks is checked when training begins.
 
         Args:
             tokenizer: The classifier's tokenizer.
             base_collator: The collator the script used so far; it is wrapped. Default: dynamic
                 padding.
-            explicit_loss: Also return `compute_loss_func`, instead of hooking into the model.
-            max_length: Cut mixed rows to this many tokens.
+            callbacks: The script's own callbacks, which come before the plugin's.
+            preprocess: As for `attach`.
+            explicit_loss: Also return `compute_loss_func`, `soft_cross_entropy` or the function
+                given, instead of computing the loss in a hook on the model.
+            max_length: Truncate mixed rows to this many tokens. Default: as the training rows are.
+            check_rows: As for `attach`.
             **collator_settings: Further arguments of `MixupCollator`.
 
         Returns:
-            Keyword arguments for `Trainer(...)`.
+            `data_collator` and `callbacks`; with `explicit_loss`, `compute_loss_func`.
+
+        Raises:
+            InvalidState: The plugin has no training rows yet.
         """
-        collator = MixupCollator(
+        self._require_rows()
+        own_loss = callable(explicit_loss)
+        if own_loss and self.class_weights is not None:
+            raise _two_weights()
+        collator = self._collator(
             tokenizer,
-            num_labels=self.num_labels,
-            problem_type=self.problem_type,
-            base_collator=base_collator,
-            label2id={name: index for index, name in enumerate(self.label_names)},
-            mix_ratio=self.config.mix_ratio if self.config.enabled else 0.0,
-            mixed_weight=self.config.mixed_weight,
+            base_collator,
+            preprocess=preprocess,
             max_length=max_length,
             label_format="labels" if explicit_loss else "soft_labels",
             **collator_settings,
         )
-        follower = self._follower(tokenizer)
-        callback = MixupCallback(
+        plugin = self._callback(collator, tokenizer, check_rows)
+        kwargs: dict[str, Any] = {"data_collator": collator, "callbacks": [*callbacks, plugin]}
+        if explicit_loss:
+            default = partial(soft_cross_entropy, class_weights=self.class_weights)
+            unweighted = soft_cross_entropy if self.class_weights is None else default
+            kwargs["compute_loss_func"] = explicit_loss if own_loss else unweighted
+        return kwargs
+
+    def _read(
+        self,
+        trainer: Trainer,
+        columns: Columns,
+        texts: Sequence[Any] | None,
+        labels: Sequence[Any] | None,
+    ) -> None:
+        rows = read_trainer_rows(trainer, columns, texts, labels)
+        read, targets = check_rows(rows.texts, rows.labels, rows.num_labels, rows.label_names)
+        self._bind(read, targets, rows.eval_texts)
+
+    def _callback(
+        self, collator: MixupCollator, tokenizer: PreTrainedTokenizerBase, check_rows: bool
+    ) -> MixupCallback:
+        producer, follower = self._source(tokenizer)
+        return MixupCallback(
             collator,
-            self.producer,
+            producer,
             seed=self.seed,
             rows_per_refill=self.config.rows_per_refill,
             refill_every=self.config.refill_every,
@@ -109,52 +192,22 @@ class TrainerPlugin:
             background=self.config.background,
             auto_off=self.config.auto_off,
             on_failure=self.config.on_failure,
+            contract=self._contract(collator, check_rows),
+            class_weights=self.class_weights,
             settings=self._settings(),
         )
-        kwargs: dict[str, Any] = {"data_collator": collator, "callbacks": [callback]}
-        if explicit_loss:
-            kwargs["compute_loss_func"] = soft_cross_entropy
-        return kwargs
 
     def _settings(self) -> dict[str, Any]:
         """What the rows depend on; a resumed run must have the same."""
         return {k: v for k, v in asdict(self.config).items() if k not in _CHANGE_NO_ROW}
 
-    def _follower(self, tokenizer: PreTrainedTokenizerBase) -> Follows | None:
-        """What keeps the producer in step with the model; None where nothing has to."""
-        return None
+    def _source(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Supplies, Follows | None]:
+        """What a run's rows come from, and what keeps it in step with the model, if anything."""
+        return self.producer, None
 
 
-def check_rows(
-    texts: Sequence[str],
-    labels: Sequence[Any],
-    num_labels: int | None,
-    label_names: Sequence[str] | None,
-) -> tuple[list[str], Targets]:
-    """Texts and targets of good rows; an error for others."""
-    if isinstance(labels, str):
-        raise errors.InvalidType(
-            f"`labels` must be a list of labels, but got one string: {labels!r}."
-        )
-    texts = join_sides("texts", texts if isinstance(texts, str) else list(texts))
-    errors.texts("texts", texts)
-    labels = list(labels)
-    if len(texts) != len(labels):
-        raise errors.InvalidInput(
-            f"`texts` and `labels` must be of one length, but got {len(texts)} and {len(labels)}."
-        )
-    return texts, read_targets(labels, num_labels, label_names)
-
-
-def _check_parents(texts: Sequence[str], eval_texts: Sequence[str], *, fail: bool) -> None:
-    """Say, or with `fail` raise, when the model would be trained on what it is evaluated on."""
-    shared = shared_texts(texts, eval_texts)
-    if not shared:
-        return
-    message = (
-        f"{len(shared)} of {len(texts)} training texts are evaluation texts too, the first "
-        f"{texts[shared[0]]!r}: scores on them say nothing. Remove them from one of the sets."
+def _two_weights() -> errors.InvalidInput:
+    return errors.InvalidInput(
+        "`class_weights` is applied in the plugin's loss, but `explicit_loss` gives another one. "
+        "Leave one of them out."
     )
-    if fail:
-        raise LeakError(message)
-    runtime.warn(message)

@@ -8,7 +8,7 @@ refreshed whenever the model has moved too far.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class FollowingInverter:
         texts: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
         *,
-        rehearsed: Sequence[str] = (),
+        rehearsed: Callable[[], list[str]] = list,
         steps: int = 32,
         threshold: float = 0.2,
         seed: int = 0,
@@ -60,11 +60,12 @@ class FollowingInverter:
         self.inverter = inverter.to_be_refined()
         self.texts = list(texts)
         self.tokenizer = tokenizer
-        self.rehearsed = list(rehearsed)
+        self.rehearsed = rehearsed
         self.steps = steps
         self.threshold = threshold
         self.seed = seed
         self.reference: float | None = None  # L_GEN of the probe right after the last refinement
+        self._rehearsed: list[str] | None = None
         self._encoder: TaskEncoder | None = None
 
     def follow(self, model: Any) -> float:
@@ -88,7 +89,9 @@ class FollowingInverter:
                 f"{time.monotonic() - started:.0f} s: L_GEN {before:.2f} -> {after:.2f} nats/token"
             )
             return 0.0
-        staleness = self._probe() - self.reference
+        # One decision for all processes: their figures differ in the last digits, and a refresh on
+        # one of them alone would leave different aligners behind.
+        staleness = runtime.agree(self._probe() - self.reference)
         if staleness <= self.threshold:
             runtime.log(f"the aligner is {staleness:.2f} nats/token stale: it stays as it is")
             return staleness
@@ -127,7 +130,9 @@ class FollowingInverter:
         return {name: value for name, value in state.items() if ".lexicon." not in name}
 
     def _encoder_of(self, model: Any) -> TaskEncoder:
-        body, config = model.base_model, self.inverter.aligner.config
+        config = self.inverter.aligner.config
+        model = _without_peft(model)
+        body = model.base_model
         width = getattr(getattr(body, "config", None), "hidden_size", None)
         if body is model or width != config.embedding_dim:
             raise errors.InvalidInput(
@@ -145,11 +150,16 @@ class FollowingInverter:
         )
 
     def _refine(self, steps: int) -> tuple[float, float]:
-        batches = self._batches(self.texts + self.rehearsed)
+        batches = self._batches(self.texts + self._rehearsed_texts())
         with self._autocast():
             found = refresh(self._model(), batches, steps=steps, seed=self.seed)
         self.reference = self._probe()
         return found
+
+    def _rehearsed_texts(self) -> list[str]:
+        if self._rehearsed is None:
+            self._rehearsed = self.rehearsed()
+        return self._rehearsed
 
     def _probe(self) -> float:
         with self._autocast():
@@ -172,3 +182,19 @@ class FollowingInverter:
             end_id=int(tokenizer.eos_token_id),
             seed=self.seed,
         )
+
+
+def _without_peft(model: Any) -> Any:
+    """The classifier inside a PEFT wrapper, with its trained layers in place.
+
+    Raises:
+        InvalidInput: Prompt tuning: what it trains is outside that classifier.
+    """
+    if not hasattr(model, "get_base_model"):
+        return model
+    if model.active_peft_config.is_prompt_learning:
+        raise errors.InvalidInput(
+            "`source` = 'task' embeds texts with the model in training, but prompt tuning trains "
+            "nothing in its encoder. Use LoRA, or set `source: frozen`."
+        )
+    return model.get_base_model()

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from tiny import make_producer
@@ -46,73 +51,104 @@ def test_two_writers_keep_out_of_each_others_way(tmp_path: Path) -> None:
         assert both.get(f"two {turn}") == [f"from two, {turn}"]
 
 
-def test_a_kill_at_any_byte_loses_at_most_the_last_batch(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    store = open_store(tmp_path / "whole")
-    for turn in range(3):
-        store.put(f"key {turn}", [f"sentence {turn}", *BATCH])
-    (file,) = (tmp_path / "whole").iterdir()
-    content = file.read_bytes()
-    ends = [at + 1 for at, byte in enumerate(content) if byte == ord("\n")]
-    cut = tmp_path / "cut"
-    cut.mkdir()
-    for size in range(len(content) + 1):
-        (cut / file.name).write_bytes(content[:size])
-        caplog.clear()
-        again = open_store(cut)
-        whole = sum(end <= size for end in ends)
-        for turn in range(3):
-            expected = [f"sentence {turn}", *BATCH] if turn < whole else None
-            assert again.get(f"key {turn}") == expected
-        assert ("not written to its end" in caplog.text) == (size not in (0, *ends))
+WRITER = """
+import sys
+from mixup_hf.generation.cache import SentenceStore
+store = SentenceStore(sys.argv[1], {})
+for turn in range(100_000):
+    store.put(f"{sys.argv[2]} {turn}", [f"sentence {turn}"] * 20)
+    print(turn, flush=True)
+"""
 
 
-def test_a_batch_after_a_cut_one_is_found(tmp_path: Path) -> None:
-    """The cut file is left alone: a new run writes a file of its own."""
+def writer(folder: Path, name: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(folder), name], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_kill_loses_at_most_the_last_batch(tmp_path: Path) -> None:
+    processes = [writer(tmp_path, name) for name in ("one", "two")]
+    done = []
+    for process in processes:
+        assert process.stdout is not None
+        done.append([int(process.stdout.readline()) for _ in range(20)])
+        process.kill()
+        process.wait()
     store = open_store(tmp_path)
-    store.put("first", BATCH)
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:-5])
-    again = open_store(tmp_path)
-    assert again.get("first") is None
-    again.put("first", ["made again"])
-    assert open_store(tmp_path).get("first") == ["made again"]
+    for name, turns in zip(("one", "two"), done, strict=True):
+        for turn in turns:
+            assert store.get(f"{name} {turn}") == [f"sentence {turn}"] * 20
+    store.put("next", BATCH)
+    assert store.get("next") == BATCH
 
 
-def test_a_changed_byte_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = open_store(tmp_path)
-    store.put("key", ["a sentence"])
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes().replace(b"a sentence", b"a sentance"))
-    assert open_store(tmp_path).get("key") is None
-    assert "decoded again" in caplog.text
-
-
-def test_a_store_that_is_emptied_meanwhile_is_a_miss(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("damage", ["bytes", "text"])
+def test_a_damaged_database_is_set_aside(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = open_store(tmp_path)
     store.put("key", BATCH)
-    for file in tmp_path.iterdir():
-        file.unlink()
-    assert store.get("key") is None
-    assert "decoded again" in caplog.text
+    store.close()
+    (file,) = tmp_path.glob("*.sqlite")
+    if damage == "bytes":
+        file.write_bytes(b"not a database" * 100)
+    else:
+        with sqlite3.connect(file) as database:
+            database.execute("UPDATE batches SET texts = '[\"cut'")
+        database.close()
+    again = open_store(tmp_path)
+    assert again.get("key") is None
+    assert "is damaged" in caplog.text
+    assert len(list(tmp_path.glob("*.damaged-*"))) == 1
+    again.put("key", ["decoded again"])
+    assert open_store(tmp_path).get("key") == ["decoded again"]
 
 
-def test_a_full_disk_stops_the_keeping_and_not_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_the_batches_used_longest_ago_go_when_the_store_is_full(tmp_path: Path) -> None:
+    store = SentenceStore(tmp_path, {}, megabytes=0.01)
+    for turn in range(9):
+        store.put(f"key {turn}", ["x" * 980])
+    assert store.get("key 0") is not None  # used again
+    for turn in range(9, 12):
+        store.put(f"key {turn}", ["x" * 980])
+    held = [turn for turn in range(12) if store.get(f"key {turn}") is not None]
+    assert 0 in held and 11 in held
+    assert 1 not in held and 2 not in held
+    assert len(held) <= 10
+    store.put("too large", ["x" * 20_000])
+    assert store.get("too large") is None
+    assert store.get("key 11") is not None
+
+
+def test_a_store_crosses_threads_and_forks(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.put("main", BATCH)
+    thread = Thread(target=store.put, args=("thread", BATCH))
+    thread.start()
+    thread.join()
+    if (child := os.fork()) == 0:
+        store.put("fork", BATCH)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert [store.get(key) for key in ("main", "thread", "fork")] == [BATCH] * 3
+
+
+def test_a_store_that_cannot_be_written_stops_the_caching_and_not_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
+    (tmp_path / "a file").touch()
     plain = made(stored(tmp_path / "plain"))
-    monkeypatch.setattr("os.fsync", full)
     with caplog.at_level(logging.WARNING):
-        producer = stored(tmp_path / "full")
+        producer = stored(tmp_path / "a file" / "in the way")
         assert made(producer) == plain
-    assert caplog.text.count("No space left on device") == 1
+    assert caplog.text.count("cannot be cached") == 1
     assert "MIXUP_HF_CACHE" in caplog.text
+
+
+def test_a_size_limit_is_positive(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cache_megabytes"):
+        SentenceStore(tmp_path, {}, megabytes=0)
 
 
 def stored(folder: Path, **settings: int) -> Producer:

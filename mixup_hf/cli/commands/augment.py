@@ -33,11 +33,12 @@ def command(
         str, typer.Option(help="smotext, inversed-mixup or structure-preserving.")
     ] = DEFAULT_METHOD,
     weights: Annotated[
-        str, typer.Option(help="beta:A, uniform, fixed:W, epbeta:eps=E; default: the method's.")
-    ] = "",
+        str | None,
+        typer.Option(help="beta:A, uniform, fixed:W, epbeta:eps=E; default: the method's."),
+    ] = None,
     pairing: Annotated[
-        str, typer.Option(help="same_class, random, smote, ...; default: the method's.")
-    ] = "",
+        str | None, typer.Option(help="same_class, random, smote, ...; default: the method's.")
+    ] = None,
     intrusion: Annotated[
         str, typer.Option(help="keep, drop, resample, relabel, blend, local, weight or off.")
     ] = "drop",

@@ -10,20 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from mixup_hf import errors
-from mixup_hf.config import DataConfig, MixupConfig, Whole, check_no_auto_off, settings
+from mixup_hf import errors, registry
+from mixup_hf.config import DataConfig, MixupConfig, Named, Whole, check_no_auto_off, settings
 
-ARMS = (
-    "none",
-    "oversample",
-    "eda",
-    "contextual",
-    "paraphrase",
-    "embedding_mixup",
-    "smotext",
-    "structure_preserving",
-    "inversed_mixup",
-)
 _SAY_WHICH_RUNS = ("sets", "arms", "variants", "shots", "seeds", "output_dir", "baseline")
 # What all arms share, or the experiment sets itself.
 _NOT_OF_A_VARIANT = (
@@ -48,10 +37,12 @@ _NAME = re.compile(r"\w[\w .,+=-]*")
 class ExperimentConfig:
     """Arms x data sets x shots x seeds; all arms of a seed share rows, head and steps."""
 
-    sets: dict[str, DataConfig] = Field(description="The data sets, by name.")
+    sets: dict[str, DataConfig] = Field(min_length=1, description="The data sets, by name.")
     output_dir: str = Field(description="Folder for runs.jsonl and every arm's sentences.")
-    arms: tuple[str, ...] = Field(
-        default=ARMS, min_length=1, description="Names of the arms to compare."
+    arms: tuple[Annotated[str, Named("arm")], ...] = Field(
+        default_factory=lambda: registry.names("arm"),
+        min_length=1,
+        description="The arms to compare. By default all.",
     )
     variants: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
@@ -82,16 +73,12 @@ class ExperimentConfig:
     )
 
     def __post_init__(self) -> None:
-        if not self.sets:
-            raise errors.bad("sets", "name at least one data set", self.sets)
         for name in ("arms", "shots", "seeds"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise errors.bad(name, "name none twice", values)
-        for arm in self.arms:
-            errors.one_of("arms", arm, ARMS)
         self._check_variants()
-        errors.one_of("baseline", self.baseline, (*ARMS, *self.variants))
+        errors.one_of("baseline", self.baseline, (*registry.names("arm"), *self.variants))
         check_no_auto_off(self.mixup)
         for name, data in self.sets.items():
             if data.shots is not None:
@@ -116,7 +103,7 @@ class ExperimentConfig:
 
     def _check_variants(self) -> None:
         for name, changes in self.variants.items():
-            if name in ARMS or not _NAME.fullmatch(name):
+            if name in registry.names("arm") or not _NAME.fullmatch(name):
                 rule = "have names of letters, digits, spaces and .,+=-, and none of an arm"
                 raise errors.bad("variants", rule, name)
             for key in changes:

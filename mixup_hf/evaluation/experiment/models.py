@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -13,9 +14,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.sources import resolve
 from mixup_hf.inverter.engines.registry import Engine, make_engine
+from mixup_hf.inverter.engines.sampling import DecodeSettings, decode
+from mixup_hf.inverter.loading import hub_revision
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.prompt import end_ids
 from mixup_hf.inverter.quantization import load_llm
+from mixup_hf.runtime import counter_rng
+
+_WRITING = 11  # what this stream of random numbers is for; part of its key
 
 
 class Models:
@@ -49,26 +55,60 @@ class Models:
             )
 
     @cached_property
-    def engine(self) -> Engine:
-        """Runs it."""
-        return make_engine(self.llm, "auto")
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The LLM's tokenizer."""
+        return AutoTokenizer.from_pretrained(self._source)
+
+    def as_question(self, question: str) -> str:
+        """The prompt that asks the LLM a question: in its chat template, if it has one."""
+        if not self.tokenizer.chat_template:
+            return f"{question}\n\n"
+        turn = [{"role": "user", "content": question}]
+        return str(
+            self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        )
+
+    def continuations(self, prompts: Sequence[str], seed: int, *, tokens: int) -> list[str]:
+        """Sample what the LLM generates after each prompt; the global generators are not touched.
+
+        Args:
+            prompts: Texts (N), any of them empty.
+            seed: Of the sampling; each prompt has its own stream of random numbers.
+            tokens: How many tokens to generate at most.
+        """
+        # The tokenizer turns an empty text into no tokens, and the model needs at least one.
+        asked = [
+            self.tokenizer(text or str(self.tokenizer.eos_token)).input_ids for text in prompts
+        ]
+        settings = DecodeSettings(max_new_tokens=tokens, temperature=0.7, top_p=0.95)
+        answers = [""] * len(prompts)
+        for length in sorted(set(map(len, asked))):  # prompts of one length need no padding
+            rows = [row for row, ids in enumerate(asked) if len(ids) == length]
+            drawn = [counter_rng(seed, _WRITING, row).random(tokens) for row in rows]
+            found = decode(
+                self._engine,
+                self._embed([asked[row] for row in rows]),
+                end_ids=end_ids(self.tokenizer, self.llm),
+                settings=settings,
+                uniforms=np.stack(drawn),
+            )
+            texts = self.tokenizer.batch_decode(found, skip_special_tokens=True)
+            for row, text in zip(rows, texts, strict=True):
+                answers[row] = text
+        return answers
 
     @cached_property
-    def end_ids(self) -> Sequence[int]:
-        """Token ids that end what it says."""
-        return end_ids(self.tokenizer, self.llm)
+    def _engine(self) -> Engine:
+        return make_engine(self.llm, "auto")
 
-    def embed(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """Its input embeddings (B, P, H) of rows of P tokens."""
+    def _embed(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Input embeddings (B, P, H) of rows of P tokens."""
         table = self.llm.get_input_embeddings()
         found: Tensor = table(torch.tensor(ids, device=self.inverter.device)).detach()
         return found
 
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The LLM's."""
-        return AutoTokenizer.from_pretrained(self._source)
-
     @property
     def _source(self) -> str:
-        return str(resolve(self.inverter.aligner.config.llm).path)
+        # The aligner's own revision: another one has other weights, or does not exist any more.
+        config = self.inverter.aligner.config
+        return str(resolve(config.llm, revision=hub_revision(config.llm_revision)).path)

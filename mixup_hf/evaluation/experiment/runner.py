@@ -13,13 +13,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mixup_hf import errors
+from mixup_hf import errors, registry
 from mixup_hf.config import DataConfig, FinetuneConfig
 from mixup_hf.data.tables import LabelledTexts, draw_shots, read_splits
 from mixup_hf.data.targets import class_indices
-from mixup_hf.evaluation.experiment.arms import Task, prepare
-from mixup_hf.evaluation.experiment.config import ARMS, ExperimentConfig
+from mixup_hf.evaluation.experiment.config import ExperimentConfig
 from mixup_hf.evaluation.experiment.models import Models
+from mixup_hf.evaluation.experiment.task import Task, prepare
 from mixup_hf.finetuning.runner import fit
 
 _LOGGER = logging.getLogger(__name__)
@@ -82,7 +82,8 @@ class Results:
     def __init__(self, config: ExperimentConfig) -> None:
         self.file = Path(config.output_dir) / _FILE
         self._digest_of = config.digest_of
-        self._arms, self._sets = {*ARMS, *config.variants}, config.sets
+        self._arms = {*registry.names("arm"), *config.variants}
+        self._sets = config.sets
 
     def read(self) -> dict[Job, Run]:
         """The runs so far."""
@@ -185,9 +186,10 @@ class Experiment:
         train = draw_shots(train, job.shots, job.seed)
         _, names = class_indices(train.labels, None, None)
         folder = self.results.file.parent / job.folder
-        mixup = config.mixup_of(job.arm) if job.arm in config.variants else config.mixup
+        variant = job.arm in config.variants
+        mixup = config.mixup_of(job.arm) if variant else config.mixup
         task = Task(train, test.texts, names, mixup, config.rows, job.seed, folder, self.models)
-        plugin = prepare(job.arm, task)
+        plugin = prepare(job.arm, task, variant=variant)
         making = time.monotonic() - started
         run = FinetuneConfig(
             data=replace(data, shots=job.shots),

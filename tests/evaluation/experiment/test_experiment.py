@@ -16,17 +16,21 @@ from scipy.stats import wilcoxon
 from tiny import make_rows
 from typer.testing import CliRunner
 
-from mixup_hf import load_config
+from mixup_hf import load_config, registry
 from mixup_hf.cli import main as cli
 from mixup_hf.data.rows import read_mixed
 from mixup_hf.data.tables import draw_shots, read_table
-from mixup_hf.evaluation.experiment.config import ARMS, ExperimentConfig
+from mixup_hf.evaluation.experiment.arms.contextual import replaced
+from mixup_hf.evaluation.experiment.arms.eda import edited
+from mixup_hf.evaluation.experiment.arms.paraphrase import paraphrased
+from mixup_hf.evaluation.experiment.config import ExperimentConfig
 from mixup_hf.evaluation.experiment.models import Models
-from mixup_hf.evaluation.experiment.rewriting import contextual, eda, paraphrase
 from mixup_hf.evaluation.experiment.runner import Experiment, Job, Results, Run, jobs
 from mixup_hf.evaluation.experiment.summary import markdown, summarise, together
+from mixup_hf.evaluation.experiment.task import Task, rewritten
 
 NAMES = ("news", "film", "sport")
+ARMS = registry.names("arm")
 TRAINING = {
     "max_steps": 3,
     "learning_rate": 0.02,
@@ -93,13 +97,29 @@ def test_every_arm_runs_with_as_many_steps(
     assert len(losses) == len(ARMS)  # every arm did something of its own
 
 
+def test_an_arm_is_one_registered_function(make: Callable[..., ExperimentConfig]) -> None:
+    @registry.register("arm", "capitals", help="every row in capitals")
+    def capitals(task: Task) -> Any:
+        return rewritten(task, lambda texts: [text.upper() for text in texts])
+
+    try:
+        config = make(arms=["capitals"], seeds=[0])
+        assert "capitals" in ExperimentConfig(config.sets, config.output_dir).arms
+        run = Experiment(config).run()[Job("tiny", 4, 0, "capitals")]
+        assert run.metrics["mixed_rows"] == 8
+        file = Path(config.output_dir) / "tiny" / "4-shot" / "seed-0" / "capitals" / "rows.jsonl"
+        assert all(json.loads(line)["text"].isupper() for line in file.read_text().splitlines())
+    finally:
+        registry.unregister("arm", "capitals")
+
+
 def test_variants_are_arms_that_mix_in_their_own_way(
     make: Callable[..., ExperimentConfig],
 ) -> None:
     kept, other = {"intrusion": "keep"}, {"method": "smotext", "mix_ratio": 0.2}
     config = make(arms=["smotext"], variants={"all kept": kept, "few": other}, seeds=[0])
     assert config.mixup_of("all kept").intrusion == "keep"
-    assert config.mixup_of("few").weights == "uniform"  # the method's, not those of `mixup`
+    assert config.mixup_of("few").mixing.weights == "uniform"  # the method's, not those of `mixup`
     assert config.mixup_of("few").max_new_tokens == 4
     runs = Experiment(config).run()
     assert [job.arm for job in runs] == ["oversample", "smotext", "all kept", "few"]
@@ -222,14 +242,14 @@ def test_runs_of_other_settings_are_refused(make: Callable[..., ExperimentConfig
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"arms": ["none", "mixup"]}, "`arms` must be one of 'none', .* but got 'mixup'"),
+        ({"arms": ["none", "mixup"]}, "`arms` must be one of 'contextual', .* but got 'mixup'"),
         ({"baseline": "best"}, "`baseline` must be one of"),
         ({"mixup": {"auto_off": True}}, "would let the test split decide"),
         ({"seeds": []}, "`seeds` must name at least one"),
-        ({"shots": [5, 5]}, "`shots` must name at least one, and none twice"),
+        ({"shots": [5, 5]}, "`shots` must name none twice"),
         ({"sets": {}}, "`sets` must name at least one data set"),
         ({"sets": {"x": {"dataset": "bbc_headlines", "shots": 3}}}, "be left out"),
-        ({"sets": {"x": {"file": "y"}}}, r"`sets.x.file` is no known key. Known here: .*dataset"),
+        ({"sets": {"x": {"file": "y"}}}, r"`sets.x.file` is no known key.*Known here: .*dataset"),
     ],
 )
 def test_a_bad_experiment_is_refused(
@@ -303,8 +323,8 @@ def test_several_data_sets_are_corrected_for() -> None:
 
 def test_eda_changes_words_and_makes_none_up() -> None:
     texts = [" ".join("abcdefghij"), "one two three four", "alone"]
-    found = eda(texts, seed=1)
-    assert found == eda(texts, seed=1) != eda(texts, seed=2)
+    found = edited(texts, seed=1)
+    assert found == edited(texts, seed=1) != edited(texts, seed=2)
     assert found[2] == "alone"
     for text, changed in zip(texts[:2], found[:2], strict=True):
         assert changed != text
@@ -316,12 +336,12 @@ def test_the_llm_rewrites_the_same_way_for_a_seed(make: Callable[..., Experiment
     models = Models(make().mixup)
     texts = ["the bank was on market", "film star music", "goal"]
     before = torch.get_rng_state()
-    for rewrite in (contextual, paraphrase):
+    for rewrite in (replaced, paraphrased):
         found = rewrite(texts, models, 1)
         assert found == rewrite(texts, models, 1)
         assert len(found) == 3 and all(found)
     assert torch.equal(torch.get_rng_state(), before)
-    words = zip(contextual(texts, models, 1)[0].split(), texts[0].split(), strict=True)
+    words = zip(replaced(texts, models, 1)[0].split(), texts[0].split(), strict=True)
     assert sum(one == other for one, other in words) >= 4  # of five
 
 

@@ -1,0 +1,122 @@
+"""What an arm is given, and the two ways in which arms make rows.
+
+All arms but `none` and `embedding_mixup` make rows once and feed them to training in the same way,
+through the same collator, pool and loss: they differ in the rows alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mixup_hf import registry
+from mixup_hf.config import MixupConfig
+from mixup_hf.data.rows import mixed_json
+from mixup_hf.data.tables import LabelledTexts
+from mixup_hf.data.targets import label_indices
+from mixup_hf.evaluation.experiment.models import Models
+from mixup_hf.finetuning.runner import Attaches
+from mixup_hf.runtime import counter_rng
+from mixup_hf.training.inversed import InversedMixup
+from mixup_hf.training.offline import OfflineMixup
+from mixup_hf.types import MixedExample
+
+_CHOOSING = 7  # what this stream of random numbers is for; part of its key
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an arm works with.
+
+    Attributes:
+        train: Training rows.
+        eval_texts: What the model will be evaluated on.
+        names: The classes.
+        mixup: How mixing arms mix.
+        rows: How many rows to make.
+        seed: Of everything drawn.
+        folder: Where the rows are written.
+        models: The inverter and its LLM, loaded on first use.
+    """
+
+    train: LabelledTexts
+    eval_texts: Sequence[str]
+    names: list[str]
+    mixup: MixupConfig
+    rows: int
+    seed: int
+    folder: Path
+    models: Models
+
+
+def prepare(arm: str, task: Task, *, variant: bool = False) -> Attaches | None:
+    """What the Trainer of an arm is given beside model and data.
+
+    Args:
+        arm: A registered arm, or the name of a variant.
+        task: What it works with.
+        variant: Whether it is a variant, which mixes as `task.mixup` says.
+    """
+    task.folder.mkdir(parents=True, exist_ok=True)
+    if variant:
+        return mixed(task, task.mixup)
+    prepared: Attaches | None = registry.get("arm", arm)(task)
+    return prepared
+
+
+def mixed(task: Task, mixup: MixupConfig) -> Attaches:
+    """Rows decoded from mixes of training rows."""
+    config = replace(mixup, seed=task.seed, refill_every=0, rows_per_refill=task.rows)
+    return InversedMixup(task.models.inverter, config=config, **_training_set(task))
+
+
+def rewritten(task: Task, rewrite: Callable[[Sequence[str]], list[str]]) -> Attaches:
+    """Rows made from one training row each, whose label they keep.
+
+    Args:
+        task: What the arm works with.
+        rewrite: Makes a new text of each text.
+    """
+    rng = counter_rng(task.seed, _CHOOSING)
+    turns = -(-task.rows // len(task.train))
+    order = [int(at) for _ in range(turns) for at in rng.permutation(len(task.train))]
+    parents = order[: task.rows]
+    file = task.folder / "rows.jsonl"
+    _write(file, task, parents, rewrite([task.train.texts[at] for at in parents]))
+    config = replace(task.mixup, seed=task.seed, refill_every=0, rows_per_refill=task.rows)
+    return OfflineMixup(file, config=config, **_training_set(task))
+
+
+def _training_set(task: Task) -> dict[str, Any]:
+    """What a plugin has to know about the rows."""
+    return {
+        "texts": task.train.texts,
+        "labels": task.train.labels,
+        "num_labels": len(task.names),
+        "label_names": task.names,
+        "eval_texts": task.eval_texts,
+    }
+
+
+def _write(file: Path, task: Task, parents: Sequence[int], texts: Sequence[str]) -> None:
+    labels = torch.eye(len(task.names))[label_indices(task.train.labels, task.names)]
+    with file.open("w", encoding="utf-8") as stream:
+        for index, (parent, text) in enumerate(zip(parents, texts, strict=True)):
+            row = MixedExample(
+                text=text,
+                label=tuple(labels[parent].tolist()),
+                lam=1.0,
+                parents=(parent,),
+                shares=(1.0,),
+                seed=task.seed,
+                epoch=0,
+                index=index,
+                aligner_fingerprint="",
+            )
+            line = mixed_json(row, task.train.texts, task.names)
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")

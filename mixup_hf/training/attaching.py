@@ -1,0 +1,72 @@
+"""Puts a plugin's collator, callback and loss into a Trainer that is built already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase, Trainer
+from transformers.trainer_pt_utils import LabelSmoother
+
+from mixup_hf import errors
+from mixup_hf.training.callback import MixupCallback
+from mixup_hf.training.collator import MixupCollator
+from mixup_hf.training.loss_hooks import SoftLabelSmoother
+
+
+def require_tokenizer(trainer: Any) -> PreTrainedTokenizerBase:
+    """The Trainer's tokenizer.
+
+    Raises:
+        InvalidType: Not a Trainer.
+        InvalidState: Mixing is attached to it already.
+        InvalidInput: It has no tokenizer.
+    """
+    if not isinstance(trainer, Trainer):
+        raise errors.InvalidType(
+            f"`trainer` must be a transformers.Trainer, but got {type(trainer).__name__}. In a "
+            "loop without one, use mixup.batches(loader, tokenizer, epoch=epoch)."
+        )
+    attached = [
+        each for each in trainer.callback_handler.callbacks if isinstance(each, MixupCallback)
+    ]
+    if attached or isinstance(trainer.data_collator, MixupCollator):
+        raise errors.InvalidState(
+            "This Trainer mixes already: it was given trainer_kwargs(), or attach() was called "
+            "before. Attach once; to change settings, build another Trainer."
+        )
+    tokenizer = trainer.processing_class
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise errors.InvalidInput(
+            "The Trainer has no tokenizer, and generated texts must be tokenized: set "
+            f"Trainer(..., processing_class=tokenizer). It has {type(tokenizer).__name__}."
+        )
+    return tokenizer
+
+
+def connect(trainer: Trainer, kwargs: dict[str, Any]) -> None:
+    """Give a Trainer what `trainer_kwargs` returns, and check it at once.
+
+    Args:
+        trainer: As built.
+        kwargs: As `TrainerPlugin.trainer_kwargs` returns them.
+    """
+    *_, callback = kwargs["callbacks"]
+    if callback.contract is not None and callback.collator.mix_ratio > 0:
+        callback.contract.check(trainer.model, trainer.train_dataset)
+    trainer.data_collator = kwargs["data_collator"]
+    trainer.add_callback(callback)
+    callback.collator.has_callback = True
+    if trainer.compute_loss_func is None:
+        trainer.compute_loss_func = kwargs.get("compute_loss_func")
+    use_soft_smoother(trainer, callback)
+
+
+def use_soft_smoother(trainer: Trainer, callback: MixupCallback) -> None:
+    """Let the Trainer's label smoothing keep the loss of soft labels, which are smoothed already.
+
+    On this Trainer only, for batches that mix; with `label_smoothing_factor` = 0 nothing changes.
+    """
+    smoother = trainer.label_smoother
+    if type(smoother) is LabelSmoother:
+        trainer.label_smoother = SoftLabelSmoother(smoother.epsilon, smoother.ignore_index)
+    callback.attached = True

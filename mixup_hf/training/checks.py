@@ -1,0 +1,227 @@
+"""Checks at the start of training: its rows, its classes and its loss are those that are mixed.
+
+A script that gives the plugin one training set and the Trainer another, or the same classes in
+another order, would train without an error and on wrong labels. So a sample of the Trainer's rows
+is compared with the plugin's, tokens and labels, and the class names with `model.config.id2label`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer
+
+from mixup_hf import errors, runtime
+from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL
+from mixup_hf.training.collator import LABEL_KEYS, MixupCollator
+from mixup_hf.training.loss import takes_soft_labels
+from mixup_hf.training.preprocess import TokenizerPreprocess
+from mixup_hf.training.row_match import Sample, common_ends, sample_rows, truncated_at
+
+_WAY_OUT = (
+    "InversedMixup.from_pretrained(...).attach(trainer) reads the rows from trainer.train_dataset."
+)
+
+
+@dataclass
+class RowContract:
+    """What the plugin was given, to be compared with what the Trainer trains on.
+
+    Args:
+        texts: The plugin's training texts (N).
+        targets: Their labels (N, C).
+        label_names: The classes (C), in the order of the targets' columns.
+        collator: Makes the features of mixed rows, and indices from class names.
+        rows: Whether rows are compared; off for a data set whose rows change at every access.
+    """
+
+    texts: Sequence[str]
+    targets: Tensor
+    label_names: Sequence[str]
+    collator: MixupCollator
+    rows: bool = True
+
+    def check(self, model: Any, dataset: Any) -> None:
+        """Raise when rows or classes differ; warn when generated rows are formatted differently.
+
+        Args:
+            model: The model being trained.
+            dataset: The train loader's data set.
+
+        Raises:
+            InvalidInput: Another class order, other rows or labels, or only a part of the rows.
+        """
+        if self.collator.problem_type != REGRESSION:
+            check_class_order(self.label_names, getattr(model, "config", None))
+        if not self.rows:
+            return
+        if not hasattr(dataset, "__len__"):
+            runtime.warn(
+                "The training set is a stream, so its rows cannot be compared with those that are "
+                "mixed. Make sure that they are the same."
+            )
+            return
+        self._check_rows(dataset)
+
+    def _check_rows(self, dataset: Any) -> None:
+        if len(dataset) < len(self.texts):
+            raise errors.InvalidInput(
+                f"The Trainer trains on {len(dataset)} rows, but {len(self.texts)} rows are mixed: "
+                "generated rows would have parents outside the training set, a validation split "
+                f"for example. Give InversedMixup exactly the rows of train_dataset. {_WAY_OUT}"
+            )
+        sample = sample_rows(dataset, self.texts, self.collator, self._agrees)
+        if sample is None:
+            return
+        for position, row, at in zip(sample.positions, sample.rows, sample.matches, strict=True):
+            if not at:
+                raise errors.InvalidInput(
+                    f"The Trainer trains on other rows than those that are mixed: row {position} "
+                    f"of train_dataset, {sample.shown(row)!r}, is not among the "
+                    f"{len(self.texts)} texts given to InversedMixup. Is it another split? If "
+                    "training rows have a prefix or a template, pass the function that adds it as "
+                    f"`preprocess`. {_WAY_OUT}"
+                )
+        self._check_labels(sample)
+        self._check_format(sample)
+
+    def _check_labels(self, sample: Sample) -> None:
+        for position, row, at in zip(sample.positions, sample.rows, sample.matches, strict=True):
+            label = self._target_of(row)
+            if label is None or any(self._agrees(row, text) for text in at):
+                continue
+            raise errors.InvalidInput(
+                f"Row {position} of train_dataset, {sample.shown(row)!r}, has the label "
+                f"{self._named(label)}, but in the labels given to InversedMixup it has "
+                f"{self._named(self.targets[at[0]])}. Labels must be the same, with the classes in "
+                "the model's order: give `label_names` in the order of model.config.id2label, or "
+                f"the class indices of train_dataset. {_WAY_OUT}"
+            )
+
+    def _agrees(self, row: Mapping[str, Any], text: int) -> bool:
+        """Whether a training row has the label of one of the plugin's texts."""
+        label = self._target_of(row)
+        return label is None or torch.allclose(label, self.targets[text])
+
+    def _target_of(self, row: Mapping[str, Any]) -> Tensor | None:
+        """The label of a training row as a target (C,); None if it has none of that kind."""
+        value = next((row[key] for key in LABEL_KEYS if key in row), None)
+        if value is None:
+            return None
+        if isinstance(value, str):
+            value = self.collator.label2id.get(value, -1)
+        target = torch.as_tensor(value)
+        columns = self.targets.shape[1]
+        if self.collator.problem_type != SINGLE_LABEL:
+            return target.float().reshape(-1) if target.numel() == columns else None
+        if target.numel() != 1 or target.is_floating_point():
+            return None  # refused, with the reason, by the collator
+        found = torch.zeros(columns)
+        if 0 <= int(target) < columns:
+            found[int(target)] = 1.0
+        return found
+
+    def _named(self, target: Tensor) -> str:
+        if self.collator.problem_type != SINGLE_LABEL:
+            return str([round(value, 6) for value in target.tolist()])
+        index = int(target.argmax())
+        if float(target.sum()) == 0:
+            return "of no class"
+        return f"{index} ({self.label_names[index]!r})"
+
+    def _check_format(self, sample: Sample) -> None:
+        """Let generated rows be truncated as training rows are; warn where they lack a prefix."""
+        hook = self.collator.preprocess
+        if not sample.encoded:
+            return
+        length = truncated_at(sample)
+        if length is not None and isinstance(hook, TokenizerPreprocess) and hook.max_length is None:
+            hook.max_length = length
+            runtime.log(
+                f"generated rows are truncated at {length} tokens, as the training rows are"
+            )
+        decode = self.collator.tokenizer.decode
+        for where, real, generated in common_ends(sample):
+            runtime.warn(
+                f"All training rows {where} with {decode(real)!r}, generated rows with "
+                f"{decode(generated)!r}: the model could tell them apart by it. Pass the function "
+                "that formats the training rows: `preprocess(texts, text_pairs=None) -> features`, "
+                "in attach() or trainer_kwargs()."
+            )
+
+
+def check_class_order(names: Sequence[str], config: Any) -> None:
+    """Compare the plugin's classes with the model's.
+
+    Default names on either side (`LABEL_0`, or indices) are compatible by index.
+
+    Raises:
+        InvalidInput: The same names in another order.
+    """
+    id2label = getattr(config, "id2label", None) or {}
+    theirs = [str(id2label[index]) for index in sorted(id2label)]
+    if _are_default(names) or _are_default(theirs) or len(theirs) != len(names):
+        return
+    ours, other = _plain(names), _plain(theirs)
+    if ours == other:
+        return
+    if sorted(ours) == sorted(other):
+        raise errors.InvalidInput(
+            f"The classes are in the order {list(names)} for InversedMixup, but in "
+            f"`model.config.id2label` in the order {theirs}: generated rows would get the labels "
+            "of other classes. Give the model's order: label_names=[model.config.id2label[i] for i "
+            f"in range({len(theirs)})]. {_WAY_OUT}"
+        )
+    runtime.warn(
+        f"The classes are named {list(names)} for InversedMixup and {theirs} in "
+        "`model.config.id2label`; they are matched by index."
+    )
+
+
+def check_loss(trainer: Trainer, explicit_loss: bool) -> None:
+    """Refuse a loss function that is not known to take soft labels.
+
+    An overridden `compute_loss` may well train on the model's loss; whether it does is checked
+    before the first optimizer step, by `SoftLabelHooks.require_gradient`.
+
+    Raises:
+        InvalidInput: The Trainer has a `compute_loss_func` of the user's.
+    """
+    loss = trainer.compute_loss_func
+    if loss is None or explicit_loss or takes_soft_labels(loss):
+        return
+    raise errors.InvalidInput(
+        f"The Trainer has its own loss (`compute_loss_func`: {getattr(loss, '__name__', loss)!r}), "
+        "which would be given class indices and so ignore the soft labels of mixed rows. For class "
+        "weights, leave it out and set `class_weights`: InversedMixup.from_pretrained(..., "
+        "class_weights='balanced') or one number per class. If it accepts soft labels (R, C), as "
+        "torch.nn.functional.cross_entropy does, set explicit_loss=True in attach()."
+    )
+
+
+def check_smoothing(factor: float, *, attached: bool, label_format: str) -> None:
+    """Refuse label smoothing where the Trainer's own would discard the soft labels.
+
+    Raises:
+        InvalidInput: The plugin came in by `trainer_kwargs`, without an explicit loss.
+    """
+    if factor > 0 and not attached and label_format != "labels":
+        raise errors.InvalidInput(
+            f"`label_smoothing_factor` = {factor}: the Trainer would compute that loss from hard "
+            "labels, and a callback cannot change it. Use mixup.attach(trainer), or "
+            "trainer_kwargs(tokenizer, explicit_loss=True): both smooth the soft labels."
+        )
+
+
+def _are_default(names: Iterable[str]) -> bool:
+    """Whether nobody has named these classes."""
+    return all(re.fullmatch(r"(LABEL_)?\d+", name) for name in names)
+
+
+def _plain(names: Iterable[str]) -> list[str]:
+    return [name.strip().casefold() for name in names]

@@ -1,0 +1,68 @@
+"""What a config means for a certain training set, and what it cannot be combined with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mixup_hf import errors, registry
+from mixup_hf.config import MixupConfig
+from mixup_hf.data.targets import REGRESSION
+from mixup_hf.inverter.engines.sampling import DecodeSettings
+from mixup_hf.mixing.pairing import SamplingStrategy
+
+
+def refuse_rows_file(config: MixupConfig) -> None:
+    """Refuse a file of rows where rows are generated."""
+    if config.rows_file is not None:
+        raise errors.bad(
+            "rows_file",
+            "be left out of InversedMixup, which generates its rows",
+            config.rows_file,
+            "OfflineMixup(rows_file, texts, labels) takes them from a file.",
+        )
+
+
+def check_pairs(config: MixupConfig) -> None:
+    """Refuse settings that do not work with pairs of texts."""
+    for name, wanted in (("interpolation", "linear"), ("source", "frozen")):
+        value = getattr(config.mixing, name)
+        if value != wanted:
+            raise errors.bad(name, f"be {wanted!r} for pairs of texts", value, "Leave it out.")
+
+
+def pairing_of(config: MixupConfig, problem_type: str) -> str:
+    """The pairing; in regression, near targets instead of a method's pairing of classes."""
+    pairing = config.mixing.pairing
+    if problem_type != REGRESSION or not registry.get("pairing", pairing).needs_classes:
+        return pairing
+    if config.pairing is None:
+        return "near_target"
+    raise errors.InvalidInput(
+        f"`pairing` = {config.pairing!r} needs classes, but the labels are numbers. Set "
+        "'near_target' or 'random'."
+    )
+
+
+def by_index(
+    strategy: str | float | Mapping[str | int, int] | None, names: list[str]
+) -> SamplingStrategy | None:
+    """The strategy with class indices for names."""
+    if not isinstance(strategy, Mapping):
+        return strategy
+    unknown = [key for key in strategy if key not in names and key not in range(len(names))]
+    if unknown:
+        raise errors.bad("sampling_strategy", f"name classes among {names}", unknown)
+    return {
+        names.index(key) if isinstance(key, str) else key: count for key, count in strategy.items()
+    }
+
+
+def decode_settings(config: MixupConfig) -> DecodeSettings:
+    """How sentences are sampled."""
+    return DecodeSettings(
+        config.max_new_tokens,
+        config.temperature,
+        config.top_p,
+        config.top_k,
+        config.num_candidates,
+    )

@@ -1,0 +1,196 @@
+"""Mixed rows of one training set: what was given, and batches for a loop of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from mixup_hf import errors, runtime
+from mixup_hf.config import MixupConfig
+from mixup_hf.data.targets import Targets
+from mixup_hf.data.text_pairs import join_sides
+from mixup_hf.judging.leaks import LeakError, shared_texts
+from mixup_hf.training.checks import RowContract
+from mixup_hf.training.collator import Collator, MixupCollator
+from mixup_hf.training.loss import read_class_weights
+from mixup_hf.training.plain_loop import LoopTargets, loop_loss, mixed_batches, mixed_rows
+from mixup_hf.training.preprocess import Preprocess
+from mixup_hf.types import Supplies
+
+
+class MixedTrainingSet:
+    """Mixed rows of one training set, which is bound at construction or later.
+
+    Args:
+        config: How rows are mixed and used.
+
+    Attributes:
+        label_names: The classes (C), in the order of the model's outputs.
+        problem_type: As in transformers' configs.
+        num_labels: C.
+        seed: Seed of everything drawn.
+        class_weights: Weights of the classes (C,) in the loss; None if all are 1.
+    """
+
+    producer: Supplies
+    label_names: list[str]
+    problem_type: str
+    num_labels: int
+    texts: list[str]
+    targets: Tensor
+    eval_texts: list[str]
+    class_weights: Tensor | None
+
+    def __init__(self, config: MixupConfig) -> None:
+        self.config = config
+        self.seed = config.seed or 0
+        self.has_rows = False
+
+    def batches(
+        self,
+        loader: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        epoch: int,
+        preprocess: Preprocess | None = None,
+        check_rows: bool = True,
+        **collator_settings: Any,
+    ) -> Iterator[tuple[dict[str, Any], LoopTargets]]:
+        """Batches of an epoch with mixed rows, for a training loop without a Trainer.
+
+        Example:
+            for epoch in range(3):
+                for inputs, targets in mixup.batches(loader, tokenizer, epoch=epoch):
+                    loss = mixup.loss(model(**inputs), targets)
+                    loss.backward()
+
+        In several processes, each calls it; rows are decoded together and every process draws from
+        all of them.
+
+        Args:
+            loader: A torch `DataLoader` over the training set, prepared by accelerate or not. Its
+                `collate_fn` is used for real and mixed rows together, in this process.
+            tokenizer: The classifier's tokenizer.
+            epoch: Other epochs get other rows, as `refill_every` says.
+            preprocess: As for `attach`.
+            check_rows: As for `attach`.
+            **collator_settings: Further arguments of `MixupCollator`.
+
+        Yields:
+            The model's inputs, without labels, and the targets for `loss`.
+
+        Raises:
+            InvalidState: The plugin has no training rows yet.
+            InvalidInput: The loader's rows are not the plugin's.
+        """
+        self._require_rows()
+        if self._follows_model():
+            raise errors.InvalidInput(
+                "`source` = 'task' follows a model inside a Trainer. For a loop without one, set "
+                "`source: frozen`."
+            )
+        inner = getattr(loader, "base_dataloader", loader)
+        plain = self._collator(
+            tokenizer, inner.collate_fn, preprocess=preprocess, **collator_settings
+        )
+        self._contract(plain, check_rows).check(None, loader.dataset)
+        every = max(1, self.config.refill_every)
+        refill = epoch // every if self.config.refill_every else 0
+        count = self.config.rows_per_refill or mixed_rows(len(self.texts) * every, plain.mix_ratio)
+        rows = self.producer.produce(refill, max(1, count))
+        start = (epoch - refill * every) * mixed_rows(len(self.texts), plain.mix_ratio)
+        start %= len(rows)
+        return mixed_batches(loader, plain, [*rows[start:], *rows[:start]])
+
+    def loss(
+        self, outputs: Any, targets: LoopTargets, num_rows: int | Tensor | None = None
+    ) -> Tensor:
+        """The loss of a batch of `batches`.
+
+        Args:
+            outputs: The model's: with `logits` (R, C), or a tuple that starts with them.
+            targets: As `batches` yields them.
+            num_rows: What the sum over rows is divided by: with gradient accumulation, the rows of
+                the whole optimizer step. Default: the R rows of this batch.
+        """
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        return loop_loss(logits, targets, self.problem_type, self.class_weights, num_rows)
+
+    def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
+        """Take a checked training set."""
+        self.texts, self.targets = texts, targets.values
+        self.label_names = list(targets.names)
+        self.num_labels = len(self.label_names)
+        self.problem_type = targets.problem_type
+        setting = getattr(self.config, "class_weights", None)
+        self.class_weights = read_class_weights(setting, self.targets, self.problem_type)
+        self._guard(eval_texts)
+        self.has_rows = True
+
+    def _guard(self, eval_texts: Sequence[Any]) -> None:
+        """Keep the evaluation texts out of training, as `leaks` says."""
+        self.eval_texts = join_sides("eval_texts", list(eval_texts))
+        if self.config.leaks != "off":
+            _check_parents(self.texts, self.eval_texts, fail=self.config.leaks == "fail")
+
+    def _require_rows(self) -> None:
+        if not self.has_rows:
+            raise errors.InvalidState(
+                "This plugin has no training rows yet. Read them off a Trainer with "
+                "attach(trainer), or give them at construction: "
+                f"{type(self).__name__}(..., texts, labels)."
+            )
+
+    def _collator(
+        self, tokenizer: PreTrainedTokenizerBase, base: Collator | None, **settings: Any
+    ) -> MixupCollator:
+        return MixupCollator(
+            tokenizer,
+            num_labels=self.num_labels,
+            problem_type=self.problem_type,
+            base_collator=base,
+            label2id={name: index for index, name in enumerate(self.label_names)},
+            mix_ratio=self.config.mix_ratio if self.config.enabled else 0.0,
+            mixed_weight=self.config.mixed_weight,
+            **settings,
+        )
+
+    def _contract(self, collator: MixupCollator, check_rows: bool) -> RowContract:
+        return RowContract(self.texts, self.targets, self.label_names, collator, check_rows)
+
+    def _follows_model(self) -> bool:
+        return False
+
+
+def read_config(config: MixupConfig | None, settings: dict[str, Any]) -> MixupConfig:
+    """The config, given whole or as single settings.
+
+    Raises:
+        InvalidInput: An unknown setting, or both are given.
+    """
+    if config is None:
+        return MixupConfig(**settings)
+    if settings:
+        raise errors.InvalidInput(
+            f"Give either `config` or single settings, but not both; got `config` and "
+            f"{sorted(settings)}. Put the settings into MixupConfig(...)."
+        )
+    return config
+
+
+def _check_parents(texts: Sequence[str], eval_texts: Sequence[str], *, fail: bool) -> None:
+    """Warn, or with `fail` raise, when the model would be trained on what it is evaluated on."""
+    shared = shared_texts(texts, eval_texts)
+    if not shared:
+        return
+    message = (
+        f"{len(shared)} of {len(texts)} training texts are evaluation texts too, the first "
+        f"{texts[shared[0]]!r}: evaluation scores on them are meaningless. Remove them from one of "
+        "the sets."
+    )
+    if fail:
+        raise LeakError(message)
+    runtime.warn(message)

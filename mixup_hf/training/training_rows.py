@@ -1,0 +1,52 @@
+"""A training set as users give it, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mixup_hf import errors
+from mixup_hf.data.targets import Targets, read_targets
+from mixup_hf.data.text_pairs import join_sides
+
+
+def check_rows(
+    texts: Sequence[Any],
+    labels: Sequence[Any] | None,
+    num_labels: int | None,
+    label_names: Sequence[str] | None,
+) -> tuple[list[str], Targets]:
+    """Read texts and labels as the plugins hold them.
+
+    Args:
+        texts: N texts, or pairs of texts.
+        labels: N labels.
+        num_labels: C. Default: as many as occur.
+        label_names: The classes in the model's order.
+
+    Returns:
+        Texts, pairs joined, and targets.
+
+    Raises:
+        InvalidType: A data set, a bare string, or values that are no texts or labels.
+        InvalidInput: Empty texts, unequal numbers of texts and labels, fewer than two classes.
+    """
+    if hasattr(texts, "column_names") or labels is None:
+        kind = type(texts).__name__
+        raise errors.InvalidType(
+            f"`texts` must be a list of texts and `labels` a list of labels, but got {kind} and "
+            f"{type(labels).__name__}. For a data set, give its columns: texts=dataset['text'], "
+            "labels=dataset['label']; or let attach(trainer) read them."
+        )
+    if isinstance(labels, str):
+        raise errors.InvalidType(
+            f"`labels` must be a list of labels, but got one string: {labels!r}."
+        )
+    texts = join_sides("texts", texts if isinstance(texts, str) else list(texts))
+    errors.texts("texts", texts)
+    labels = list(labels)
+    if len(texts) != len(labels):
+        raise errors.InvalidInput(
+            f"`texts` and `labels` must be of one length, but got {len(texts)} and {len(labels)}."
+        )
+    return texts, read_targets(labels, num_labels, label_names)
