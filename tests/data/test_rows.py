@@ -244,5 +244,5 @@ def test_rows_are_made_or_taken_from_a_file_but_not_both() -> None:
         InversedMixup(make_inverter(), TEXTS, INDICES, config=MixupConfig(rows_file="rows.jsonl"))
     with pytest.raises(ValueError, match="OfflineMixup"):  # and not that there is no such aligner
         InversedMixup.from_pretrained("nowhere", TEXTS, INDICES, rows_file="rows.jsonl")
-    with pytest.raises(ValueError, match="`rows_file` = 'rows.jsonl' has its rows already"):
+    with pytest.raises(ValueError, match="`rows_file` = 'rows.jsonl' is incompatible"):
         MixupConfig(rows_file="rows.jsonl", background=True)

@@ -104,7 +104,7 @@ def test_an_arm_is_one_registered_function(make: Callable[..., ExperimentConfig]
 
     try:
         config = make(arms=["capitals"], seeds=[0])
-        assert "capitals" in ExperimentConfig(config.sets, config.output_dir).arms
+        assert "capitals" in ExperimentConfig(sets=config.sets, output_dir=config.output_dir).arms
         run = Experiment(config).run()[Job("tiny", 4, 0, "capitals")]
         assert run.metrics["mixed_rows"] == 8
         file = Path(config.output_dir) / "tiny" / "4-shot" / "seed-0" / "capitals" / "rows.jsonl"
@@ -247,7 +247,7 @@ def test_runs_of_other_settings_are_refused(make: Callable[..., ExperimentConfig
         ({"mixup": {"auto_off": True}}, "would let the test split decide"),
         ({"seeds": []}, "`seeds` must name at least one"),
         ({"shots": [5, 5]}, "`shots` must name none twice"),
-        ({"sets": {}}, "`sets` must name at least one data set"),
+        ({"sets": {}}, "`sets` must name at least one"),
         ({"sets": {"x": {"dataset": "bbc_headlines", "shots": 3}}}, "be left out"),
         ({"sets": {"x": {"file": "y"}}}, r"`sets.x.file` is no known key.*Known here: .*dataset"),
     ],
