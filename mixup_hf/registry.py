@@ -37,10 +37,6 @@ HOMES = {
     "arm": "mixup_hf.evaluation.experiment.arms",
     "command": "mixup_hf.cli.commands",
 }
-# Names of kinds whose folder does not register them yet.
-_NOT_YET_REGISTERED = {
-    "engine": ("transformers", "fast", "vllm:http://HOST:PORT"),
-}
 T = TypeVar("T")
 _ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in HOMES}
 
@@ -192,14 +188,11 @@ def _written(kind: str, name: str) -> str:
 def _discover(kind: str) -> None:
     """Import every module of the kind's folder, and the plug-ins of other packages."""
     package = import_module(HOMES[kind])
-    for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
+    for module in pkgutil.iter_modules(package.__path__):
         if not module.name.startswith("_"):
             import_module(f"{HOMES[kind]}.{module.name}")
     for plugin in entry_points(group=f"mixup_hf.{kind}"):
         plugin.load()
-    for usage in () if _ENTRIES[kind] else _NOT_YET_REGISTERED.get(kind, ()):
-        name = usage.partition(":")[0]
-        register(kind, name, help=name, usage=usage)(name)
 
 
 def _origin(value: Any) -> tuple[str, str]:

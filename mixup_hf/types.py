@@ -9,13 +9,17 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+# Between the two texts of a pair, which the library holds as one string: "record separator".
+PAIR_MARK = "\x1e"
+
 
 @dataclass(frozen=True)
 class MixedExample:
     """One generated sentence with its soft label and where it came from.
 
     Attributes:
-        text: The decoded sentence.
+        text: The decoded sentence. For pairs of texts it holds both, joined by a control character:
+            read them from `sides`.
         label: Soft label (C,), in the order of the classes; sums to 1.
         lam: Weight of the first parent; in [0, 1], but for distributions that go beyond it.
         parents: Rows of the parents in the texts that were given; two of them, or m.
@@ -54,6 +58,16 @@ class MixedExample:
     mitigation: str = "none"
     attempts: int = 1
     weight: float = 1.0
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sentence alone, or both sentences of a pair."""
+        return tuple(self.text.split(PAIR_MARK))
+
+    @property
+    def text_pair(self) -> str | None:
+        """The second sentence of a pair; None for a single sentence."""
+        return self.sides[1] if len(self.sides) > 1 else None
 
     @property
     def hard_label(self) -> int:

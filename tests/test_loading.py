@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mixup_hf import AlignConfig, FinetuneConfig, MixupConfig, load_config
-from mixup_hf.loading import build_config, known_keys
+from mixup_hf.config.load import build_config, known_keys
 
 MINIMAL = {"data": {"dataset": "bbc_headlines"}, "output_dir": "runs/x"}
 ALIGN = {"data": "sentences.txt", "output_dir": "runs/x"}

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mixup_hf import errors
-from mixup_hf.types import Encodes
+from mixup_hf.types import PAIR_MARK, Encodes
 
-MARK = "\x1e"  # the control character "record separator"
+MARK = PAIR_MARK
 _LENGTH = 2**-0.5  # of a side: two unit vectors in a row are one again
 
 

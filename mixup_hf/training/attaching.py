@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, Trainer
@@ -43,6 +44,15 @@ def require_tokenizer(trainer: Any) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def own_loss(trainer: Trainer) -> Callable[..., Any] | None:
+    """What the Trainer was built with to compute the loss: a function, or an overridden method."""
+    if trainer.compute_loss_func is not None:
+        loss: Callable[..., Any] = trainer.compute_loss_func
+        return loss
+    overridden = type(trainer).compute_loss is not Trainer.compute_loss
+    return trainer.compute_loss if overridden else None
+
+
 def connect(trainer: Trainer, kwargs: dict[str, Any]) -> None:
     """Give a Trainer what `trainer_kwargs` returns, and check it at once.
 
@@ -56,7 +66,7 @@ def connect(trainer: Trainer, kwargs: dict[str, Any]) -> None:
     trainer.data_collator = kwargs["data_collator"]
     trainer.add_callback(callback)
     callback.collator.has_callback = True
-    if trainer.compute_loss_func is None:
+    if own_loss(trainer) is None:
         trainer.compute_loss_func = kwargs.get("compute_loss_func")
     use_soft_smoother(trainer, callback)
 

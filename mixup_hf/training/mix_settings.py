@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from mixup_hf import errors, registry
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.targets import REGRESSION
-from mixup_hf.inverter.engines.sampling import DecodeSettings
+from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.mixing.pairing import SamplingStrategy
 
 
@@ -31,7 +31,7 @@ def check_pairs(config: MixupConfig) -> None:
 
 
 def pairing_of(config: MixupConfig, problem_type: str) -> str:
-    """The pairing; in regression, near targets instead of a method's pairing of classes."""
+    """The pairing; in regression, where a method's pairing needs classes, near targets instead."""
     pairing = config.mixing.pairing
     if problem_type != REGRESSION or not registry.get("pairing", pairing).needs_classes:
         return pairing

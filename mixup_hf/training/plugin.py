@@ -10,7 +10,8 @@ from typing import Any, Self
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from mixup_hf import errors
-from mixup_hf.training.attaching import connect, require_tokenizer
+from mixup_hf.data.targets import REGRESSION
+from mixup_hf.training.attaching import connect, own_loss, require_tokenizer
 from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.checks import check_loss
 from mixup_hf.training.collator import Collator, MixupCollator
@@ -91,6 +92,9 @@ class TrainerPlugin(MixedTrainingSet):
         """
         tokenizer = require_tokenizer(trainer)
         check_loss(trainer, explicit_loss)
+        loss: bool | LossFunction = explicit_loss
+        if explicit_loss or takes_soft_labels(trainer.compute_loss_func):
+            loss = own_loss(trainer) or True
         columns = Columns(text_column, text_pair_column, label_column)
         if not self.has_rows:
             if self.config.seed is None:
@@ -102,7 +106,7 @@ class TrainerPlugin(MixedTrainingSet):
         kwargs = self.trainer_kwargs(
             tokenizer,
             trainer.data_collator,
-            explicit_loss=explicit_loss or takes_soft_labels(trainer.compute_loss_func),
+            explicit_loss=loss,
             preprocess=preprocess,
             check_rows=check_rows,
             text_column=text_column or "text",
@@ -147,8 +151,7 @@ class TrainerPlugin(MixedTrainingSet):
             InvalidState: The plugin has no training rows yet.
         """
         self._require_rows()
-        own_loss = callable(explicit_loss)
-        if own_loss and self.class_weights is not None:
+        if callable(explicit_loss) and self.class_weights is not None:
             raise _two_weights()
         collator = self._collator(
             tokenizer,
@@ -161,9 +164,7 @@ class TrainerPlugin(MixedTrainingSet):
         plugin = self._callback(collator, tokenizer, check_rows)
         kwargs: dict[str, Any] = {"data_collator": collator, "callbacks": [*callbacks, plugin]}
         if explicit_loss:
-            default = partial(soft_cross_entropy, class_weights=self.class_weights)
-            unweighted = soft_cross_entropy if self.class_weights is None else default
-            kwargs["compute_loss_func"] = explicit_loss if own_loss else unweighted
+            kwargs["compute_loss_func"] = self._loss_function(explicit_loss)
         return kwargs
 
     def _read(
@@ -174,7 +175,8 @@ class TrainerPlugin(MixedTrainingSet):
         labels: Sequence[Any] | None,
     ) -> None:
         rows = read_trainer_rows(trainer, columns, texts, labels)
-        read, targets = check_rows(rows.texts, rows.labels, rows.num_labels, rows.label_names)
+        kind = REGRESSION if rows.num_labels == 1 else None  # whole floats are not classes there
+        read, targets = check_rows(rows.texts, rows.labels, rows.num_labels, rows.label_names, kind)
         self._bind(read, targets, rows.eval_texts)
 
     def _callback(
@@ -196,6 +198,13 @@ class TrainerPlugin(MixedTrainingSet):
             class_weights=self.class_weights,
             settings=self._settings(),
         )
+
+    def _loss_function(self, explicit_loss: bool | LossFunction) -> LossFunction:
+        if callable(explicit_loss):
+            return explicit_loss
+        if self.class_weights is None:
+            return soft_cross_entropy
+        return partial(soft_cross_entropy, class_weights=self.class_weights)
 
     def _settings(self) -> dict[str, Any]:
         """What the rows depend on; a resumed run must have the same."""

@@ -228,7 +228,7 @@ def test_rows_that_are_nearly_evaluation_texts_never_reach_training(
     assert isinstance(mixup.producer, RecordedRows)
     assert leaked not in [row.text for row in mixup.producer.rows]
     assert len(mixup.producer.rows) < len(rows)
-    assert "nearly evaluation texts, and left out" in caplog.text
+    assert "nearly equal evaluation texts, and left out" in caplog.text
     with pytest.raises(LeakError, match="leaks: drop"):
         OfflineMixup(
             write(),

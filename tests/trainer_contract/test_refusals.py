@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from trainer_runs import LABELS, Run, make_run, sharp_classifier
 from transformers import (
     DataCollatorWithPadding,
-    Trainer,
     TrainerControl,
     TrainerState,
 )
@@ -63,12 +62,6 @@ def test_so_it_is_with_the_mixup_collator_of_another_callback(tmp_path: Path) ->
     run = make_run(tmp_path, trainer={"data_collator": other})
     with pytest.raises(ERRORS, match="another collator"):
         run.train()
-
-
-def test_a_collator_without_its_callback_trains_plainly(tmp_path: Path) -> None:
-    """Nothing can be mixed, and nothing soft reaches the model."""
-    run = make_run(tmp_path, trainer={"callbacks": []}).train()
-    assert all("mixup_rows" not in batch for batch in run.batches.training)
 
 
 def begin(run: Run, *, args: Any = None, loader: Any = None) -> None:
@@ -160,7 +153,3 @@ def test_the_plain_trainer_is_not_touched_by_a_ratio_of_zero(tmp_path: Path) -> 
         collator={"mix_ratio": 0.0},
     ).train()
     assert run.trainer.state.global_step == 2
-
-
-def test_the_trainers_own_class_is_what_was_tested(tmp_path: Path) -> None:
-    assert type(make_run(tmp_path).trainer) is Trainer

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from tiny import bert_config, make_classifier, make_inverter, make_rows, word_tokenizer
@@ -143,6 +144,38 @@ def test_a_model_of_another_width_is_refused_with_the_way_out(tmp_path: Path) ->
     run = prepare(tmp_path, make_inverter(), mixup={}, model=model, num_train_epochs=2)
     with pytest.raises(ValueError, match=r"vectors of 16 entries.*has 32.*source: frozen"):
         run.train()
+
+
+def test_a_lora_wrapped_model_is_followed_with_its_lora() -> None:
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS", r=2, target_modules=["query", "value"], init_lora_weights="gaussian"
+    )
+    model = peft.get_peft_model(make_classifier(LABELS, dropout=0.0), config)
+    follower = FollowingInverter(make_inverter(), TEXTS, word_tokenizer(classifier=True), steps=1)
+    follower.follow(model)
+    before = follower.encode(TEXTS)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "lora_B" in name:
+                value.add_(1.0)
+    assert not torch.allclose(follower.encode(TEXTS), before, atol=1e-3)
+
+
+def test_prompt_tuning_is_refused_with_the_way_out() -> None:
+    config = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2)
+    model = peft.get_peft_model(make_classifier(LABELS), config)
+    follower = FollowingInverter(make_inverter(), TEXTS, word_tokenizer(classifier=True), steps=1)
+    with pytest.raises(ValueError, match="prompt tuning.*source: frozen"):
+        follower.follow(model)
+
+
+def test_staleness_is_decided_for_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On each process the main process's figure counts, whatever it measures itself."""
+    follower = FollowingInverter(make_inverter(), TEXTS, word_tokenizer(classifier=True), steps=1)
+    model = make_classifier(LABELS, dropout=0.0)
+    follower.follow(model)
+    monkeypatch.setattr("mixup_hf.runtime.agree", lambda value: 5.0)
+    assert follower.follow(model) == 5.0
 
 
 def test_unknown_sources_are_refused() -> None:

@@ -294,7 +294,8 @@ def test_the_trainer_gets_a_collator_and_a_callback_that_belong_together(
     assert isinstance(collator, MixupCollator)
     assert isinstance(callback, MixupCallback)
     assert callback.collator is collator
-    assert (collator.mix_ratio, collator.mixed_weight, collator.max_length) == (0.25, 0.5, 9)
+    assert (collator.mix_ratio, collator.mixed_weight) == (0.25, 0.5)
+    assert collator.preprocess.max_length == 9
     assert (collator.num_labels, collator.label_format) == (3, "soft_labels")
 
 
