@@ -171,8 +171,6 @@ def read_config(config: MixupConfig | None, settings: dict[str, Any]) -> MixupCo
     Raises:
         InvalidInput: An unknown setting, or both are given.
     """
-    for name in settings:
-        errors.one_of("settings", name, sorted(MixupConfig.__dataclass_fields__))
     if config is None:
         return MixupConfig(**settings)
     if settings:
