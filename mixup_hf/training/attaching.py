@@ -46,11 +46,10 @@ def require_tokenizer(trainer: Any) -> PreTrainedTokenizerBase:
 
 def own_loss(trainer: Trainer) -> LossFunction | None:
     """What the Trainer was built with to compute the loss: a function, or an overridden method."""
-    if trainer.compute_loss_func is not None:
-        loss: LossFunction = trainer.compute_loss_func
-        return loss
     overridden = type(trainer).compute_loss is not Trainer.compute_loss
-    return trainer.compute_loss if overridden else None
+    loss: Any = trainer.compute_loss if overridden else None
+    found: LossFunction | None = trainer.compute_loss_func or loss
+    return found
 
 
 def connect(trainer: Trainer, kwargs: dict[str, Any]) -> None:
