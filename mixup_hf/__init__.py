@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mixup_hf.config import AlignConfig, FinetuneConfig, MixupConfig
+    from mixup_hf.config.load import load_config
     from mixup_hf.data.sources import fetch_embedded
     from mixup_hf.finetuning.runner import finetune
     from mixup_hf.inverter.model import Inverter
-    from mixup_hf.loading import load_config
     from mixup_hf.mixing.pairing import PairPlan
     from mixup_hf.mixing.weights import parse_weights
     from mixup_hf.training.callback import MixupCallback
@@ -59,7 +59,7 @@ _HOMES = {
     "PairPlan": "mixing.pairing",
     "fetch_embedded": "data.sources",
     "finetune": "finetuning.runner",
-    "load_config": "loading",
+    "load_config": "config.load",
     "parse_weights": "mixing.weights",
     "soft_cross_entropy": "training.loss",
 }

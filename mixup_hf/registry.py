@@ -6,16 +6,20 @@ added by writing one file in the folder of its kind (see `HOMES`) and decorating
     @register("pairing", "smote", help="one of the k nearest rows of the same class")
     class Smote: ...
 
-Config help, `--help`, `--keys` and the README's tables are rendered from the entries. A package of
-one's own adds entries through an entry point of the group `mixup_hf.<kind>`.
+Config help, `--help`, `--keys` and the README's tables are rendered from the entries. Another
+package adds entries through an entry point of the group `mixup_hf.<kind>`.
+
+An entry that takes values is written as a specification, `NAME:VALUES`, such as `beta:0.4` or
+`dirichlet:1.0,m=3`; `build` reads the values from the parameters of what was registered.
 
 Files in these folders must be cheap to import: no torch, transformers or sklearn at module level.
 """
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -32,6 +36,10 @@ HOMES = {
     "engine": "mixup_hf.inverter.engines",
     "arm": "mixup_hf.evaluation.experiment.arms",
     "command": "mixup_hf.cli.commands",
+}
+# Names of kinds whose folder does not register them yet.
+_NOT_YET_REGISTERED = {
+    "engine": ("transformers", "fast", "vllm:http://HOST:PORT"),
 }
 T = TypeVar("T")
 _ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in HOMES}
@@ -112,6 +120,32 @@ def get(kind: str, name: str, *, argument: str | None = None) -> Any:
     return _ENTRIES[kind][name].value
 
 
+def build(kind: str, spec: str, *, argument: str | None = None) -> Any:
+    """Build what a specification such as `dirichlet:1.0,m=3` describes.
+
+    What is registered must be callable with numbers. Values are given in the order of its
+    parameters, or by name.
+
+    Args:
+        kind: A key of `HOMES`.
+        spec: `NAME`, or `NAME:VALUE,NAME=VALUE`.
+        argument: How the user spells the setting, for the error. Default: the kind.
+
+    Raises:
+        InvalidInput: Unknown name, or an unknown, repeated, missing or unreadable value.
+    """
+    argument = argument or kind
+    name, _, rest = spec.partition(":")
+    make = get(kind, name, argument=argument)
+    parameters = inspect.signature(make, eval_str=True).parameters
+    values = _read_values(argument, spec, [part for part in rest.split(",") if part], parameters)
+    needed = {key for key, each in parameters.items() if each.default is each.empty}
+    if needed - set(values):
+        missing = ", ".join(sorted(needed - set(values)))
+        raise errors.bad(argument, f"give {name!r} its {missing}", spec, _written(kind, name))
+    return make(**values)
+
+
 def choices(kind: str) -> str:
     """The entries of a kind as one line of help: `name` (what it does), ..."""
     return ", ".join(f"{entry.usage} ({entry.help})" for entry in entries(kind))
@@ -124,15 +158,46 @@ def table(kind: str) -> str:
     return "\n".join(lines)
 
 
+def _read_values(
+    argument: str, spec: str, parts: list[str], parameters: Mapping[str, inspect.Parameter]
+) -> dict[str, float]:
+    """The values of a specification, by the parameter that takes them."""
+    names = list(parameters)
+    listed = ", ".join(names) or "no values"
+    if len(parts) > len(names):
+        raise errors.bad(argument, f"give at most {len(names)} value(s): {listed}", spec)
+    values: dict[str, float] = {}
+    for position, part in enumerate(parts):
+        key, equals, text = part.partition("=")
+        if not equals:
+            key, text = names[position], part
+        if key not in names or key in values:
+            raise errors.bad(argument, f"give each of {listed} at most once", spec)
+        read = int if parameters[key].annotation is int else float
+        try:
+            values[key] = read(text)
+        except ValueError:
+            rule = f"give {key} as a {'whole ' if read is int else ''}number"
+            raise errors.bad(argument, rule, spec) from None
+    return values
+
+
+def _written(kind: str, name: str) -> str:
+    return f"Write {_ENTRIES[kind][name].usage!r}."
+
+
 @cache
 def _discover(kind: str) -> None:
     """Import every module of the kind's folder, and the plug-ins of other packages."""
     package = import_module(HOMES[kind])
-    for module in pkgutil.iter_modules(package.__path__):
+    for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
         if not module.name.startswith("_"):
             import_module(f"{HOMES[kind]}.{module.name}")
     for plugin in entry_points(group=f"mixup_hf.{kind}"):
         plugin.load()
+    for usage in () if _ENTRIES[kind] else _NOT_YET_REGISTERED.get(kind, ()):
+        name = usage.partition(":")[0]
+        register(kind, name, help=name, usage=usage)(name)
 
 
 def _origin(value: Any) -> tuple[str, str]:

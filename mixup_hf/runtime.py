@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.data_loader import DataLoaderDispatcher
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 _LOGGER = logging.getLogger("mixup_hf")
@@ -29,22 +30,30 @@ def world_size() -> int:
 
 
 def is_local_main_process() -> bool:
-    """Whether this process writes for its machine."""
+    """Whether this process is the first on its machine."""
     return bool(PartialState().is_local_main_process)
 
 
 def is_main_process() -> bool:
-    """Whether this process logs and writes for all."""
+    """Whether this is the process that logs and writes files."""
     return bool(PartialState().is_main_process)
 
 
 def local_device() -> torch.device:
-    """The device accelerate gives this process."""
-    return torch.device(PartialState().device)
+    """The device of this process: accelerate's, or the one its local rank will get.
+
+    Creates no accelerate state: `TrainingArguments` decides on that later, possibly for the CPU.
+    """
+    if PartialState._shared_state:
+        return torch.device(PartialState().device)
+    if not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return torch.device("cpu")
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
 def memory_ran_out(error: Exception) -> bool:
-    """Whether `error` says so, of any device; what is free to go is then given back to it."""
+    """Whether `error` is an out-of-memory error of any device; if so, its cache is emptied."""
     if not should_reduce_batch_size(error):
         return False
     clear_device_cache(garbage_collection=True)
@@ -52,12 +61,12 @@ def memory_ran_out(error: Exception) -> bool:
 
 
 def is_dispatched(loader: object) -> bool:
-    """Whether one process makes the batches and cuts them apart for the others."""
+    """Whether the main process builds all batches and dispatches slices to the others."""
     return isinstance(loader, DataLoaderDispatcher)
 
 
 def wait_for_everyone() -> None:
-    """Block until every process has come here."""
+    """Block until every process has reached this point."""
     PartialState().wait_for_everyone()
 
 
@@ -112,7 +121,7 @@ def warn(message: str) -> None:
 def counter_rng(seed: int, *counters: int) -> np.random.Generator:
     """A generator that is a pure function of (seed, counters).
 
-    Counter-based seeds need no state to be saved: chunk 7 of epoch 2 draws the same numbers whoever
-    decodes it, in whatever order, after whatever resume. The global generators are never touched.
+    Counter-based seeds have no state to save: chunk 7 of epoch 2 draws the same numbers on any
+    rank, in any order and after any resume. The global generators are never touched.
     """
     return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=counters))

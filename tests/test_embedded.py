@@ -13,7 +13,8 @@ from mixup_hf import FinetuneConfig, InversedMixup, Inverter, finetune, load_con
 from mixup_hf.data.sources import fetch_embedded, resolve
 from mixup_hf.data.tables import read_table
 from mixup_hf.evaluation.fidelity import mean_cosine, measure_fidelity
-from mixup_hf.inverter.engines.registry import Engine, make_engine
+from mixup_hf.inverter.engines import make_engine
+from mixup_hf.inverter.engines.base import Engine
 from mixup_hf.inverter.prompt import SoftPrompt
 from mixup_hf.inverter.quantization import Quantization, load_llm
 

@@ -20,11 +20,11 @@ from transformers import (
 )
 
 from mixup_hf.generation.generator import Producer
-from mixup_hf.inverter.checkpoint import Aligner, AlignerConfig
+from mixup_hf.inverter.aligner import Aligner, AlignerConfig
 from mixup_hf.inverter.encoder import FrozenEncoder
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.mixing.pairing import PairPlan
-from mixup_hf.mixing.weights import Beta
+from mixup_hf.mixing.weights.beta import Beta
 
 WORDS = [
     "the",

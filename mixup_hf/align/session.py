@@ -16,19 +16,13 @@ from mixup_hf.align.warmup import warm_up
 from mixup_hf.config import AlignConfig, TaskConfig
 from mixup_hf.data.sources import resolve
 from mixup_hf.data.tables import LabelledTexts, read_table
+from mixup_hf.inverter.aligner import Aligner, AlignerConfig
 from mixup_hf.inverter.batches import StackedRows, TokenBudgetBatches, WordBatches
-from mixup_hf.inverter.checkpoint import (
-    LORA_FOLDER,
-    Aligner,
-    AlignerConfig,
-    check_partner,
-    fingerprint,
-    load_aligner,
-    save_checkpoint,
-)
+from mixup_hf.inverter.checkpoint import check_partner, fingerprint, load_aligner, save_checkpoint
 from mixup_hf.inverter.encoder import FrozenEncoder
 from mixup_hf.inverter.lexicon import Lexicon
 from mixup_hf.inverter.loading import aligner_folder
+from mixup_hf.inverter.lora import LORA_FOLDER
 from mixup_hf.inverter.objective import AlignmentModel
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids, input_rms, prompt_texts
 from mixup_hf.inverter.quantization import load_llm
@@ -136,7 +130,7 @@ class Session:
         self.llm = load_llm(
             self.llm_source.path,
             # "none" is bf16 weights on the 4-bit grid: the same numbers, faster to train.
-            quantization=config.quantization,  # type: ignore[arg-type]  # checked by the config
+            quantization=config.quantization,
             dtype=torch.bfloat16 if config.bf16 else torch.float32,
             device=self.device,
             base_grid=shape.base_grid,

@@ -20,11 +20,12 @@ from mixup_hf.config import AlignConfig, StageConfig
 from mixup_hf.evaluation import fidelity, text_scores
 from mixup_hf.inverter.batches import TokenBudgetBatches
 from mixup_hf.inverter.checkpoint import save_checkpoint
-from mixup_hf.inverter.engines.registry import TransformersEngine
-from mixup_hf.inverter.engines.sampling import DecodeSettings, decode
+from mixup_hf.inverter.engines.base import DecodeSettings
+from mixup_hf.inverter.engines.transformers import TransformersEngine
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.model_card import aligner_card
 from mixup_hf.inverter.refinement import generation_loss
+from mixup_hf.inverter.sampling import decode
 
 
 def align(config: AlignConfig) -> Path:

@@ -52,7 +52,9 @@ def root(
 
 
 for _entry in registry.entries("command"):
-    app.command(_entry.name, cls=Command, short_help=_entry.help)(_entry.value)
+    app.command(_entry.name, cls=Command, short_help=_entry.help[:1].upper() + _entry.help[1:])(
+        _entry.value
+    )
 
 
 def main() -> None:
@@ -65,7 +67,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv = [sys.argv[0], *(word for word in sys.argv[1:] if word != "--debug")]
     try:
-        app()
+        app(prog_name="mixup-hf")
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)  # noqa: T201
         raise SystemExit(130) from None

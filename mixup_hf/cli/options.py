@@ -27,6 +27,7 @@ Keys = Annotated[
     bool,
     typer.Option("--keys", help="List every setting with its type, default and help, and exit."),
 ]
+_PANEL = "Settings"
 # Settings that other commands have as plain options keep those names here.
 _SHORT = {
     "data.text_column": "--text-column",
@@ -78,7 +79,7 @@ def takes_settings(
                 if "[" in key.name or "NAME" in key.name or name in parameters:
                     continue
                 keys[name] = key.name
-                hints[name] = _option(key)
+                hints[name] = _option(key, parameters)
                 parameters[name] = inspect.Parameter(
                     name, inspect.Parameter.KEYWORD_ONLY, default=None
                 )
@@ -120,14 +121,15 @@ def given(context: typer.Context) -> dict[str, Any]:
         each.opts[0]: context.params[each.name]
         for each in context.command.params
         if each.name in context.params
+        and not (getattr(each, "rich_help_panel", None) or "").startswith(_PANEL)
         and getattr(context.get_parameter_source(each.name), "name", "") == "COMMANDLINE"
     }
 
 
-def _option(key: Any) -> Any:
+def _option(key: Any, own: Iterable[str]) -> Any:
     """The Typer annotation of a setting."""
     names = [spelled(key.name)]
-    if key.name in _SHORT:
+    if _SHORT.get(key.name, "--")[2:].replace("-", "_") not in {"", *own}:
         names.append(_SHORT[key.name])
     group = key.name.rpartition(".")[0]
     default = "" if key.default is None else f" Default: {key.default}."
@@ -136,10 +138,10 @@ def _option(key: Any) -> Any:
         help=f"{key.help}{default}",
         metavar="VALUE",
         show_default=False,
-        rich_help_panel=f"Settings: {group}" if group else "Settings",
+        rich_help_panel=f"{_PANEL}: {group}" if group else _PANEL,
     )
     named = "by name" in key.type  # such settings take keys of the user's choice, each an option
-    return Annotated[(list[str] if named else str) | None, option]  # type: ignore[valid-type]
+    return Annotated[(list[str] if named else str) | None, option]
 
 
 def _as_declared(words: Sequence[str], known: Iterable[str]) -> Iterable[str]:

@@ -1,226 +1,277 @@
-"""What can be set about mixing: the pairs, the sentences, their labels, when they are made."""
+"""What can be set about mixing: the pairs, the sentences, their labels, when they are generated."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from mixup_hf import errors, registry
-from mixup_hf._fields import help_
-from mixup_hf.inverter.engines.registry import check_engine
-from mixup_hf.judging.policies import LEAK_POLICIES, POLICIES
-from mixup_hf.mixing.interpolation import check_interpolation
-from mixup_hf.mixing.methods import DEFAULT_METHOD, preset
-from mixup_hf.mixing.pairing import PAIRINGS, STRATEGIES
-from mixup_hf.mixing.weights import parse_weights
+from mixup_hf.config._base import OFF, Named, Number, Whole, settings
 
-_SOURCES = ("frozen", "task")
+# The method used by default; recipes/benchmarks/RESULTS.md compares them.
+DEFAULT_METHOD = "smotext"
+
+Failure = Literal["stop", "real_rows"]
+Interpolation = Literal["linear", "linear_renorm", "slerp"]
+IntrusionPolicy = Literal["keep", "drop", "resample", "relabel", "blend", "local", "weight"]
+LeakPolicy = Literal["drop", "fail", "off"]
+Quantization = Literal["4bit", "none"]
+StrategyName = Literal["auto", "minority", "not minority", "not majority", "all"]
+Source = Literal["frozen", "task"]
+Unreadable = Literal["warn", "fail", "off"]
 
 
 def check_mix_ratio(mix_ratio: float) -> None:
-    """Raise `ValueError` unless 0 <= `mix_ratio` < 1."""
+    """Raise `InvalidInput` unless 0 <= `mix_ratio` < 1."""
     errors.in_range("mix_ratio", mix_ratio, 0.0, 1.0)
     if mix_ratio == 1.0:
         raise errors.bad("mix_ratio", "be below 1", mix_ratio, "A batch needs real rows too.")
 
 
+def check_interpolation(interpolation: str, num_parents: int) -> None:
+    """Raise `InvalidInput` unless `num_parents` can be mixed that way."""
+    errors.one_of("interpolation", interpolation, Interpolation.__args__)  # type: ignore[attr-defined]
+    if interpolation == "slerp" and num_parents > 2:
+        raise errors.InvalidInput(
+            f"`interpolation` = 'slerp' mixes two parents, but `weights` draws {num_parents}. "
+            "Use 'linear' or 'linear_renorm'."
+        )
+
+
 @dataclass(frozen=True)
+class Mixing:
+    """How rows are mixed, once the method has filled in what was left open.
+
+    Attributes:
+        weights: Specification of the distribution of lambda.
+        pairing: Name of the pairing.
+        interpolation: How embeddings are interpolated.
+        source: Whose embeddings are mixed.
+    """
+
+    weights: str
+    pairing: str
+    interpolation: str
+    source: str
+
+
+@settings
 class MixupConfig:
     """How sentences are mixed, decoded and fed to training."""
 
-    __pydantic_config__ = {"extra": "forbid"}
-
-    enabled: bool = field(default=True, metadata=help_("Whether anything is mixed."))
-    aligner: str = field(default="embedded", metadata=help_("embedded, a folder, or a Hub id."))
-    revision: str | None = field(default=None, metadata=help_("Hub revision of the aligner."))
-    quantization: str | None = field(
-        default=None, metadata=help_("4bit or none; default: 4bit on CUDA, none elsewhere.")
+    enabled: bool = Field(default=True, description="Whether rows are mixed at all.")
+    aligner: str = Field(
+        default="embedded", description="The aligner: embedded, a folder, or a Hub id."
     )
-    engine: str = field(
+    revision: str | None = Field(default=None, description="Hub revision of the aligner.")
+    quantization: Quantization | None = Field(
+        default=None, description="Weights of the LLM. By default 4bit on CUDA, none elsewhere."
+    )
+    engine: Annotated[str, Named("engine", also=("auto",))] = Field(
         default="auto",
-        metadata=help_(
-            "What decodes: transformers; fast, the LLM packed for a CPU; auto, fast where it can; "
-            "vllm:http://host:8000, a vLLM server."
+        description=(
+            "What decodes the mixes. auto takes the fast engine where it supports the LLM; a "
+            "vLLM server is written vllm:http://host:8000."
         ),
     )
-    server_timeout: float = field(
-        default=120.0, metadata=help_("With a server: seconds that a sentence may take.")
+    server_timeout: Number = Field(
+        default=120.0, gt=0, description="With a server: seconds a sentence may take."
     )
-    max_inflight: int = field(
-        default=64, metadata=help_("With a server: sentences asked for at a time.")
+    max_inflight: Whole = Field(
+        default=64, ge=1, description="With a server: sentences requested at the same time."
     )
-    server_fallback: bool = field(
+    server_fallback: bool = Field(
         default=False,
-        metadata=help_("With a server: decode here, and say so, once it cannot; else stop."),
+        description=(
+            "With a server: if it fails, log a warning and decode in this process; otherwise stop."
+        ),
     )
-    reuse: bool = field(
+    reuse: bool = Field(
         default=True,
-        metadata=help_("Take sentences that an earlier run with the same settings decoded."),
+        description="Reuse sentences that an earlier run with the same settings decoded.",
     )
-    rows_file: str | None = field(
+    cache_megabytes: Whole = Field(
+        default=1024,
+        ge=1,
+        description="Size limit of the cache of decoded sentences, in megabytes.",
+    )
+    rows_file: str | None = Field(
         default=None,
-        metadata=help_(
-            "Rows made before, by `mixup-hf augment` or a run that mixed: no LLM is loaded."
+        description=(
+            "Rows generated beforehand, by `mixup-hf augment` or by a run that mixed; no LLM is "
+            "loaded."
         ),
     )
-    method: str = field(
+    method: Annotated[str, Named("method")] = Field(
         default=DEFAULT_METHOD,
-        metadata=help_(
-            "smotext, inversed-mixup or structure-preserving: sets weights, pairing, "
-            "interpolation and source where those are left empty."
+        description=(
+            "Published method to follow; it decides weights, pairing, interpolation and source "
+            "unless they are set."
         ),
     )
-    weights: str = field(
-        default="",
-        metadata=help_(
-            "Distribution of lambda: beta:A, uniform, fixed:W, epbeta:eps=E, dirichlet:A,m=M."
+    weights: Annotated[str, Named("weights", spec=True)] | None = Field(
+        default=None, description="Distribution of lambda, the weight of the first parent."
+    )
+    interpolation: Interpolation | None = Field(
+        default=None,
+        description=(
+            "How embeddings are interpolated; linear_renorm restores the length that linear "
+            "interpolation loses. By default the method's."
         ),
     )
-    interpolation: str = field(
-        default="", metadata=help_("How embeddings are mixed: linear, linear_renorm, slerp.")
+    pairing: Annotated[str, Named("pairing")] | None = Field(
+        default=None, description="Which rows are mixed with each other. By default the method's."
     )
-    pairing: str = field(
-        default="",
-        metadata=help_(
-            "Who is mixed: same_class, random, cross_class, smote, local, minority, near_target."
+    source: Source | None = Field(
+        default=None,
+        description=(
+            "Whose embeddings are mixed: those of the aligner's encoder (frozen), or those of the "
+            "model in training (task), to which the aligner is then refined. By default the "
+            "method's."
         ),
     )
-    source: str = field(
-        default="",
-        metadata=help_(
-            "Whose embeddings are mixed: frozen, the aligner's own encoder's; task, those of the "
-            "model in training, which the aligner then follows."
-        ),
+    warmup_epochs: Whole = Field(
+        default=1, ge=0, description="With source task: epochs on real rows before mixing starts."
     )
-    warmup_epochs: int = field(
-        default=1, metadata=help_("With source task: epochs on real rows before anything is mixed.")
+    refine_steps: Whole = Field(
+        default=32,
+        ge=1,
+        description="With source task: training steps per refinement of the aligner.",
     )
-    refine_steps: int = field(
-        default=32, metadata=help_("With source task: steps by which the aligner is refined.")
-    )
-    max_staleness: float = field(
+    max_staleness: Number = Field(
         default=0.2,
-        metadata=help_("With source task: nats/token of staleness that call for a refresh."),
+        ge=0,
+        description="With source task: staleness, in nats per token, that triggers a refinement.",
     )
-    num_neighbors: int = field(
-        default=5, metadata=help_("Neighbours that smote and local choose from.")
+    num_neighbors: Whole = Field(
+        default=5, ge=1, description="Neighbors that the pairings smote and local choose from."
     )
-    sampling_strategy: str | float | dict[str | int, int] | None = field(
+    sampling_strategy: StrategyName | Number | dict[str | int, Whole] | None = Field(
         default=None,
-        metadata=help_(
-            "Rows of which class: auto, minority, not minority, all, a ratio, or counts by class; "
-            "default: all rows alike."
+        description=(
+            "How many rows to generate per class, as in imbalanced-learn: a strategy, a ratio for "
+            "two classes, or counts by class. By default every row is a first parent equally often."
         ),
     )
-    intrusion: str = field(
+    intrusion: Annotated[Literal[IntrusionPolicy, "off"], OFF] = Field(
         default="drop",
-        metadata=help_(
-            "What is done with a sentence whose label is doubtful: keep, drop, resample, relabel, "
-            "blend, local, weight; off judges nothing."
+        description=(
+            "What happens to a sentence whose label the judges doubt; off runs no judges."
         ),
     )
-    judges: tuple[str, ...] = field(
-        default=("knn",), metadata=help_("Who says what a sentence is: knn, classifier, llm.")
+    judges: tuple[Annotated[str, Named("judge")], ...] = Field(
+        default=("knn",),
+        min_length=1,
+        description="Who predicts a sentence's label; several are averaged.",
     )
-    intrusion_rate: float = field(
-        default=0.05, metadata=help_("Share of real rows that the judges may doubt.")
+    intrusion_rate: Number = Field(
+        default=0.05, gt=0, le=0.5, description="Share of real rows that the judges may doubt."
     )
-    max_redraws: int = field(
-        default=4, metadata=help_("How often a doubtful sentence is made anew.")
+    max_redraws: Whole = Field(
+        default=4, ge=0, description="How often a doubtful sentence is regenerated."
     )
-    leaks: str = field(
+    leaks: Annotated[LeakPolicy, OFF] = Field(
         default="drop",
-        metadata=help_(
-            "What is done with a sentence that is nearly an evaluation text: drop, fail or off."
+        description="What happens to a sentence that nearly duplicates an evaluation text.",
+    )
+    on_unreadable: Annotated[Unreadable, OFF] = Field(
+        default="warn",
+        description=(
+            "What happens when the aligner cannot reproduce a sample of the training texts, such "
+            "as texts in another language; off skips the check."
         ),
     )
-    mix_ratio: float = field(default=0.5, metadata=help_("Share of mixed rows in a batch, [0, 1)."))
-    mixed_weight: float = field(default=1.0, metadata=help_("Weight of a mixed row in the loss."))
-    refill_every: int = field(
-        default=1, metadata=help_("Epochs between fresh sentences; 0 makes them once.")
+    mix_ratio: Number = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="Share of mixed rows in a batch; a batch needs real rows too.",
     )
-    background: bool = field(
-        default=False,
-        metadata=help_("Make the next refill's sentences in a thread while training goes on."),
+    mixed_weight: Number = Field(
+        default=1.0, gt=0, description="Weight of a mixed row in the loss."
     )
-    auto_off: bool = field(
-        default=False,
-        metadata=help_(
-            "Stop mixing when the development set says, with 95 % confidence, that the model gets "
-            "worse on it."
+    class_weights: Literal["balanced"] | tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
+        default=None,
+        description=(
+            "Weights of the classes in the loss, in the order of the class indices; balanced "
+            "weighs each class by the inverse of its frequency."
         ),
     )
-    on_failure: str = field(
+    refill_every: Whole = Field(
+        default=1, ge=0, description="Epochs between refills with new sentences; 0 fills once."
+    )
+    background: bool = Field(
+        default=False, description="Generate the next refill in a thread while training goes on."
+    )
+    auto_off: bool = Field(
+        default=False,
+        description=(
+            "Stop mixing once the model is worse on the development set, with 95 % confidence."
+        ),
+    )
+    on_failure: Failure = Field(
         default="stop",
-        metadata=help_(
-            "When sentences cannot be made: stop; or real_rows: say so and go on (one process)."
+        description=(
+            "When sentences cannot be generated: stop, or log a warning and go on with real rows "
+            "(one process only)."
         ),
     )
-    rows_per_refill: int | None = field(
-        default=None, metadata=help_("Sentences per refill; default: what is used until the next.")
-    )
-    max_new_tokens: int = field(default=40, metadata=help_("Longest sentence, in tokens."))
-    temperature: float = field(default=0.7, metadata=help_("0 decodes greedily."))
-    top_p: float = field(default=0.95, metadata=help_("Nucleus of the sampling."))
-    top_k: int = field(default=50, metadata=help_("Tokens considered at each step."))
-    num_candidates: int = field(
-        default=1, metadata=help_("Sentences decoded per mix; the closest to it is kept.")
-    )
-    chunk_size: int = field(
-        default=256, metadata=help_("Pairs decoded at a time; part of what fixes the sentences.")
-    )
-    seed: int | None = field(
+    rows_per_refill: Whole | None = Field(
         default=None,
-        metadata=help_("Seed of pairs, ratios, decoding and draws; default: the run's, else 0."),
+        ge=1,
+        description="Sentences per refill. By default as many as one refill uses.",
+    )
+    max_new_tokens: Whole = Field(default=40, ge=1, description="Longest sentence, in tokens.")
+    temperature: Number = Field(
+        default=0.7, ge=0, description="Sampling temperature; 0 decodes greedily."
+    )
+    top_p: Number = Field(
+        default=0.95, gt=0, le=1, description="Probability mass of nucleus sampling."
+    )
+    top_k: Whole = Field(
+        default=50, ge=1, description="Most likely tokens considered at each step."
+    )
+    num_candidates: Whole = Field(
+        default=1,
+        ge=1,
+        description="Sentences decoded per mix; the one closest to the mix is kept.",
+    )
+    chunk_size: Whole = Field(
+        default=256,
+        ge=1,
+        description="Pairs decoded as one batch; another size gives other sentences.",
+    )
+    seed: Whole | None = Field(
+        default=None,
+        ge=0,
+        description="Seed of pairs, ratios and decoding. By default the run's, else 0.",
     )
 
     def __post_init__(self) -> None:
-        meant = preset(self.method)
-        for name in ("weights", "pairing", "interpolation", "source"):
-            if not getattr(self, name):
-                object.__setattr__(self, name, getattr(meant, name))
-        errors.one_of("leaks", self.leaks, LEAK_POLICIES)
-        check_mix_ratio(self.mix_ratio)
-        errors.positive("mixed_weight", self.mixed_weight)
-        errors.at_least("temperature", self.temperature, 0.0)
-        errors.positive("top_p", self.top_p)
-        errors.in_range("top_p", self.top_p, 0.0, 1.0)
-        for name in ("top_k", "num_candidates", "max_new_tokens"):
-            errors.at_least(name, getattr(self, name), 1)
-        if self.rows_per_refill is not None:
-            errors.at_least("rows_per_refill", self.rows_per_refill, 1)
-        errors.one_of("quantization", self.quantization, (None, "4bit", "none"))
-        check_engine(self.engine)
-        errors.positive("server_timeout", self.server_timeout)
-        errors.at_least("max_inflight", self.max_inflight, 1)
-        errors.one_of("source", self.source, _SOURCES)
-        errors.one_of("on_failure", self.on_failure, ("stop", "real_rows"))
-        if self.background and self.source == "task":
+        mixing = self.mixing
+        check_interpolation(
+            mixing.interpolation, registry.build("weights", mixing.weights).num_parents
+        )
+        if self.background and mixing.source == "task":
             raise errors.InvalidInput(
-                "`background` cannot be had with `source` = 'task': sentences made ahead would be "
-                "of a model that has moved on. Leave one of them out."
+                "`background` is incompatible with `source` = 'task': sentences generated ahead "
+                "would come from a model that has moved on. Unset one of them."
             )
-        if self.rows_file is not None and (self.background or self.source == "task"):
+        if self.rows_file is not None and (self.background or mixing.source == "task"):
             raise errors.InvalidInput(
-                f"`rows_file` = {self.rows_file!r} has its rows already: `background` and `source` "
-                "= 'task' say how rows are made. Leave out one or the other."
+                f"`rows_file` = {self.rows_file!r} is incompatible with `background` and with "
+                "`source` = 'task', which generate rows. Unset one of them."
             )
-        errors.at_least("warmup_epochs", self.warmup_epochs, 0)
-        errors.at_least("refine_steps", self.refine_steps, 1)
-        errors.at_least("max_staleness", self.max_staleness, 0.0)
-        if self.seed is not None:
-            errors.at_least("seed", self.seed, 0)
-        check_interpolation(self.interpolation, parse_weights(self.weights).num_parents)
-        errors.one_of("pairing", self.pairing, PAIRINGS)
-        errors.at_least("num_neighbors", self.num_neighbors, 1)
-        errors.one_of("intrusion", self.intrusion, ("off", *POLICIES))
-        if not self.judges:
-            raise errors.bad("judges", "name at least one", self.judges, "Try judges=('knn',).")
-        for judge in self.judges:
-            errors.one_of("judges", judge, registry.names("judge"))
-        errors.positive("intrusion_rate", self.intrusion_rate)
-        errors.in_range("intrusion_rate", self.intrusion_rate, 0.0, 0.5)
-        errors.at_least("max_redraws", self.max_redraws, 0)
-        if isinstance(self.sampling_strategy, str):
-            errors.one_of("sampling_strategy", self.sampling_strategy, STRATEGIES)
-        errors.at_least("chunk_size", self.chunk_size, 1)
-        errors.at_least("refill_every", self.refill_every, 0)
+
+    @property
+    def mixing(self) -> Mixing:
+        """Weights, pairing, interpolation and source: as set, and where not set, the method's."""
+        method = registry.get("method", self.method)
+        return Mixing(
+            weights=self.weights or method.weights,
+            pairing=self.pairing or method.pairing,
+            interpolation=self.interpolation or method.interpolation,
+            source=self.source or method.source,
+        )

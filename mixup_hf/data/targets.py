@@ -1,10 +1,12 @@
-"""Tasks: what the labels of a training set are, as targets that can be mixed."""
+"""Labels of a training set as targets that can be mixed."""
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixup_hf import errors
+from mixup_hf import errors, runtime
 
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
@@ -27,9 +29,10 @@ class Targets:
 
     Attributes:
         problem_type: One of `PROBLEM_TYPES`.
-        values: One-hot, multi-hot, or the numbers themselves (N, C), float32.
-        groups: What pairing goes by (N,): class indices; sets of labels, numbered; numbers.
-        names: Of the columns (C).
+        values: One-hot rows, multi-hot rows, or numbers (N, C), float32.
+        groups: What pairing groups rows by (N,): class index, index of the set of labels, or the
+            number itself.
+        names: Names of the columns (C).
     """
 
     problem_type: str
@@ -39,35 +42,122 @@ class Targets:
 
 
 def read_targets(
-    labels: Sequence[Any], num_labels: int | None, label_names: Sequence[str] | None
+    labels: Sequence[Any],
+    num_labels: int | None,
+    label_names: Sequence[str] | None,
+    problem_type: str | None = None,
 ) -> Targets:
     """Read labels as targets.
 
-    Class indices or names are one class a row. Lists are several: of class names, or one 0 or 1 for
-    each class. Floats are numbers to be predicted.
+    Class indices or class names are single-label classification. Lists are multi-label: of class
+    names, or of one 0 or 1 per class. Floats are regression targets, unless all of them are whole
+    numbers: those are refused, since pandas turns class indices into floats as soon as one is
+    missing.
 
     Args:
-        labels: One for each row.
-        num_labels: C; taken from the labels when None.
-        label_names: The classes' names in the order of the model's outputs.
+        labels: One label per row.
+        num_labels: Number of classes C. Default: as many as occur.
+        label_names: Names of the classes in the order of the model's outputs.
+        problem_type: One of `PROBLEM_TYPES`. Default: inferred from the labels.
 
     Raises:
-        ValueError: Labels that do not fit one another, or fewer than two classes.
-        TypeError: A label of another kind.
+        InvalidInput: Labels are missing, ambiguous, inconsistent or outside the classes, or there
+            are fewer than two classes.
+        InvalidType: A label is neither a number, nor a string, nor a list of them.
     """
-    if len(labels) and all(_is_list(label) for label in labels):
+    if problem_type is not None:
+        errors.one_of("problem_type", problem_type, PROBLEM_TYPES)
+    _refuse_missing(labels)
+    kind = problem_type or _inferred(labels)
+    if kind == MULTI_LABEL:
         return _multi_label(labels, num_labels, label_names)
-    if len(labels) and all(_is_real(label) for label in labels):
+    if kind == REGRESSION:
         return _regression(labels, num_labels)
+    if len(labels) and all(_is_real(label) and float(label).is_integer() for label in labels):
+        labels = [int(label) for label in labels]
     indices, names = class_indices(labels, num_labels, label_names)
     values = F.one_hot(torch.tensor(indices), len(names)).float()
     return Targets(SINGLE_LABEL, values, np.asarray(indices), tuple(names))
+
+
+def like(targets: Targets, labels: Sequence[Any]) -> Tensor:
+    """Labels of other rows, such as a test split, in the form of `targets.values` (n, C).
+
+    Raises:
+        InvalidInput: A label is missing or outside the classes of `targets`.
+        InvalidType: A label is of another kind.
+    """
+    _refuse_missing(labels)
+    names = list(targets.names)
+    if targets.problem_type == REGRESSION:
+        return _regression(labels, 1).values
+    if targets.problem_type == MULTI_LABEL:
+        return _multi_label(labels, len(names), names).values
+    if all(_is_real(label) and float(label).is_integer() for label in labels):
+        labels = [int(label) for label in labels]
+    return F.one_hot(torch.tensor(label_indices(labels, names)), len(names)).float()
+
+
+def warn_conflicts(name: str, texts: Sequence[str], labels: Sequence[Any]) -> None:
+    """Warn when the same text occurs with different labels.
+
+    Args:
+        name: What the user calls the rows.
+        texts: The texts (N).
+        labels: Their labels (N).
+    """
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for text, label in zip(texts, labels, strict=True):
+        found[text].add(str(label))
+    conflicts = [(text, sorted(given)) for text, given in found.items() if len(given) > 1]
+    if conflicts:
+        text, given = conflicts[0]
+        runtime.warn(
+            f"{name}: {len(conflicts)} texts occur with more than one label, the first with "
+            f"{given}: {text[:80]!r}. Is that intended?"
+        )
+
+
+def _refuse_missing(labels: Sequence[Any]) -> None:
+    absent = [row for row, label in enumerate(labels) if is_missing(label)]
+    if absent:
+        raise errors.InvalidInput(
+            f"`labels` are missing (None or nan) in {len(absent)} of {len(labels)} rows, the first "
+            f"is row {absent[0]}. Drop those rows."
+        )
+
+
+def is_missing(label: Any) -> bool:
+    """Whether a label is None, an empty string or nan."""
+    if label is None or (isinstance(label, str) and not label):
+        return True
+    return isinstance(label, numbers.Real) and math.isnan(float(label))
+
+
+def _inferred(labels: Sequence[Any]) -> str:
+    if len(labels) and all(_is_list(label) for label in labels):
+        return MULTI_LABEL
+    if not len(labels) or not all(_is_real(label) for label in labels):
+        return SINGLE_LABEL
+    if all(float(label).is_integer() for label in labels):
+        shown = ", ".join(str(value) for value in sorted({float(each) for each in labels})[:5])
+        raise errors.InvalidInput(
+            f"`labels` are floats, but all of them are whole numbers ({shown}, ...). If they are "
+            "class indices (pandas turns integers into floats when one is missing), convert them "
+            "with `.astype(int)`, or set `problem_type` to 'single_label_classification'. If they "
+            "are numbers to predict, set `problem_type` to 'regression'."
+        )
+    return REGRESSION
 
 
 def _is_list(label: Any) -> bool:
     return isinstance(label, (list, tuple, set, frozenset, np.ndarray, Tensor)) and (
         not isinstance(label, (np.ndarray, Tensor)) or label.ndim == 1
     )
+
+
+def _is_number(label: Any) -> bool:
+    return isinstance(label, (int, float, np.number)) and not isinstance(label, bool)
 
 
 def _is_real(label: Any) -> bool:
@@ -77,6 +167,11 @@ def _is_real(label: Any) -> bool:
 def _multi_label(
     labels: Sequence[Any], num_labels: int | None, label_names: Sequence[str] | None
 ) -> Targets:
+    if not all(_is_list(label) for label in labels):
+        raise errors.InvalidInput(
+            "`labels` must be lists for multi-label classification: of class names, or of one 0 or "
+            "1 per class."
+        )
     rows = [list(label) for label in labels]
     if all(isinstance(name, str) for row in rows for name in row):
         found = sorted({name for row in rows for name in row})
@@ -102,7 +197,7 @@ def _multi_hot(rows: list[list[Any]]) -> Tensor:
     if len(widths) > 1:
         raise errors.InvalidInput(
             f"`labels` are lists of {min(widths)} to {max(widths)} values. Multi-label rows need "
-            "one 0 or 1 for each class; labels of single tokens cannot be mixed."
+            "one 0 or 1 per class; labels of single tokens cannot be mixed."
         )
     values = torch.tensor([[float(value) for value in row] for row in rows])
     if not ((values == 0) | (values == 1)).all():
@@ -118,6 +213,9 @@ def _regression(labels: Sequence[Any], num_labels: int | None) -> Targets:
             num_labels,
             "Give class indices as integers.",
         )
+    wrong = [label for label in labels if not _is_number(label)]
+    if wrong:
+        raise errors.bad("labels", "be numbers for regression", wrong[0])
     values = torch.tensor([float(label) for label in labels])
     if not values.isfinite().all():
         raise errors.bad("labels", "be finite numbers", "nan or infinity")
@@ -131,30 +229,38 @@ def class_indices(
 
     Args:
         labels: Class indices, or class names.
-        num_labels: C; taken from the labels when None.
-        label_names: The classes' names in the order of the model's outputs. Needed with names
-            whenever that order is not the sorted one.
+        num_labels: Number of classes C. Default: taken from the labels.
+        label_names: Names of the classes in the order of the model's outputs. Needed with class
+            names as labels whenever that order is not alphabetical.
 
     Returns:
         Indices (N,), and the C names.
 
     Raises:
-        ValueError: Fewer than two classes, fewer rows than classes, or a label outside the range
-            or the names.
-        TypeError: A label is neither an integer nor a string.
+        InvalidInput: There are fewer than two classes, fewer rows than classes, or a label outside
+            the range or the names.
+        InvalidType: A label is neither an integer nor a string.
     """
     names = _class_names(labels, num_labels, label_names)
     indices = label_indices(labels, names)
     _require_two_classes(indices, names)
+    if label_names is None:
+        _warn_near_duplicates(names)
+        if num_labels is None:
+            _warn_gaps(indices, names)
     return indices, names
 
 
 def label_indices(labels: Sequence[Any], names: Sequence[str]) -> list[int]:
-    """Indices (N,) of labels, given as indices or as names, among the classes `names`.
+    """Class indices (N,) of labels that are given as indices or as names.
+
+    Args:
+        labels: Class indices, or class names.
+        names: Names of the classes (C).
 
     Raises:
-        ValueError: A label outside the range or the names.
-        TypeError: A label is neither an integer nor a string.
+        InvalidInput: A label is outside the range or the names.
+        InvalidType: A label is neither an integer nor a string.
     """
     if all(isinstance(label, str) for label in labels):
         return _named_indices(labels, list(names))
@@ -225,4 +331,29 @@ def _require_two_classes(indices: Sequence[int], names: Sequence[str]) -> None:
         raise errors.InvalidInput(
             f"There are fewer rows ({len(indices)}) than classes ({len(names)}). Give at least one "
             "row for each class."
+        )
+
+
+def _warn_near_duplicates(names: Iterable[str]) -> None:
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[" ".join(name.casefold().split())].append(name)
+    alike = [group for group in groups.values() if len(group) > 1]
+    if alike:
+        shown = "; ".join(" and ".join(map(repr, group)) for group in alike)
+        runtime.warn(
+            f"Class names that differ only in case or spaces are different classes: {shown}. Is "
+            "that intended?"
+        )
+
+
+def _warn_gaps(indices: Sequence[int], names: Sequence[str]) -> None:
+    rows = Counter(indices)
+    empty = [name for index, name in enumerate(names) if not rows[index]]
+    if empty:
+        shown = ", ".join(empty[:10]) + (", ..." if len(empty) > 10 else "")
+        runtime.warn(
+            f"The class indices run from 0 to {len(names) - 1}, so {len(names)} classes are "
+            f"assumed, but no row has class {shown}. If there are only {len(rows)} classes, map "
+            f"their labels to 0..{len(rows) - 1}; otherwise set `num_labels`."
         )

@@ -2,54 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from datasets import Dataset
-from scipy.special import softmax
-from sklearn.metrics import accuracy_score, f1_score
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
     PreTrainedTokenizerBase,
     Trainer,
-    TrainingArguments,
     set_seed,
 )
 
 from mixup_hf import runtime
 from mixup_hf.config import FinetuneConfig
-from mixup_hf.data.rows import mixed_json
 from mixup_hf.data.sources import resolve
-from mixup_hf.data.tables import LabelledTexts, draw_shots, read_splits
-from mixup_hf.data.targets import class_indices, label_indices
+from mixup_hf.data.tables import LabelledTexts
+from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, Targets, read_targets
 from mixup_hf.data.text_pairs import split_sides
-from mixup_hf.finetuning.metrics import brier_score, expected_calibration_error
+from mixup_hf.finetuning import compare, results, splits
+from mixup_hf.finetuning.arguments import saves_by_default, training_arguments
+from mixup_hf.finetuning.metrics import REPORTED, metrics_of
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.training.attaching import use_soft_smoother
 from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.inversed import InversedMixup
 from mixup_hf.training.offline import OfflineMixup
 from mixup_hf.training.plugin import TrainerPlugin
 from mixup_hf.types import MixedExample
 
-_REPORTED = (
-    "test_accuracy",
-    "test_macro_f1",
-    "test_minority_recall",
-    "test_loss",
-    "test_ece",
-    "test_brier",
-)
-_DEFAULTS: dict[str, Any] = {"report_to": [], "save_strategy": "no", "logging_steps": 20}
-
 
 class Attaches(Protocol):
-    """Anything that a Trainer is given beside model and data: a `TrainerPlugin`, for one."""
+    """Anything a Trainer is given beside model and data, such as a `TrainerPlugin`."""
 
     def trainer_kwargs(
         self, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None
@@ -60,47 +49,70 @@ class Attaches(Protocol):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A classifier that was trained and measured.
+    """The result of one training.
 
     Attributes:
-        metrics: Those of the test split, and what tells the run apart.
+        metrics: What is reported of the test rows, and of the training.
         used: The mixed rows that were trained on, and how often.
-        correct: Whether each test row was classified rightly (N).
+        correct: Whether each test row (N) was predicted correctly; of several labels, all of them.
+            Empty for regression.
         history: What the Trainer logged.
+        errors: The absolute error of each test row (N), for regression.
+        steps_per_epoch: Optimizer steps per epoch.
     """
 
     metrics: dict[str, Any]
     used: list[tuple[MixedExample, int]]
     correct: list[bool]
     history: list[dict[str, float]]
+    errors: list[float] = field(default_factory=list)
+    steps_per_epoch: int = 1
 
 
 def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[str, Any]:
-    """Fine-tune a classifier, with mixed rows or without, and measure it on the test split.
+    """Fine-tune a model, with mixed rows or without, and measure it on the test split.
 
-    Writes `metrics.json`, `history.json` and, for a run that mixes, `mixed.jsonl` with every
-    sentence trained on.
+    Writes the model and its tokenizer, `metrics.json`, `history.json` and, for a run that mixes,
+    `mixed.jsonl` with every sentence trained on. Validation rows, where the config names some,
+    choose the checkpoint; the test split is read once, at the end. With `compare`, a baseline is
+    trained for the same number of steps into `output_dir/baseline`.
 
     Args:
         config: The run.
-        inverter: One that is loaded already, for many runs; the config's aligner is then not.
+        inverter: An inverter that is already loaded, to be used instead of the config's aligner.
 
     Returns:
-        The content of `metrics.json`: `test_accuracy`, `test_macro_f1`, `test_ece`, `train_rows`,
-        `mixed_rows`, `seconds` and what tells the run apart.
+        The content of `metrics.json`: the test metrics of the task, numbers of rows and steps,
+        `seconds`, and with `compare` also `baseline` and `comparison`.
+
+    Raises:
+        InvalidInput: The data, the training arguments or the output folder cannot be used.
     """
     started = time.monotonic()
-    train, test = read_splits(config.data)
-    if config.data.shots is not None:
-        train = draw_shots(train, config.data.shots, config.seed)
-    _, names = class_indices(train.labels, None, None)
-    mixup = _prepare_mixup(config, train, test, names, inverter)
-    fitted = fit(config, train, test, names, mixup)
-    metrics = fitted.metrics | {"seconds": round(time.monotonic() - started, 1)}
+    compare.check(config)
+    output = Path(config.output_dir)
+    fresh = not config.training.get("resume_from_checkpoint")
+    if fresh:
+        results.check(output)
+    data = splits.read(config)
+    training_arguments(config, data.targets.problem_type)  # refused before a model is loaded
+    mixup = _prepare_mixup(config, data, inverter)
+    if fresh:
+        results.clear(output)
+    discard = saves_by_default(config)
+    saved = output if config.save_model else None
+    fitted = _fit(config, data, mixup, save_to=saved, discard=discard)
+    metrics = fitted.metrics
+    if config.compare:
+        baseline = _fit(compare.baseline_of(config, fitted), data, None, discard=discard)
+        metrics = metrics | {
+            "baseline": baseline.metrics,
+            "comparison": compare.compare(fitted, baseline),
+        }
+    metrics = metrics | {"seconds": round(time.monotonic() - started, 1)}
     if runtime.is_main_process():
-        output = Path(config.output_dir)
-        _write(output, metrics, fitted.used, train, names)
-        (output / "history.json").write_text(json.dumps(fitted.history) + "\n")
+        names = data.targets.names
+        results.write(output, metrics, fitted.history, fitted.used, data.train.texts, names)
     return metrics
 
 
@@ -108,24 +120,35 @@ def fit(
     config: FinetuneConfig,
     train: LabelledTexts,
     test: LabelledTexts,
-    names: list[str],
+    names: Sequence[str] | None,
     plugin: Attaches | None,
 ) -> Fitted:
-    """Train a classifier on `train` and measure it on `test`.
+    """Train on `train` without validation rows, and measure on `test`.
 
     Args:
-        config: Model, training arguments and seed; its data and its mixup are not looked at.
+        config: Model, training arguments and seed; its data and mixup settings are not used.
         train: Training rows.
         test: Test rows.
-        names: The classes.
+        names: The classes in the order of the model's outputs.
         plugin: What is added to the plain Trainer; None for nothing.
     """
+    targets = read_targets(train.labels, None, names, config.data.problem_type)
+    return _fit(config, splits.Splits(train, None, test, targets), plugin)
+
+
+def _fit(
+    config: FinetuneConfig,
+    data: splits.Splits,
+    plugin: Attaches | None,
+    *,
+    save_to: Path | None = None,
+    discard: bool = False,
+) -> Fitted:
+    """Train and measure; `discard` removes the checkpoints that were chosen among."""
     started = time.monotonic()
     source = resolve(config.model, revision=config.model_revision)
     tokenizer = AutoTokenizer.from_pretrained(source.path)
-    args = TrainingArguments(
-        output_dir=config.output_dir, seed=config.seed, **(_DEFAULTS | config.training)
-    )
+    args = training_arguments(config, data.targets.problem_type)
     # The lines that a script of one's own gains: a plugin, and its keyword arguments.
     max_length = config.data.max_length
     kwargs: dict[str, Any] = {"data_collator": DataCollatorWithPadding(tokenizer)}
@@ -133,58 +156,117 @@ def fit(
         kwargs |= plugin.trainer_kwargs(tokenizer, max_length=max_length)
 
     set_seed(config.seed)  # the head is drawn here: the same one with and without mixup
-    model = AutoModelForSequenceClassification.from_pretrained(
-        source.path,
+    rows = {
+        name: None if table is None else tokenized(table, data.targets, tokenizer, max_length)
+        for name, table in (("train", data.train), ("validation", data.validation))
+    }
+    trainer = Trainer(
+        model=_model(str(source.path), data.targets),
+        args=args,
+        train_dataset=rows["train"],
+        eval_dataset=rows["validation"],
+        processing_class=tokenizer,
+        compute_metrics=metrics_of(data.targets.problem_type),
+        **kwargs,
+    )
+    use_soft_smoother(trainer)
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    if save_to is not None:
+        _save(trainer, save_to)
+    if discard and runtime.is_main_process():
+        results.remove_checkpoints(Path(config.output_dir))
+    test = tokenized(data.test, data.targets, tokenizer, max_length)
+    predicted = trainer.predict(test, metric_key_prefix="test")
+    used = _used_rows(kwargs.get("callbacks", []))
+    counted = _counted(data, used, trainer) | {
+        "seed": config.seed,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    return _fitted(data.targets.problem_type, predicted, counted, used, trainer)
+
+
+def _model(path: str, targets: Targets) -> Any:
+    names = targets.names
+    return AutoModelForSequenceClassification.from_pretrained(
+        path,
         num_labels=len(names),
+        problem_type=targets.problem_type,
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
     )
-    trainer = Trainer(
-        model=model,
-        args=args,
-        train_dataset=_tokenized(train, names, tokenizer, max_length),
-        eval_dataset=_tokenized(test, names, tokenizer, max_length),
-        processing_class=tokenizer,
-        compute_metrics=_metrics,
-        **kwargs,
-    )
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    predicted = trainer.predict(trainer.eval_dataset, metric_key_prefix="test")  # type: ignore[arg-type]
-    used = _used_rows(kwargs.get("callbacks", []))
-    measured = predicted.metrics or {}
-    metrics = {name: measured[name] for name in _REPORTED} | {
-        "train_rows": len(train),
-        "test_rows": len(test),
+
+
+def _counted(
+    data: splits.Splits, used: list[tuple[MixedExample, int]], trainer: Trainer
+) -> dict[str, Any]:
+    """What a run is told apart by, beside its test metrics."""
+    validated: dict[str, Any] = {}
+    if data.validation is not None:
+        validated["validation_rows"] = len(data.validation)
+    if trainer.state.best_metric is not None:
+        name = str(trainer.args.metric_for_best_model).removeprefix("eval_")
+        validated[f"best_validation_{name}"] = trainer.state.best_metric
+    return validated | {
+        "train_rows": len(data.train),
+        "test_rows": len(data.test),
         "mixed_rows": len(used),
         "mixed_draws": sum(count for _, count in used),
         "doubtful": sum(bool(row.events) for row, _ in used),
         "steps": trainer.state.global_step,
         "processes": runtime.world_size(),
-        "seed": config.seed,
-        "classes": names,
-        "seconds": round(time.monotonic() - started, 1),
+        "problem_type": data.targets.problem_type,
+        "classes": list(data.targets.names),
     }
-    labels = np.asarray(predicted.label_ids)
-    correct = np.argmax(predicted.predictions, axis=-1) == labels
-    return Fitted(metrics, used, correct.tolist(), trainer.state.log_history)
+
+
+def _fitted(
+    problem_type: str,
+    predicted: Any,
+    counted: dict[str, Any],
+    used: list[tuple[MixedExample, int]],
+    trainer: Trainer,
+) -> Fitted:
+    measured = predicted.metrics or {}
+    outputs, labels = np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
+    correct, gaps = np.array([], bool), np.array([])
+    if problem_type == REGRESSION:
+        gaps = np.abs(outputs.reshape(-1) - labels.reshape(-1))
+    elif problem_type == MULTI_LABEL:
+        correct = ((outputs > 0) == (labels > 0.5)).all(axis=1)
+    else:
+        correct = outputs.argmax(axis=-1) == labels
+    epochs = trainer.state.epoch or 1.0
+    return Fitted(
+        {name: measured[name] for name in REPORTED[problem_type]} | counted,
+        used,
+        correct.tolist(),
+        trainer.state.log_history,
+        gaps.tolist(),
+        max(1, round(trainer.state.global_step / epochs)),
+    )
+
+
+def _save(trainer: Trainer, folder: Path) -> None:
+    """Save model and tokenizer; the Trainer's pickled arguments are not kept."""
+    trainer.save_model(str(folder))
+    if runtime.is_main_process():
+        (folder / "training_args.bin").unlink(missing_ok=True)
 
 
 def _prepare_mixup(
-    config: FinetuneConfig,
-    train: LabelledTexts,
-    test: LabelledTexts,
-    names: list[str],
-    inverter: Inverter | None,
+    config: FinetuneConfig, data: splits.Splits, inverter: Inverter | None
 ) -> TrainerPlugin | None:
-    settings = config.mixup
+    settings, train = config.mixup, data.train
     if not settings.enabled:
         return None
     if settings.seed is None:
         settings = replace(settings, seed=config.seed)
+    evaluated = [data.test] if data.validation is None else [data.validation, data.test]
     rows: dict[str, Any] = {
-        "num_labels": len(names),
-        "label_names": names,
-        "eval_texts": test.texts,
+        "num_labels": len(data.targets.names),
+        "label_names": data.targets.names,
+        "problem_type": data.targets.problem_type,
+        "eval_texts": [text for table in evaluated for text in table.texts],
     }
     if settings.rows_file is not None:
         return OfflineMixup(settings.rows_file, train.texts, train.labels, config=settings, **rows)
@@ -195,52 +277,23 @@ def _prepare_mixup(
     return InversedMixup.from_pretrained(aligner, train.texts, train.labels, **rows, **fields)
 
 
-def _tokenized(
-    table: LabelledTexts, names: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+def tokenized(
+    table: LabelledTexts, targets: Targets, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Dataset:
-    labels = label_indices(table.labels, names)
+    """The rows of a table as a Trainer takes them.
+
+    Args:
+        table: Texts, or pairs of texts, with labels.
+        targets: The training labels, which fix the classes.
+        tokenizer: The classifier's tokenizer.
+        max_length: Longest text, in tokens.
+    """
     sides = [list(side) for side in zip(*map(split_sides, table.texts), strict=True)]
     encoded = tokenizer(*sides, truncation=True, max_length=max_length)
-    return Dataset.from_dict({**encoded, "label": labels})
-
-
-def _metrics(prediction: Any) -> dict[str, float]:
-    logits, labels = prediction.predictions, prediction.label_ids
-    chosen, probabilities = np.argmax(logits, axis=-1), softmax(logits, axis=-1)
-    return {
-        "ece": expected_calibration_error(probabilities, labels),
-        "brier": brier_score(probabilities, labels),
-        "accuracy": float(accuracy_score(labels, chosen)),
-        "macro_f1": float(f1_score(labels, chosen, average="macro")),
-        "minority_recall": _minority_recall(labels, chosen),
-    }
-
-
-def _minority_recall(labels: np.ndarray, chosen: np.ndarray) -> float:
-    """Recall of the rarest class; of classes equally rare, the worst."""
-    present, counts = np.unique(labels, return_counts=True)
-    rarest = present[counts == counts.min()]
-    return float(min((chosen[labels == each] == each).mean() for each in rarest))
+    return Dataset.from_dict({**encoded, "label": splits.trainer_labels(targets, table)})
 
 
 def _used_rows(callbacks: list[Any]) -> list[tuple[MixedExample, int]]:
-    """Rows used on this process; with several, each counts its own, and they are added up."""
+    """The mixed rows that were used, summed over all processes."""
     mixing = [each for each in callbacks if isinstance(each, MixupCallback)]
     return mixing[0].used_rows() if mixing else []
-
-
-def _write(
-    output: Path,
-    metrics: dict[str, Any],
-    used: list[tuple[MixedExample, int]],
-    train: LabelledTexts,
-    names: list[str],
-) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    if not used:
-        return
-    with (output / "mixed.jsonl").open("w", encoding="utf-8") as stream:
-        for row, count in used:
-            line = mixed_json(row, train.texts, names) | {"times_used": count}
-            stream.write(json.dumps(line) + "\n")

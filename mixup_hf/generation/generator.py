@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from mixup_hf import errors, runtime
+from mixup_hf.config import check_interpolation
 from mixup_hf.generation.cache import SentenceStore
-from mixup_hf.mixing.interpolation import check_interpolation, mix, mix_targets
+from mixup_hf.mixing.interpolation import mix, mix_targets
 from mixup_hf.mixing.pairing import PairPlan, Pairs
 from mixup_hf.types import Encodes, MixedExample, Redraw, Reviews
 

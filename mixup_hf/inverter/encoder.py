@@ -1,7 +1,8 @@
-"""Text to embedding: the aligner's own frozen encoder, and the model in training."""
+"""Text to embedding: the aligner's frozen encoder, and the model in training."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,14 @@ from mixup_hf import errors
 
 Pooling = Literal["mean", "cls", "last"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "last")
+# As sentence-transformers names them.
+_POOLING_MODES: dict[str, Pooling] = {
+    "mean_tokens": "mean",
+    "mean": "mean",
+    "cls_token": "cls",
+    "cls": "cls",
+    "lasttoken": "last",
+}
 
 
 class _Encoder:
@@ -67,7 +76,7 @@ class _Encoder:
             Embeddings (N, D), float32, on the CPU, in the order of `texts`.
         """
         errors.texts("texts", texts)
-        # Texts of one length go together: no time is spent on padding.
+        # Texts of similar length share a batch, which saves padding.
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         result = torch.empty(len(texts), self.embedding_dim)
         starts = range(0, len(order), batch_size)
@@ -86,7 +95,7 @@ class _Encoder:
 
 
 class FrozenEncoder(_Encoder):
-    """An encoder that never moves: embeddings made today are valid in every later run.
+    """An encoder that never changes: embeddings computed today are valid in every later run.
 
     The model is put in evaluation mode and frozen. Arguments are those of `from_pretrained`'s
     `settings`: `pooling`, `normalize`, `prefix` and `max_length`.
@@ -101,13 +110,30 @@ class FrozenEncoder(_Encoder):
     def from_pretrained(
         cls, path: str | Path, *, device: torch.device | str = "cpu", **settings: Any
     ) -> FrozenEncoder:
-        """Load from a folder. `settings` are the keyword arguments of the class."""
+        """Load from a folder.
+
+        Args:
+            path: The folder.
+            device: Where the model goes.
+            **settings: Keyword arguments of the class. Without `pooling`, the folder's own is used
+                (`folder_pooling`), or mean pooling if it has none.
+
+        Raises:
+            InvalidInput: `pooling` is not the one the folder was made for, or that one is not
+                supported.
+        """
+        own = folder_pooling(Path(path))
+        pooling = settings.setdefault("pooling", own or "mean")
+        if own is not None and pooling != own:
+            raise errors.bad(
+                "pooling", f"be {own!r} for {path}, as its pooling config states", pooling
+            )
         model = AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
         return cls(model.to(device), AutoTokenizer.from_pretrained(path), **settings)
 
 
 class TaskEncoder(_Encoder):
-    """The model in training, as it is at the moment. It is left in the mode it was in."""
+    """The model in training, in its current state; its training mode is restored."""
 
     def _embed(self, texts: list[str]) -> Tensor:
         training = self.model.training
@@ -116,6 +142,32 @@ class TaskEncoder(_Encoder):
             return super()._embed(texts)
         finally:
             self.model.train(training)
+
+
+def folder_pooling(folder: Path) -> Pooling | None:
+    """The pooling a sentence-transformers folder was trained with; None if it does not state any.
+
+    Raises:
+        InvalidInput: It is one that is not supported, or several.
+    """
+    path = folder / "1_Pooling"
+    modules = folder / "modules.json"
+    if modules.is_file():
+        listed = json.loads(modules.read_text(encoding="utf-8"))
+        named = [each["path"] for each in listed if each["type"].endswith("Pooling")]
+        path = folder / named[0] if named else path
+    if not (path / "config.json").is_file():
+        return None
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    chosen = [key.removeprefix("pooling_mode_") for key, value in config.items() if value is True]
+    chosen = [mode for mode in chosen if f"pooling_mode_{mode}" in config]
+    if isinstance(config.get("pooling_mode"), str):  # as newer releases write it
+        chosen = config["pooling_mode"].split("+")
+    if len(chosen) != 1 or chosen[0] not in _POOLING_MODES:
+        raise errors.bad(
+            "encoder", f"use one of the poolings {', '.join(POOLINGS)}", "+".join(chosen), str(path)
+        )
+    return _POOLING_MODES[chosen[0]]
 
 
 def pool(states: Tensor, mask: Tensor, pooling: Pooling, normalize: bool) -> Tensor:

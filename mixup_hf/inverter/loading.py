@@ -1,4 +1,4 @@
-"""What an inverter is made of: an aligner and its partners, found, checked and loaded."""
+"""Loading an inverter: the aligner, its encoder and its LLM are resolved, checked and loaded."""
 
 from __future__ import annotations
 
@@ -14,22 +14,18 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mixup_hf.data.sources import resolve
 from mixup_hf.data.wheels import file_sha256
-from mixup_hf.inverter.checkpoint import (
-    LORA_FOLDER,
-    Aligner,
-    AlignerConfig,
-    AlignerMismatchError,
-    check_partner,
-    load_aligner,
-)
+from mixup_hf.inverter.aligner import Aligner, AlignerConfig
+from mixup_hf.inverter.checkpoint import check_partner, load_aligner
 from mixup_hf.inverter.encoder import FrozenEncoder
-from mixup_hf.inverter.engines.packed_cpu import why_not_packed
+from mixup_hf.inverter.engines import find_engine
+from mixup_hf.inverter.lora import LORA_FOLDER, AlignerMismatchError, load_lora
 from mixup_hf.inverter.quantization import (
     Quantization,
     default_dtype,
     default_quantization,
     load_llm,
 )
+from mixup_hf.runtime import local_device
 
 EMBEDDED_ALIGNER = "embedded"
 
@@ -66,14 +62,14 @@ def load_parts(
     dtype: torch.dtype | None,
     engine: str,
 ) -> Parts:
-    """Load what `Inverter.from_pretrained` is asked for; its arguments are explained there.
+    """Load the parts of an inverter; the arguments are those of `Inverter.from_pretrained`.
 
     Raises:
         AlignerMismatchError: The checkpoint is damaged, or its encoder or LLM is not the one it was
             trained for.
-        SourceError: A base model cannot be had.
+        SourceError: A base model cannot be fetched.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch.device(device) if device is not None else local_device()
     folder = aligner_folder(aligner, revision)
     loaded = load_aligner(folder)
     config = loaded.config
@@ -89,8 +85,9 @@ def load_parts(
         prefix=config.encoder_prefix,
     )
     quantization = quantization or default_quantization(where)
-    # The fast engine rounds a copy; what it copies, and merges the LoRA into, is not rounded.
-    exact = where.type == "cpu" and engine != "transformers" and quantization == "none"
+    choice, _ = find_engine(engine)
+    # An engine that rounds a copy of the weights gets exact ones, into which the LoRA is merged.
+    exact = where.type == "cpu" and quantization == "none" and choice.copies_weights
     llm = load_llm(
         llm_source.path,
         quantization=quantization,
@@ -98,13 +95,13 @@ def load_parts(
         device=where,
         base_grid=config.base_grid,
     )
-    if exact and why_not_packed(llm) is not None:
+    if exact and choice.why_not(llm) is not None:
         llm.to(dtype or default_dtype(where))
     _check_dimensions(config, encoder, llm)
     return Parts(
         encoder,
         loaded.to(where),  # type: ignore[arg-type]
-        _with_lora(llm, folder, merge=quantization == "none"),
+        load_lora(llm, folder, merge=quantization == "none"),
         AutoTokenizer.from_pretrained(llm_source.path),
         folder,
         _fingerprint(folder),
@@ -125,7 +122,7 @@ def aligner_folder(aligner: str, revision: str | None = None) -> Path:
 
 
 def describe_aligner(aligner: str) -> str:
-    """One line on an aligner, without loading its partners."""
+    """Describe an aligner in one line, without loading its encoder and LLM."""
     config = load_aligner(aligner_folder(aligner)).config
     hints = f"{config.num_hints} hints and " if config.num_hints else ""
     return (
@@ -135,32 +132,8 @@ def describe_aligner(aligner: str) -> str:
 
 
 def hub_revision(revision: str | None) -> str | None:
-    """A commit to ask the Hub for; the digest of an embedded wheel is none."""
+    """The revision if it is a Hub commit; the digest of an embedded wheel is not."""
     return revision if revision is not None and len(revision) == 40 else None
-
-
-def _with_lora(llm: Any, folder: Path, *, merge: bool) -> Any:
-    """The LLM with the checkpoint's LoRA; merged, it costs nothing at each step.
-
-    Into 4-bit weights it is not merged: that would round it away.
-    """
-    if not (folder / LORA_FOLDER / "adapter_config.json").is_file():
-        return llm
-    if not (folder / LORA_FOLDER / "adapter_model.safetensors").is_file():
-        raise AlignerMismatchError(
-            f"The LoRA in {folder / LORA_FOLDER} has no adapter_model.safetensors (other formats "
-            "are not read). Fetch the aligner again."
-        )
-    from peft import PeftModel
-
-    try:
-        model: Any = PeftModel.from_pretrained(llm, str(folder / LORA_FOLDER)).eval()
-    except Exception as error:  # a cut safetensors file, or a LoRA for other layers
-        raise AlignerMismatchError(
-            f"The LoRA in {folder / LORA_FOLDER} cannot be loaded ({error}). It is damaged or "
-            "belongs to another LLM: fetch the aligner again."
-        ) from error
-    return model.merge_and_unload() if merge else model
 
 
 def _check_dimensions(config: AlignerConfig, encoder: FrozenEncoder, llm: Any) -> None:

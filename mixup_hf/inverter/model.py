@@ -3,72 +3,53 @@
 from __future__ import annotations
 
 import copy
-import shutil
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors
-from mixup_hf.inverter.checkpoint import (
-    LORA_FOLDER,
-    Aligner,
-    push_folder,
-    save_checkpoint,
-)
+from mixup_hf.inverter.aligner import Aligner
+from mixup_hf.inverter.decoding import decode_embeddings
 from mixup_hf.inverter.encoder import FrozenEncoder
-from mixup_hf.inverter.engines.registry import make_engine
-from mixup_hf.inverter.engines.sampling import DecodeSettings, LocalWriter, Writes
-from mixup_hf.inverter.engines.vllm import SERVED, ServerSettings, connect
+from mixup_hf.inverter.engines import make_writer
+from mixup_hf.inverter.engines.base import DecodeSettings, DecodingParts, Writer
+from mixup_hf.inverter.engines.vllm import ServerSettings
+from mixup_hf.inverter.hub import export_merged_llm, push_inverter, save_inverter
 from mixup_hf.inverter.likelihood import label_log_likelihood
 from mixup_hf.inverter.loading import EMBEDDED_ALIGNER, load_parts
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids
 from mixup_hf.inverter.quantization import Quantization
 from mixup_hf.mixing.interpolation import linear
-from mixup_hf.runtime import memory_ran_out
-
-# Sentences on which a server is compared with what decodes here.
-_PROBES = (
-    "Where is the nearest station?",
-    "A new phone was shown to the press on Monday.",
-    "She thanked her mother for the cake.",
-    "Shares fell after the bank's warning.",
-    "I never liked the second half of that film.",
-    "The law will be changed before the election.",
-    "Please turn the lights off in the kitchen.",
-    "Two goals in the last minute decided the match.",
-)
 
 
 class Inverter:
-    """Reads embeddings and says what is in them.
+    """Decodes embeddings to sentences.
 
-    Load one with `from_pretrained`; the constructor takes parts that are loaded already.
+    Load one with `from_pretrained`; the constructor takes loaded parts.
 
     Args:
         encoder: The frozen encoder the aligner was trained for.
         aligner: Projector and config.
         llm: The LLM, with the aligner's LoRA, frozen, on its device.
         tokenizer: The LLM's tokenizer.
-        name: What users call the aligner; goes into the rows it makes.
+        name: The aligner as the user names it; recorded in generated rows.
         fingerprint: Digest of the aligner's weights.
         folder: The checkpoint it was loaded from; holds the LoRA when `llm` has it merged in.
-        engine: What decodes, one of `ENGINES`. Only `"transformers"` sees later changes of `llm`.
-        dtype: Compute type of the fast engine.
-        quantization: How the LLM's weights are held.
-        server: How a server is talked to, where `engine` is one.
+        engine: The decoding engine: a registered name, with its argument if it has one. Only
+            `"transformers"` reflects later changes of `llm`.
+        dtype: Compute type of an engine that copies the weights.
+        quantization: How the LLM's weights are stored.
+        server: How requests are sent, if the engine is a server.
 
     Raises:
-        ServerError: `engine` is a server that is not there, or not right.
+        ServerError: `engine` is a server that does not answer or serves another LLM.
     """
 
     def __init__(
@@ -93,20 +74,15 @@ class Inverter:
         self.tokenizer = tokenizer
         self.name = name
         self.fingerprint = fingerprint
-        self._folder = folder
+        self.folder = folder
         self.quantization = quantization
         base = llm.get_base_model() if hasattr(llm, "peft_config") else llm
         self._base = base
-        # A LoRA that is not merged lives in hooks of the base model: transformers runs them.
+        # A LoRA that is not merged is injected into the layers of the base model.
         self.prompt = SoftPrompt.build(aligner, base, tokenizer)
         ends = end_ids(tokenizer, base)
-        served = engine.startswith(SERVED)
-        local = make_engine(base, "auto" if served else engine, dtype)
-        self._writer: Writes = LocalWriter(local, tokenizer, ends)
-        if served:
-            url, settings = engine.removeprefix(SERVED), server or ServerSettings()
-            probes = self._prompts(self.encode(_PROBES))
-            self._writer = connect(url, ends, settings, self._writer, probes)
+        parts = DecodingParts(base, tokenizer, ends, dtype, self._prompt_texts, server)
+        self.writer: Writer = make_writer(engine, parts)
 
     @classmethod
     def from_pretrained(
@@ -125,20 +101,20 @@ class Inverter:
         Args:
             aligner: `"embedded"` for the one that ships in the package, a folder, or a Hub id.
             revision: Hub revision of the aligner.
-            quantization: `"4bit"` (bitsandbytes nf4) or `"none"`. Default: 4-bit on CUDA; none
-                elsewhere, where 4-bit weights save little and decode slower. Both decode from the
-                same rounded weights when the aligner was trained on them.
-            device: Where the models go. Default: CUDA if there is one.
+            quantization: `"4bit"` (bitsandbytes nf4) or `"none"`. Default: 4-bit on CUDA; `"none"`
+                elsewhere, where 4-bit weights save little and decode slower. Both use the same
+                rounded weights if the aligner was trained on them.
+            device: Where the models go. Default: this process's device (its local rank's GPU).
             dtype: Compute type. Default: bf16 where the engine is fast in it, else float32.
             engine: `"transformers"`, `"fast"` (a packed copy of the weights, on CPUs), `"auto"`:
                 fast where it can be, or `"vllm:http://host:8000"`, a server.
-            server: How a server is talked to.
+            server: How requests are sent, if the engine is a server.
 
         Raises:
             AlignerMismatchError: The checkpoint is damaged, or its encoder or LLM is not the one it
                 was trained for.
-            ServerError: `engine` is a server that is not there, or not right.
-            SourceError: A base model cannot be had.
+            ServerError: `engine` is a server that does not answer or serves another LLM.
+            SourceError: A base model cannot be fetched.
         """
         parts = load_parts(
             str(aligner),
@@ -164,8 +140,8 @@ class Inverter:
 
     @property
     def engine(self) -> str:
-        """What decodes: `fast:bfloat16`, `transformers:float32`, `vllm:MODEL`."""
-        return self._writer.name
+        """The engine in use: `fast:bfloat16`, `transformers:float32`, `vllm:MODEL`."""
+        return self.writer.name
 
     @property
     def device(self) -> torch.device:
@@ -191,26 +167,26 @@ class Inverter:
     ) -> list[str]:
         """Decode embeddings to sentences.
 
-        The same call gives the same sentences, always; the global random state is neither read nor
-        changed. Row r draws from a stream of its own, so in float32 it decodes alone as it does in
-        a batch. In bf16 the composition of a batch can tip near-ties, which is why the plugin
-        always decodes the same chunks.
+        The same call always gives the same sentences; the global random state is neither read nor
+        changed. Each row samples from a separate random stream, so in float32 it decodes the same
+        alone and in a batch. In bf16 the composition of a batch can flip near-ties, which is why
+        the plugin always decodes the same chunks.
 
         Args:
             embeddings: (N, D), as `encode` returns them, or mixes of such.
             seed: An integer, or several that are combined.
             max_new_tokens: Longest sentence, in tokens.
             temperature: 0 decodes greedily.
-            top_p: Nucleus.
+            top_p: Nucleus sampling.
             top_k: Tokens considered at each step.
             num_candidates: Sentences decoded per embedding, of which the one closest to the
                 embedding when encoded again is returned.
-            batch_size: Rows decoded at a time; bounds memory. The fast engine cuts them into
-                batches of at most 256, side by side on cores of their own.
+            batch_size: Rows decoded at a time; bounds memory. The fast engine splits them into
+                batches of at most 256, decoded in parallel on separate cores.
             progress: Show a progress bar once it has taken two seconds.
 
         Returns:
-            N sentences, none of them empty.
+            N non-empty sentences.
 
         Raises:
             ValueError: A setting is out of range, or `embeddings` is not (N, D).
@@ -223,22 +199,11 @@ class Inverter:
         keys = tuple(seed) if isinstance(seed, Sequence) else (int(seed),)
         for key in keys:
             errors.at_least("seed", key, 0)
-        sentences: list[str] = []
-        with tqdm(
-            total=len(embeddings), desc="decoding", delay=2, disable=not progress
-        ) as progress_bar:
-            while (start := len(sentences)) < len(embeddings):
-                rows = embeddings[start : start + batch_size]
-                try:
-                    sentences += self._best(rows, settings, keys, start)
-                except RuntimeError as error:
-                    batch_size = _smaller_batch(error, len(rows))
-                    continue
-                progress_bar.update(len(rows))
-        return sentences
+        with tqdm(total=len(embeddings), desc="decoding", delay=2, disable=not progress) as bar:
+            return decode_embeddings(self, embeddings, settings, keys, batch_size, bar.update)
 
     def to_be_refined(self) -> Inverter:
-        """This inverter with an aligner of its own; encoder, LLM and engine are shared."""
+        """A copy of this inverter with a separate aligner; encoder, LLM and engine are shared."""
         other = copy.copy(self)
         other.aligner = copy.deepcopy(self.aligner)
         other.prompt = SoftPrompt.build(other.aligner, self._base, self.tokenizer).to(self.device)
@@ -252,8 +217,8 @@ class Inverter:
     def mix_weights(self, lams: Tensor) -> Tensor:
         """The embedding weights (n,) at which decoded sentences lie at the ratios `lams` (n,).
 
-        From the aligner's ratio curve; without one, the ratios themselves. Beyond [0, 1] nothing is
-        changed.
+        From the aligner's ratio curve; without one, the ratios themselves. Beyond [0, 1]
+        the curve continues with slope 1.
         """
         curve = self.aligner.config.ratio_curve
         if curve is None:
@@ -288,29 +253,15 @@ class Inverter:
 
     def save_pretrained(self, folder: str | Path, card: ModelCard | None = None) -> Path:
         """Write the aligner (projector, LoRA, config; never the base models) to a folder."""
-        target = save_checkpoint(folder, self.aligner, self.llm, card)
-        lora = self._folder / LORA_FOLDER if self._folder is not None else None
-        if (
-            lora is not None
-            and lora.is_dir()
-            and lora.resolve() != (target / LORA_FOLDER).resolve()
-        ):
-            shutil.copytree(lora, target / LORA_FOLDER, dirs_exist_ok=True)
-        return target
+        return save_inverter(self, folder, card)
 
     def export_llm(self, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> Path:
         """Write the LLM with its LoRA merged in, and its tokenizer, for a server to load.
 
         Raises:
-            ValueError: The LLM is held in 4 bits, into which nothing can be merged.
+            InvalidInput: The LLM has 4-bit weights, into which nothing can be merged.
         """
-        if hasattr(self.llm, "peft_config"):
-            raise errors.bad(
-                "quantization", "be 'none' to export the LLM with its LoRA", self.quantization
-            )
-        copy.deepcopy(self.llm).to(dtype).save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        return Path(folder)
+        return export_merged_llm(self, folder, dtype)
 
     def push_to_hub(
         self,
@@ -323,67 +274,22 @@ class Inverter:
         """Upload the aligner (projector, LoRA, config, card) to the Hub.
 
         Args:
-            repo_id: `user/name`; made if it does not exist.
+            repo_id: `user/name`; created if it does not exist.
             card: The model card. Default: the one of the checkpoint this was loaded from.
             private: Whether a new repository is private.
             token: Hub token; default: the one you are logged in with.
 
         Returns:
-            The address of the commit.
+            The URL of the commit.
         """
-        with TemporaryDirectory() as scratch:
-            folder = self.save_pretrained(scratch, card)
-            kept = self._folder / "README.md" if self._folder is not None else None
-            if card is None and kept is not None and kept.is_file():
-                shutil.copyfile(kept, folder / "README.md")
-            return push_folder(folder, repo_id, private=private, token=token)
-
-    def _best(
-        self, embeddings: Tensor, settings: DecodeSettings, keys: tuple[int, ...], start: int
-    ) -> list[str]:
-        """One sentence for each row: the only one decoded, or the best of several."""
-        if settings.num_candidates == 1:
-            return self._decode(embeddings, settings, keys, start, 0)
-        rounds = [
-            self._decode(embeddings, settings, keys, start, turn)
-            for turn in range(settings.num_candidates)
-        ]
-        closeness = torch.stack(
-            [F.cosine_similarity(self.encode(texts), embeddings.cpu()) for texts in rounds]
-        )
-        winners = closeness.argmax(0).tolist()
-        return [rounds[winner][row] for row, winner in enumerate(winners)]
-
-    def _decode(
-        self,
-        embeddings: Tensor,
-        settings: DecodeSettings,
-        keys: tuple[int, ...],
-        start: int,
-        turn: int,
-    ) -> list[str]:
-        streams = [(*keys, turn, start + row) for row in range(len(embeddings))]
-        texts = self._writer.write(self._prompts(embeddings), settings, streams)
-        return [_tidy(text) for text in texts]
+        return push_inverter(self, repo_id, card, private=private, token=token)
 
     @torch.inference_mode()
-    def _prompts(self, embeddings: Tensor) -> Tensor:
+    def prompts(self, embeddings: Tensor) -> Tensor:
+        """Prompt embeddings (B, P, H) for embeddings (B, D), on the LLM's device."""
         prompts: Tensor = self.prompt.to(self.device)(embeddings.to(self.device).float())
         return prompts
 
-
-def _smaller_batch(error: RuntimeError, size: int) -> int:
-    """Half of a batch for which memory ran out; any other error is raised again."""
-    if size == 1 or not memory_ran_out(error):
-        raise error
-    warnings.warn(
-        f"Memory ran out while decoding {size} sentences at once: going on with {size // 2}. Set "
-        f"`batch_size` (in training: `chunk_size`) to {size // 2} to begin with that.",
-        stacklevel=3,
-    )
-    return size // 2
-
-
-def _tidy(text: str) -> str:
-    """One line, single spaces. A sentence of white space only becomes an ellipsis."""
-    return " ".join(text.split()) or "..."
+    def _prompt_texts(self, texts: Sequence[str]) -> Tensor:
+        """Prompts (B, P, H) for texts."""
+        return self.prompts(self.encode(texts))

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from mixup_hf.inverter.checkpoint import AlignerConfig
+from mixup_hf.inverter.aligner import AlignerConfig
 
 _BODY = """---
 {front}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors
-from mixup_hf.inverter.checkpoint import Aligner
+from mixup_hf.inverter.aligner import Aligner
 
 _PLACE = "<<soft tokens>>"  # where the chat template puts what the user says
 

@@ -1,8 +1,8 @@
 """Loading the LLM: 4-bit through bitsandbytes, or plain weights on the same 4-bit grid.
 
-A LoRA is aligned to one set of base weights. Aligners of this library are trained on the nf4 grid,
-so a plain (`"none"`) load rounds the weights to that grid too: a machine without a useful 4-bit
-kernel then decodes the same sentences, only faster.
+A LoRA is aligned to one set of base weights. The aligners of this library are trained on the nf4
+grid, so a plain (`"none"`) load rounds the weights to that grid too: a machine without a fast 4-bit
+kernel then decodes the same sentences. bitsandbytes is imported for 4-bit weights only.
 """
 
 from __future__ import annotations
@@ -11,13 +11,33 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from mixup_hf import errors
 
 Quantization = Literal["4bit", "none"]
 NF4_BLOCK_SIZE = 64
+_TINY = 1e-38  # keeps a block of zeros from being divided by zero
+# Quantiles of the normal distribution, as bitsandbytes has them (float32).
+_NF4_CODE = (
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+)
 
 
 def load_llm(
@@ -34,7 +54,7 @@ def load_llm(
         path: Folder of the base model.
         quantization: `"4bit"` keeps nf4 weights (bitsandbytes) and computes in `dtype`; `"none"`
             keeps weights of type `dtype`.
-        dtype: Compute type, and storage type where nothing is quantised.
+        dtype: Compute type, and storage type of weights that are not quantized.
         device: Where the model goes.
         base_grid: `"nf4"` if the LoRA belongs to weights rounded to nf4, else None. Only matters
             for `quantization="none"`.
@@ -50,14 +70,14 @@ def load_llm(
 
 
 def default_quantization(device: torch.device) -> Quantization:
-    """`"4bit"` on CUDA, where it saves memory; `"none"` elsewhere, where it only costs time."""
+    """`"4bit"` on CUDA, where it saves memory; `"none"` elsewhere, where it is only slower."""
     return "4bit" if device.type == "cuda" else "none"
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
     """bf16 where it is fast (CUDA, CPUs with AMX tiles), else float32.
 
-    AVX512_BF16 alone does not make it fast: there, 64 sentences took 1.6 times as long in bf16.
+    AVX512_BF16 alone is not enough: with it, 64 sentences took 1.6 times as long in bf16.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
@@ -66,21 +86,42 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
 
 def round_to_nf4(llm: nn.Module) -> None:
-    """Round the linear weights that bitsandbytes would quantise to the nf4 grid, in place.
+    """Round the linear weights that bitsandbytes would quantize to the nf4 grid, in place.
 
-    Embeddings and the output head stay as they are, as they do in a 4-bit load.
+    Embeddings and the output head are left as they are, as in a 4-bit load.
     """
-    import bitsandbytes.functional as bnb
-
     for name, module in llm.named_modules():
         if isinstance(module, nn.Linear) and not name.endswith("lm_head"):
-            weight = module.weight.data
-            packed, state = bnb.quantize_4bit(weight, blocksize=NF4_BLOCK_SIZE, quant_type="nf4")
-            module.weight.data = bnb.dequantize_4bit(packed, state).to(weight.dtype)
+            module.weight.data = nf4_grid(module.weight.data)
+
+
+def nf4_grid(weight: Tensor) -> Tensor:
+    """The nearest values on the nf4 grid (arXiv 2305.14314), in the type of `weight`.
+
+    Equal bit for bit to quantizing and dequantizing with bitsandbytes, which divides a shorter last
+    block by its largest absolute value, but multiplies whole blocks by the reciprocal. (Results
+    below the smallest normal number are an exception: there bitsandbytes depends on the CPU.)
+
+    Args:
+        weight: Any shape; blocks of `NF4_BLOCK_SIZE` values run through it row by row.
+    """
+    code = torch.tensor(_NF4_CODE, device=weight.device)
+    bounds = (code[1:] + code[:-1]) / 2
+    flat = weight.float().flatten()
+    whole = len(flat) - len(flat) % NF4_BLOCK_SIZE
+    blocks, rest = flat[:whole].view(-1, NF4_BLOCK_SIZE), flat[whole:]
+    largest = blocks.abs().amax(-1, keepdim=True)
+    scaled = blocks * (1.0 / largest.clamp_min(_TINY))
+    rounded = (code[torch.bucketize(scaled.clamp(-1, 1), bounds)] * largest).flatten()
+    if len(rest):
+        last = rest.abs().amax().clamp_min(_TINY)
+        last_rounded = code[torch.bucketize((rest / last).clamp(-1, 1), bounds)] * last
+        rounded = torch.cat([rounded, last_rounded])
+    return rounded.view(weight.shape).to(weight.dtype)
 
 
 def _load_plain(path: str | Path, dtype: torch.dtype) -> Any:
-    # Rounding happens in bf16 whatever the compute type, so that every machine gets one grid.
+    # Rounding is done in bf16 whatever the compute type, so that every machine gets the same grid.
     llm: Any = AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.bfloat16, use_safetensors=True
     )
@@ -88,7 +129,12 @@ def _load_plain(path: str | Path, dtype: torch.dtype) -> Any:
 
 
 def _load_4bit(path: str | Path, dtype: torch.dtype, device: torch.device) -> Any:
-    from bitsandbytes.nn import Linear4bit  # type: ignore[attr-defined]  # exported without __all__
+    try:
+        from bitsandbytes.nn import Linear4bit  # type: ignore[attr-defined]  # not in __all__
+    except ImportError as error:
+        raise errors.MissingPackage(
+            "4-bit weights need bitsandbytes: pip install bitsandbytes; or set `quantization: none`"
+        ) from error
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(
@@ -97,7 +143,7 @@ def _load_4bit(path: str | Path, dtype: torch.dtype, device: torch.device) -> An
     llm: Any = AutoModelForCausalLM.from_pretrained(
         path,
         quantization_config=config,
-        dtype=dtype,  # of what is not quantised: activations have the type of the embeddings
+        dtype=dtype,  # of the unquantized weights; activations have the type of the embeddings
         device_map={"": device},
         use_safetensors=True,
     )

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol, get_args
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from mixup_hf import errors
+from mixup_hf.config import IntrusionPolicy, LeakPolicy
 from mixup_hf.judging.events import COLLAPSE, DEGENERATE, LEAK, Detector, Finding
 from mixup_hf.judging.judges import JudgeInputs, build_judge
 from mixup_hf.judging.leaks import LeakError, LeakGuard
 from mixup_hf.types import Encodes, MixedExample, Redraw
 
-Policy = Literal["keep", "drop", "resample", "relabel", "blend", "local", "weight"]
-LeakPolicy = Literal["drop", "fail", "off"]
-POLICIES: tuple[str, ...] = get_args(Policy)
+POLICIES: tuple[str, ...] = get_args(IntrusionPolicy)
 LEAK_POLICIES: tuple[str, ...] = get_args(LeakPolicy)
 
 # How a row is regenerated: new partner and ratio, same parents in a new ratio, nearer partner.

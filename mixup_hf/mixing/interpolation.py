@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixup_hf import errors
+from mixup_hf.config import check_interpolation
 
 
 def linear(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
@@ -104,16 +104,6 @@ def mix(parents: Tensor, shares: Tensor, interpolation: str = "linear") -> Tenso
     lengths: Tensor = (weights * parents.norm(dim=-1, keepdim=True)).sum(1)
     longer: Tensor = lengths / mixes.norm(dim=-1, keepdim=True).clamp_min(_TINY)
     return mixes * longer
-
-
-def check_interpolation(interpolation: str, num_parents: int) -> None:
-    """Raise `ValueError` unless `num_parents` can be mixed so."""
-    errors.one_of("interpolation", interpolation, tuple(INTERPOLATIONS))
-    if interpolation == "slerp" and num_parents > 2:
-        raise errors.InvalidInput(
-            f"`interpolation` = 'slerp' mixes two parents, but `weights` draws {num_parents}: no "
-            "one circle goes through them. Take 'linear' or 'linear_renorm'."
-        )
 
 
 def mix_targets(targets: Tensor, shares: Tensor, *, bounded: bool = True) -> Tensor:

@@ -10,22 +10,24 @@ import torch
 from torch import Tensor
 
 from mixup_hf import errors
+from mixup_hf.mixing.pairings import NOBODY
+
+__all__ = ["NOBODY", "Neighbors", "Neighbours"]
 
 EXACT_ROWS = 20_000
 _BLOCK = 65_536  # rows whose distances to a run of queries exist at one time
 _QUERIES = 512
 _ROWS_PER_CELL = 250
 _PROBED_CELLS = 8
-NOBODY = -1
 
 
-class Neighbours:
+class Neighbors:
     """The rows nearest to given rows, by Euclidean distance.
 
-    Up to `exact_rows` rows every distance is computed, block by block: plain products are so fast
-    that an index gains nothing. Beyond, an inverted-file index (faiss) of cells of about 250 rows,
-    a byte a number, looks into the 8 nearest of them: memory grows like N, and so does time for N
-    queries, but for finding the cells. Without faiss every distance is computed there, too.
+    Up to `exact_rows` rows every distance is computed, block by block: matrix products are so fast
+    that an index gains nothing. Beyond, a faiss inverted-file index with cells of about 250 rows,
+    quantized to one byte per number, probes the 8 nearest cells: memory is linear in N, and so is
+    the time of N queries, apart from finding the cells. Without faiss every distance is computed.
 
     Args:
         embeddings: (N, D).
@@ -82,6 +84,9 @@ class Neighbours:
         return found
 
 
+Neighbours = Neighbors  # until all callers have been renamed
+
+
 def _without_self(found: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     """Drop each row's own number, or the last where exact copies pushed it out."""
     own = found == rows[:, None]
@@ -95,7 +100,7 @@ def _faiss_index(embeddings: Tensor) -> Any:
         import faiss
     except ImportError:
         warnings.warn(
-            f"Among {len(embeddings)} rows neighbours are found far faster with faiss: "
+            f"Among {len(embeddings)} rows neighbors are found far faster with faiss: "
             "`pip install 'mixup_hf[large]'`. Without it all distances are computed.",
             stacklevel=3,
         )

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from torch import Tensor
 
-from mixup_hf import errors
+from mixup_hf import errors, registry
+from mixup_hf.config import StrategyName
 from mixup_hf.mixing.chunks import FIRST_CHUNK, ChunkGrid
-from mixup_hf.mixing.partners import (
-    Classes,
-    CrossClassPartners,
-    LocalPartners,
-    NearTargetPartners,
-    Partners,
-    RandomPartners,
-    SameClassPartners,
-    SmotePartners,
-)
+from mixup_hf.mixing.pairings import Pairing, TrainingRows
 from mixup_hf.mixing.weights import Weights
 from mixup_hf.runtime import counter_rng
 from mixup_hf.types import Redraw
 
-Pairing = Literal[
-    "random", "same_class", "cross_class", "smote", "local", "minority", "near_target"
-]
-PAIRINGS: tuple[str, ...] = get_args(Pairing)
-STRATEGIES = ("auto", "minority", "not minority", "not majority", "all")
 SamplingStrategy = str | float | Mapping[int, int]
 
 # What a stream of random numbers is for; part of its key, so that streams never meet.
@@ -80,17 +67,14 @@ class PairPlan:
 
     Args:
         labels: Class indices of the training rows (N,); real targets for `near_target`.
-        pairing: `random`: any other row. `same_class`: another row of the class. `cross_class`: a
-            row of another class. `smote`: one of the nearest of the class. `local`: a row of
-            another class among the nearest. `minority`: as `same_class`, with
-            `sampling_strategy="auto"`. `near_target`: likelier the closer the target (regression).
+        pairing: Name of a registered pairing.
         weights: Distribution of the ratio; one of m parents draws m - 1 partners.
         seed: Seed of the run.
         chunk_size: Pairs per chunk, after a ramp of smaller ones.
         first_chunk: Pairs in the first chunk; each following one is twice as large, up to
             `chunk_size`.
-        num_neighbors: k of `smote` and `local`.
-        embeddings: Gives the rows' embeddings (N, D), for `smote` and `local`.
+        num_neighbors: k, for pairings that choose among neighbors.
+        embeddings: Gives the rows' embeddings (N, D), for pairings that need them.
         sampling_strategy: How many rows of which class are asked for, as imbalanced-learn has it:
             "auto" ("not majority"), "minority", "not minority", "all", a ratio for two classes, or
             the count that each class shall have afterwards.
@@ -113,31 +97,27 @@ class PairPlan:
         embeddings: Callable[[], Tensor] | None = None,
         sampling_strategy: SamplingStrategy | None = None,
     ) -> None:
-        errors.one_of("pairing", pairing, PAIRINGS)
+        self._kind: type[Pairing] = registry.get("pairing", pairing)
         errors.at_least("chunk_size", chunk_size, 1)
         errors.at_least("first_chunk", first_chunk, 1)
-        errors.at_least("num_neighbors", num_neighbors, 1)
-        self.labels = np.asarray(labels)
-        if len(self.labels) < 2:
-            raise errors.bad("labels", "hold at least two rows", len(self.labels))
+        self._rows = TrainingRows(labels, embeddings=embeddings, num_neighbors=num_neighbors)
+        if self._kind.needs_embeddings and not self._rows.has_embeddings:
+            raise errors.InvalidInput(
+                f"`pairing` = {pairing!r} needs `embeddings` to find neighbors."
+            )
+        self.labels = self._rows.labels
         self.pairing = pairing
         self.weights = weights
         self.seed = seed
         self.chunks = ChunkGrid(chunk_size, first_chunk)
-        if pairing == "minority" and sampling_strategy is None:
-            sampling_strategy = "auto"
-        self.wanted = _wanted(sampling_strategy, self.labels)
-        self._classes = Classes(self.labels)
-        self.embeddings, self.num_neighbors = embeddings, num_neighbors
-        self._near: LocalPartners | None = None
-        self._partners = _make_partners(pairing, self._classes, embeddings, num_neighbors)
+        self.wanted = _wanted(sampling_strategy or self._kind.sampling_strategy, self.labels)
+        self._near: Pairing | None = None
+        self._partners = self._kind(self._rows)
 
     def forget(self) -> None:
-        """Look for neighbours anew: the rows' embeddings have changed."""
+        """Search for neighbors again, because the rows' embeddings have changed."""
         self._near = None
-        self._partners = _make_partners(
-            self.pairing, self._classes, self.embeddings, self.num_neighbors
-        )
+        self._partners = self._kind(self._rows)
 
     @property
     def rows_per_turn(self) -> int:
@@ -178,11 +158,11 @@ class PairPlan:
         if how == "pair":
             return self.pairs(pairs.index, pairs.first, rng)
         if self._near is None:
-            if self.embeddings is None:
+            if not self._rows.has_embeddings:
                 raise errors.InvalidInput(
-                    "`intrusion` = 'local' needs `embeddings` to find neighbours."
+                    "`intrusion` = 'local' needs `embeddings` to find neighbors."
                 )
-            self._near = LocalPartners(self._classes, self.embeddings, self.num_neighbors)
+            self._near = registry.get("pairing", "local")(self._rows)
         return self.pairs(pairs.index, pairs.first, rng, self._near)
 
     def pairs(
@@ -190,7 +170,7 @@ class PairPlan:
         index: np.ndarray,
         first: np.ndarray,
         rng: np.random.Generator,
-        partners: Partners | None = None,
+        partners: Pairing | None = None,
     ) -> Pairs:
         """Partners and weights for given first parents (n,)."""
         drawn = partners or self._partners
@@ -217,27 +197,10 @@ class PairPlan:
             return rng.permutation(len(self.labels))
         rows = []
         for label, count in self.wanted.items():
-            members = self._classes.members(label)
+            members = self._rows.classes.members(label)
             passes = [rng.permutation(members) for _ in range(-(-count // len(members)))]
             rows.append(np.concatenate(passes)[:count])
         return rng.permutation(np.concatenate(rows))
-
-
-def _make_partners(
-    pairing: str, classes: Classes, embeddings: Callable[[], Tensor] | None, num_neighbors: int
-) -> Partners:
-    if pairing in ("smote", "local"):
-        if embeddings is None:
-            raise errors.InvalidInput(
-                f"`pairing` = {pairing!r} needs `embeddings` to find neighbours."
-            )
-        kind = SmotePartners if pairing == "smote" else LocalPartners
-        return kind(classes, embeddings, num_neighbors)
-    if pairing == "near_target":
-        return NearTargetPartners(classes.labels)
-    if pairing == "cross_class":
-        return CrossClassPartners(classes)
-    return RandomPartners(classes) if pairing == "random" else SameClassPartners(classes)
 
 
 def _wanted(strategy: SamplingStrategy | None, labels: np.ndarray) -> dict[int, int] | None:
@@ -251,7 +214,7 @@ def _wanted(strategy: SamplingStrategy | None, labels: np.ndarray) -> dict[int, 
         "or for each class the number of rows it shall have afterwards."
     )
     if isinstance(strategy, str):
-        errors.one_of("sampling_strategy", strategy, STRATEGIES)
+        errors.one_of("sampling_strategy", strategy, get_args(StrategyName))
     if isinstance(strategy, Mapping):
         strategy = dict(strategy)
     try:

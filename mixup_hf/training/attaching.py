@@ -67,15 +67,18 @@ def connect(trainer: Trainer, kwargs: dict[str, Any]) -> None:
     callback.collator.has_callback = True
     if own_loss(trainer) is None:
         trainer.compute_loss_func = kwargs.get("compute_loss_func")
-    use_soft_smoother(trainer, callback)
+    use_soft_smoother(trainer)
 
 
-def use_soft_smoother(trainer: Trainer, callback: MixupCallback) -> None:
+def use_soft_smoother(trainer: Trainer) -> None:
     """Let the Trainer's label smoothing keep the loss of soft labels, which are smoothed already.
 
     On this Trainer only, for batches that mix; with `label_smoothing_factor` = 0 nothing changes.
+    `attach` calls it; a script that swaps the collator and smooths labels may do so too.
     """
     smoother = trainer.label_smoother
     if type(smoother) is LabelSmoother:
         trainer.label_smoother = SoftLabelSmoother(smoother.epsilon, smoother.ignore_index)
-    callback.attached = True
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, MixupCallback):
+            callback.attached = True

@@ -18,7 +18,7 @@ from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL, Targets
 from mixup_hf.data.text_pairs import PairEncoder, are_pairs, both_sides, split_sides
 from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.generation.generator import Producer
-from mixup_hf.inverter.engines.sampling import DecodeSettings
+from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.engines.vllm import ServerSettings
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.judging import Gate, build_gate
@@ -57,6 +57,7 @@ class InversedMixup(TrainerPlugin):
         num_labels: C. Default: as many as occur.
         label_names: The classes in the order of the model's outputs (`model.config.id2label`).
             Default for class names: sorted.
+        problem_type: What the labels are, as transformers names it. Default: inferred from them.
         eval_texts: The texts the model is evaluated on. What happens to a generated row that nearly
             equals one of them is set by `config.leaks`.
         config: How to mix.
@@ -78,6 +79,7 @@ class InversedMixup(TrainerPlugin):
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
+        problem_type: str | None = None,
         eval_texts: Sequence[Any] = (),
         config: MixupConfig | None = None,
         **settings: Any,
@@ -87,7 +89,7 @@ class InversedMixup(TrainerPlugin):
         super().__init__(config)
         self.inverter = inverter
         if texts is not None or labels is not None:
-            checked = check_rows(texts or (), labels, num_labels, label_names)
+            checked = check_rows(texts or (), labels, num_labels, label_names, problem_type)
             self._bind(*checked, eval_texts)
 
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
@@ -101,11 +103,11 @@ class InversedMixup(TrainerPlugin):
     def _new_producer(self) -> Producer:
         """A producer of the frozen inverter's rows."""
         inverter, pairs = self.inverter, are_pairs(self.texts)
-        decoding = decode_settings(self.config)
+        decoding, mixing = decode_settings(self.config), self.config.mixing
         plan = PairPlan(
             self._groups,
             pairing=pairing_of(self.config, self.problem_type),
-            weights=parse_weights(self.config.weights),
+            weights=parse_weights(mixing.weights),
             seed=self.seed,
             chunk_size=self.config.chunk_size,
             num_neighbors=self.config.num_neighbors,
@@ -120,11 +122,11 @@ class InversedMixup(TrainerPlugin):
             self.encoder,
             both_sides(invert) if pairs else invert,
             inverter.fingerprint,
-            self.config.interpolation,
+            mixing.interpolation,
             mix_weights=inverter.mix_weights,
             gate=self._build_gate,
             bounded=self.problem_type != REGRESSION,
-            provenance={"method": self.config.method, "weights": self.config.weights},
+            provenance={"method": self.config.method, "weights": mixing.weights},
             engine=lambda: inverter.engine,
             store=self._store(decoding) if self.config.reuse else None,
         )
@@ -142,7 +144,7 @@ class InversedMixup(TrainerPlugin):
         return SentenceStore(default_cache_dir() / "sentences" / inverter.fingerprint, identity)
 
     def _follows_model(self) -> bool:
-        return self.config.source == "task" and self.config.enabled
+        return self.config.mixing.source == "task" and self.config.enabled
 
     def _source(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Supplies, Follows | None]:
         """With `source` = 'task', rows of the embeddings of the model in training.
@@ -202,6 +204,7 @@ class InversedMixup(TrainerPlugin):
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
+        problem_type: str | None = None,
         eval_texts: Sequence[Any] = (),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -215,6 +218,7 @@ class InversedMixup(TrainerPlugin):
             labels: As for the class.
             num_labels: As for the class.
             label_names: As for the class.
+            problem_type: As for the class.
             eval_texts: As for the class.
             device: As for `Inverter.from_pretrained`.
             dtype: As for `Inverter.from_pretrained`.
@@ -223,12 +227,12 @@ class InversedMixup(TrainerPlugin):
         config = read_config(None, settings | {"aligner": aligner})
         refuse_rows_file(config)  # before minutes of loading
         if texts is not None or labels is not None:
-            check_rows(texts or (), labels, num_labels, label_names)
+            check_rows(texts or (), labels, num_labels, label_names, problem_type)
         decode_settings(config)
         inverter = Inverter.from_pretrained(
             aligner,
             revision=config.revision,
-            quantization=config.quantization,  # type: ignore[arg-type]  # checked by the config
+            quantization=config.quantization,
             device=device,
             dtype=dtype,
             engine=config.engine,
@@ -242,6 +246,7 @@ class InversedMixup(TrainerPlugin):
             labels,
             num_labels=num_labels,
             label_names=label_names,
+            problem_type=problem_type,
             eval_texts=eval_texts,
             config=config,
         )
@@ -285,7 +290,7 @@ class InversedMixup(TrainerPlugin):
 
     def _check_can_generate(self) -> None:
         self._require_rows()
-        if self.config.source == "task":
+        if self.config.mixing.source == "task":
             raise errors.InvalidInput(
                 "`source` = 'task' mixes embeddings of a model in training, and there is none "
                 "here. Fine-tune with `attach` or `trainer_kwargs`, or set `source: frozen`."

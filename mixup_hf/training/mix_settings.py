@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mixup_hf import errors
+from mixup_hf import errors, registry
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.targets import REGRESSION
-from mixup_hf.inverter.engines.sampling import DecodeSettings
-from mixup_hf.mixing.methods import preset
+from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.mixing.pairing import SamplingStrategy
 
 
@@ -26,17 +25,17 @@ def refuse_rows_file(config: MixupConfig) -> None:
 def check_pairs(config: MixupConfig) -> None:
     """Refuse settings that do not work with pairs of texts."""
     for name, wanted in (("interpolation", "linear"), ("source", "frozen")):
-        if getattr(config, name) != wanted:
-            raise errors.bad(
-                name, f"be {wanted!r} for pairs of texts", getattr(config, name), "Leave it out."
-            )
+        value = getattr(config.mixing, name)
+        if value != wanted:
+            raise errors.bad(name, f"be {wanted!r} for pairs of texts", value, "Leave it out.")
 
 
 def pairing_of(config: MixupConfig, problem_type: str) -> str:
-    """The config's; for regression, near targets in place of a method's own pairing."""
-    if problem_type != REGRESSION or config.pairing in ("random", "near_target"):
-        return config.pairing
-    if config.pairing == preset(config.method).pairing:
+    """The pairing; in regression, where a method's pairing needs classes, near targets instead."""
+    pairing = config.mixing.pairing
+    if problem_type != REGRESSION or not registry.get("pairing", pairing).needs_classes:
+        return pairing
+    if config.pairing is None:
         return "near_target"
     raise errors.InvalidInput(
         f"`pairing` = {config.pairing!r} needs classes, but the labels are numbers. Set "

@@ -36,6 +36,7 @@ class OfflineMixup(TrainerPlugin):
         labels: As for `InversedMixup`.
         num_labels: As for `InversedMixup`.
         label_names: As for `InversedMixup`.
+        problem_type: As for `InversedMixup`.
         eval_texts: As for `InversedMixup`. Rows that nearly equal one of them are left out.
         config: How the rows are used; settings of how rows are made do not matter.
         **settings: Fields of `MixupConfig`, instead of `config`.
@@ -57,6 +58,7 @@ class OfflineMixup(TrainerPlugin):
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
+        problem_type: str | None = None,
         eval_texts: Sequence[Any] = (),
         config: MixupConfig | None = None,
         **settings: Any,
@@ -68,7 +70,7 @@ class OfflineMixup(TrainerPlugin):
                 f"`rows_file`: there is no file {str(rows_file)!r}. `mixup-hf augment` writes one."
             )
         if texts is not None or labels is not None:
-            checked = check_rows(texts or (), labels, num_labels, label_names)
+            checked = check_rows(texts or (), labels, num_labels, label_names, problem_type)
             self._bind(*checked, eval_texts)
 
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from mixup_hf import errors
+from mixup_hf.data.targets import REGRESSION
 from mixup_hf.training.attaching import connect, own_loss, require_tokenizer
 from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.checks import check_loss
@@ -174,7 +175,8 @@ class TrainerPlugin(MixedTrainingSet):
         labels: Sequence[Any] | None,
     ) -> None:
         rows = read_trainer_rows(trainer, columns, texts, labels)
-        read, targets = check_rows(rows.texts, rows.labels, rows.num_labels, rows.label_names)
+        kind = REGRESSION if rows.num_labels == 1 else None  # whole floats are not classes there
+        read, targets = check_rows(rows.texts, rows.labels, rows.num_labels, rows.label_names, kind)
         self._bind(read, targets, rows.eval_texts)
 
     def _callback(

@@ -15,6 +15,7 @@ def check_rows(
     labels: Sequence[Any] | None,
     num_labels: int | None,
     label_names: Sequence[str] | None,
+    problem_type: str | None = None,
 ) -> tuple[list[str], Targets]:
     """Read texts and labels as the plugins hold them.
 
@@ -23,6 +24,7 @@ def check_rows(
         labels: N labels.
         num_labels: C. Default: as many as occur.
         label_names: The classes in the model's order.
+        problem_type: As `read_targets` takes it. Default: inferred from the labels.
 
     Returns:
         Texts, pairs joined, and targets.
@@ -49,4 +51,4 @@ def check_rows(
         raise errors.InvalidInput(
             f"`texts` and `labels` must be of one length, but got {len(texts)} and {len(labels)}."
         )
-    return texts, read_targets(labels, num_labels, label_names)
+    return texts, read_targets(labels, num_labels, label_names, problem_type)

@@ -32,9 +32,10 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from mixup_hf import Inverter
-from mixup_hf.inverter.engines.registry import Engine, make_engine
-from mixup_hf.inverter.engines.sampling import DecodeSettings, LocalWriter, decode
+from mixup_hf.inverter.engines import make_engine
+from mixup_hf.inverter.engines.base import DecodeSettings, Engine
 from mixup_hf.inverter.prompt import end_ids
+from mixup_hf.inverter.sampling import LocalWriter, decode
 
 GREEDY = DecodeSettings(max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
 OURS = "fast, bfloat16, batch 256"

@@ -25,7 +25,7 @@ from transformers import (
 from mixup_hf import AlignConfig, Inverter
 from mixup_hf.align import align
 from mixup_hf.config import StageConfig
-from mixup_hf.inverter.checkpoint import Aligner, AlignerConfig
+from mixup_hf.inverter.aligner import Aligner, AlignerConfig
 from mixup_hf.inverter.objective import AlignmentModel
 from mixup_hf.inverter.prompt import SoftPrompt, input_rms, prompt_texts
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from mixup_hf import Inverter
 from mixup_hf.align import align, train
 from mixup_hf.align.ratio_curve import STEPS, NoResponseError, fit_ratio_curve, invert_response
-from mixup_hf.inverter.checkpoint import AlignerConfig, load_aligner
+from mixup_hf.inverter.aligner import AlignerConfig
+from mixup_hf.inverter.checkpoint import load_aligner
 
 
 class Leaning:

@@ -16,7 +16,8 @@ from mixup_hf.align import align
 from mixup_hf.config import StageConfig, TaskConfig
 from mixup_hf.inverter import refinement
 from mixup_hf.inverter.batches import TokenBudgetBatches
-from mixup_hf.inverter.checkpoint import AlignerMismatchError, load_aligner
+from mixup_hf.inverter.checkpoint import load_aligner
+from mixup_hf.inverter.lora import AlignerMismatchError
 from mixup_hf.inverter.objective import AlignmentModel
 from mixup_hf.inverter.prompt import SoftPrompt
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from mixup_hf.align.data import read_with_origins
 from mixup_hf.cli import main as cli
-from mixup_hf.inverter.engines.sampling import DecodeSettings
+from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.mixing.interpolation import linear
 
 NAMES = ("news", "film", "sport")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pandas
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from mixup_hf.config import DataConfig
-from mixup_hf.data.tables import LabelledTexts, draw_shots, read_splits, read_table
+from mixup_hf.data.tables import LabelledTexts, draw_shots, read_splits, read_table, read_validation
 
 TEXTS, LABELS = ["the bank, up", 'a "new" game', "naïve — film"], ["biz", "sport", "film"]
 
@@ -120,15 +121,13 @@ def test_words_that_some_tools_take_for_a_missing_value_are_words(
         ("rows.jsonl", "text,label\na,b\n"),
         ("rows.json", "text,label\na,b\n"),
         ("rows.parquet", "text,label\na,b\n"),
-        ("rows.jsonl", ""),
-        ("rows.csv", ""),
     ],
 )
 def test_content_that_does_not_fit_the_suffix_is_named_with_the_way_out(
     write: Callable[[str, str], Path], name: str, content: str
 ) -> None:
     path = write(name, content)
-    with pytest.raises(ValueError, match="cannot be read as .*Is it what its name says") as caught:
+    with pytest.raises(ValueError, match="cannot be read as .*content match its suffix") as caught:
         read(path)
     assert str(path) in str(caught.value)
 
@@ -162,17 +161,86 @@ def test_splits_are_read_from_two_files(write: Callable[[str, str], Path]) -> No
     )
 
 
-def test_a_hub_data_set_needs_both_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.jsonl", "", "rows.jsonl is empty"),
+        ("rows.csv", "\n", "rows.csv is empty"),
+        ("rows.csv", "text,label\n", "rows.csv has a header but no rows"),
+    ],
+)
+def test_files_without_rows_are_named(
+    write: Callable[[str, str], Path], name: str, content: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(write(name, content))
+
+
+@pytest.mark.parametrize("path", ["data/x.txt", "rows.csv", "./rows", "a/b/c"])
+def test_a_mistyped_path_is_not_taken_for_a_hub_id(path: str) -> None:
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        read_table(path, "text", "label")
+
+
+def glue(split: str) -> Dataset:
+    features = Features(text=Value("string"), label=ClassLabel(names=["pos", "neg"]))
+    labels = {"train": [0, 1], "validation": [1, 1], "test": [-1, -1]}[split]
+    return Dataset.from_dict({"text": ["a", "b"], "label": labels}, features=features)
+
+
+def test_a_hub_data_set_is_read_with_its_configuration_and_splits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[Any] = []
 
-    def fake(name: str, revision: str | None) -> dict[str, Dataset]:
-        asked.append((name, revision))
-        return {"train": Dataset.from_dict({"text": ["a"], "label": [0]})}
+    def fake(path: str, name: str | None, *, split: str, revision: str | None) -> Dataset:
+        asked.append((path, name, split, revision))
+        if split == "nope":
+            raise ValueError("Unknown split 'nope'. Should be one of ['train', 'validation'].")
+        return glue(split)
 
     monkeypatch.setattr(datasets, "load_dataset", fake)
-    with pytest.raises(ValueError, match=r"splits train and test, \['test'\] missing.*'own/data'"):
-        read_splits(DataConfig(dataset="own/data", revision="v1"))
-    assert asked == [("own/data", "v1")]
+    config = DataConfig(dataset="own/glue", name="sst2", revision="v1", test_split="validation")
+    train, test = read_splits(config)
+    assert asked == [("own/glue", "sst2", "train", "v1"), ("own/glue", "sst2", "validation", "v1")]
+    assert (train.labels, test.labels) == (["pos", "neg"], ["neg", "neg"])
+    assert train.names == ("pos", "neg")  # as declared, not sorted
+    with pytest.raises(ValueError, match="no label in 2 of 2 rows.*a split that has labels"):
+        read_splits(DataConfig(dataset="own/glue", name="sst2"))
+    with pytest.raises(ValueError, match="cannot be loaded.*Unknown split.*'validation'") as caught:
+        read_splits(DataConfig(dataset="own/glue", train_split="nope"))
+    assert "`data.train_split`" in caught.value.__notes__[0]
+
+
+def test_a_saved_folder_is_read_by_its_splits(tmp_path: Path) -> None:
+    DatasetDict(train=glue("train"), validation=glue("validation")).save_to_disk(tmp_path / "dict")
+    glue("train").save_to_disk(tmp_path / "one")
+    config = DataConfig(dataset=str(tmp_path / "dict"), test_split="validation")
+    assert [table.labels for table in read_splits(config)] == [["pos", "neg"], ["neg", "neg"]]
+    assert read(tmp_path / "one").labels == ["pos", "neg"]
+    with pytest.raises(ValueError, match="`split` must be one of 'train', 'validation'"):
+        read_splits(DataConfig(dataset=str(tmp_path / "dict")))
+    held = DataConfig(dataset=str(tmp_path / "dict"), validation_split="validation")
+    assert read_validation(held) == LabelledTexts(["a", "b"], ["neg", "neg"], ("pos", "neg"))
+
+
+def test_datasets_and_data_frames_are_read_directly() -> None:
+    table = glue("train")
+    assert read_table(table, "text", "label").labels == ["pos", "neg"]
+    assert read_table(DatasetDict(train=table), "text", "label").labels == ["pos", "neg"]
+    frame = pandas.DataFrame({"text": ["a", "b"], "label": [1, 0]})
+    assert read_table(frame, "text", "label") == LabelledTexts(["a", "b"], [1, 0])
+    with pytest.raises(TypeError, match="but got int"):
+        read_table(3, "text", "label")
+
+
+def test_multi_label_classes_are_read_by_their_names() -> None:
+    classes = datasets.Sequence(ClassLabel(names=["red", "blue"]))
+    table = Dataset.from_dict(
+        {"text": ["a", "b"], "label": [[1, 0], []]},
+        features=Features(text=Value("string"), label=classes),
+    )
+    assert read_table(table, "text", "label").labels == [["blue", "red"], []]
 
 
 def make_table(counts: dict[Any, int]) -> LabelledTexts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,14 @@ import torch
 from tiny import make_inverter, make_rows
 
 from mixup_hf import InversedMixup, MixupConfig
-from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL, read_targets
+from mixup_hf.data.targets import (
+    MULTI_LABEL,
+    REGRESSION,
+    SINGLE_LABEL,
+    like,
+    read_targets,
+    warn_conflicts,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,14 +51,75 @@ def test_labels_are_read_for_what_they_are(
         ([["a"], ["c"]], {"label_names": ["a", "b"]}, r"be among label_names .*'c'"),
         ([[0, 1], [1, 0]], {"num_labels": 3}, r"equal the number of classes \(2\)"),
         ([0.5, 1.5], {"num_labels": 3}, "be 1 for labels that are floats"),
-        ([0.5, float("nan")], {}, "be finite"),
+        ([0.5, float("inf")], {}, "be finite"),
+        ([0.5, float("nan")], {}, r"missing \(None or nan\) in 1 of 2 rows, the first is row 1"),
+        (["a", None, "b"], {}, "in 1 of 3 rows, the first is row 1"),
+        ([2.0, 0.0, 1.0], {}, r"whole numbers \(0.0, 1.0, 2.0.*astype\(int\).*'regression'"),
+        ([0, 1], {"problem_type": "multi_label_classification"}, "must be lists"),
+        (["a", "b"], {"problem_type": "regression"}, "be numbers for regression, but got 'a'"),
+        ([0, 1], {"problem_type": "classes"}, "`problem_type` must be one of"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(
     labels: Any, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        read_targets(labels, settings.get("num_labels"), settings.get("label_names"))
+        read_targets(labels, **({"num_labels": None, "label_names": None} | settings))
+
+
+def test_a_stated_problem_type_decides_what_whole_floats_are() -> None:
+    numbers = read_targets([2.0, 0.0], None, None, problem_type=REGRESSION)
+    assert (numbers.problem_type, numbers.values.tolist()) == (REGRESSION, [[2.0], [0.0]])
+    assert read_targets([2, 0], None, None, problem_type=REGRESSION).names == ("value",)
+    classes = read_targets([1.0, 0.0], None, None, problem_type=SINGLE_LABEL)
+    assert (classes.problem_type, classes.groups.tolist()) == (SINGLE_LABEL, [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("labels", "others", "values"),
+    [
+        (["b", "a"], ["a", "a"], [[1, 0], [1, 0]]),
+        ([[1, 0], [0, 1]], [[1, 1]], [[1, 1]]),
+        ([["x"], ["y"]], [[]], [[0, 0]]),
+        ([0.5, 1.5], [2], [[2]]),
+    ],
+)
+def test_labels_of_other_rows_are_read_alike(labels: Any, others: Any, values: Any) -> None:
+    assert like(read_targets(labels, None, None), others).tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("labels", "others"),
+    [(["b", "a"], ["c"]), ([0, 1], [2]), ([[1, 0], [0, 1]], [[1, 0, 0]]), ([["x"], ["y"]], ["x"])],
+)
+def test_foreign_labels_of_other_rows_are_refused(labels: Any, others: Any) -> None:
+    with pytest.raises(ValueError, match="labels"):
+        like(read_targets(labels, None, None), others)
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "message"),
+    [
+        (["politics ", "politics", "sport"], (None, None), "'politics' and 'politics '"),
+        (["Sport", "sport"], (None, None), "differ only in case or spaces"),
+        ([0, 5, 9] * 5, (None, None), "10 classes are assumed.*class 1, 2, 3, 4, 6, 7, 8"),
+        ([0, 5, 9] * 5, (10, None), None),
+        (["a", "b"], (None, None), None),
+    ],
+)
+def test_doubtful_classes_are_warned_of(
+    labels: Any, settings: Any, message: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_targets(labels, *settings)
+    assert bool(caplog.text) == (message is not None)
+    assert message is None or re.search(message, caplog.text)
+
+
+def test_a_text_with_two_labels_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    warn_conflicts("rows.csv", ["a", "b", "a"], [0, 1, 0])
+    assert not caplog.text
+    warn_conflicts("rows.csv", ["a", "b", "a"], [0, 1, 1])
+    assert "rows.csv: 1 texts occur with more than one label" in caplog.text
 
 
 def make(labels: Any, **settings: Any) -> InversedMixup:

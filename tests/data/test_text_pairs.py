@@ -133,11 +133,13 @@ def test_a_training_pair_among_the_evaluation_pairs_is_noticed(
 
 def test_a_tokenizer_is_given_both_sides() -> None:
     from mixup_hf.data.tables import LabelledTexts
-    from mixup_hf.finetuning.runner import _tokenized
+    from mixup_hf.data.targets import read_targets
+    from mixup_hf.finetuning.runner import tokenized
 
     tokenizer = word_tokenizer(classifier=True)
     table = LabelledTexts(join_sides("texts", PAIRS), [WORDS[label] for label in CLASSES])
-    encoded = _tokenized(table, sorted(set(table.labels)), tokenizer, max_length=32)
+    targets = read_targets(table.labels, None, None)
+    encoded = tokenized(table, targets, tokenizer, max_length=32)
     assert encoded["input_ids"] == tokenizer(FIRST, SECOND)["input_ids"]
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixup_hf.finetuning.metrics import brier_score, expected_calibration_error
+from mixup_hf.finetuning.metrics import brier_score, expected_calibration_error, metrics_of
 
 
 def test_the_error_is_the_gap_between_confidence_and_accuracy() -> None:
@@ -30,3 +32,26 @@ def test_perfect_calibration_has_a_small_error(classes: int, bins: int, seed: in
     labels = np.array([rng.choice(classes, p=row) for row in probabilities])
     error = expected_calibration_error(probabilities, labels, bins)
     assert 0 <= error < 0.06
+
+
+def test_regression_is_measured_by_its_errors_and_ranks() -> None:
+    predicted = SimpleNamespace(
+        predictions=np.array([[1.0], [2.0], [5.0]]), label_ids=np.array([1.0, 3.0, 3.5])
+    )
+    found = metrics_of("regression")(predicted)
+    assert found["mae"] == pytest.approx(2.5 / 3)
+    assert found["rmse"] == pytest.approx(((0 + 1 + 1.5**2) / 3) ** 0.5)
+    assert found["spearman"] == pytest.approx(1.0)
+    flat = SimpleNamespace(predictions=np.ones((3, 1)), label_ids=predicted.label_ids)
+    assert metrics_of("regression")(flat)["spearman"] == 0
+
+
+def test_several_labels_are_measured_by_f1_and_whole_rows() -> None:
+    labels = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    logits = np.array([[2.0, -1.0], [3.0, -2.0], [-1.0, -1.0]])
+    found = metrics_of("multi_label_classification")(
+        SimpleNamespace(predictions=logits, label_ids=labels)
+    )
+    assert found["exact_match"] == pytest.approx(2 / 3)
+    assert found["micro_f1"] == pytest.approx(2 * 2 / (2 * 2 + 1))
+    assert found["macro_f1"] == pytest.approx(0.5)

@@ -126,7 +126,7 @@ def test_an_unknown_repository_names_the_embedded_way_out(hub: HubStub, tmp_path
 
 
 def test_pushing_what_is_no_aligner_is_refused(hub: HubStub, tmp_path: Path) -> None:
-    code = f"from mixup_hf.inverter.checkpoint import push_folder; push_folder('.', {REPO!r})"
+    code = f"from mixup_hf.inverter.hub import push_folder; push_folder('.', {REPO!r})"
     result = run(hub, tmp_path, code)
     assert result.returncode != 0
     assert "no aligner checkpoint" in result.stderr

@@ -13,16 +13,9 @@ from tiny import make_inverter
 from mixup_hf import Inverter
 from mixup_hf.data.embedded import EMBEDDED
 from mixup_hf.data.sources import ResolvedSource, resolve
-from mixup_hf.inverter.checkpoint import (
-    FORMAT_VERSION,
-    Aligner,
-    AlignerConfig,
-    AlignerMismatchError,
-    check_partner,
-    fingerprint,
-    load_aligner,
-    save_checkpoint,
-)
+from mixup_hf.inverter.aligner import FORMAT_VERSION, Aligner, AlignerConfig
+from mixup_hf.inverter.checkpoint import check_partner, fingerprint, load_aligner, save_checkpoint
+from mixup_hf.inverter.lora import AlignerMismatchError
 
 SIZES = {"embedding_dim": 16, "llm_dim": 32, "projector_width": 24, "num_soft_tokens": 3}
 
@@ -152,14 +145,14 @@ def test_a_checkpoint_without_safetensors_is_refused(folder: Path) -> None:
 
 
 def test_a_folder_without_a_config_is_no_aligner(tmp_path: Path) -> None:
-    with pytest.raises(AlignerMismatchError, match="is no aligner checkpoint.*config.json"):
+    with pytest.raises(AlignerMismatchError, match="is not an aligner checkpoint.*config.json"):
         load_aligner(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[1, 2]", b'"text"', b"null"])
 def test_a_config_that_is_no_json_object_is_no_aligners(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
-    with pytest.raises(AlignerMismatchError, match="is no aligner checkpoint"):
+    with pytest.raises(AlignerMismatchError, match="is not an aligner checkpoint"):
         load_aligner(folder)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,73 @@ def test_a_saved_encoder_embeds_alike(tmp_path: Path) -> None:
     texts, _ = make_rows(4)
     loaded = FrozenEncoder.from_pretrained(tmp_path, pooling="mean", normalize=True)
     assert torch.allclose(loaded.encode(texts), encoder.encode(texts), atol=1e-6)
+
+
+@pytest.fixture
+def encoder_folder(tmp_path: Path) -> Path:
+    encoder = make_encoder()
+    encoder.model.save_pretrained(tmp_path)
+    encoder.tokenizer.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def state_pooling(folder: Path, name: str = "1_Pooling", **config: object) -> None:
+    (folder / name).mkdir()
+    (folder / name / "config.json").write_text(json.dumps({"embedding_dimension": 16} | config))
+
+
+CLS = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False, "include_prompt": True}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (CLS, "cls"),
+        ({"pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_lasttoken": True}, "last"),
+        ({"pooling_mode": "cls"}, "cls"),
+    ],
+)
+def test_pooling_is_read_from_the_folder(
+    encoder_folder: Path, config: dict[str, object], expected: str
+) -> None:
+    state_pooling(encoder_folder, **config)
+    assert FrozenEncoder.from_pretrained(encoder_folder).pooling == expected
+
+
+def test_pooling_is_found_where_the_list_of_modules_puts_it(encoder_folder: Path) -> None:
+    modules = [
+        {"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "2_Pool", "type": "sentence_transformers.models.Pooling"},
+    ]
+    (encoder_folder / "modules.json").write_text(json.dumps(modules))
+    state_pooling(encoder_folder, "2_Pool", **CLS)
+    assert FrozenEncoder.from_pretrained(encoder_folder).pooling == "cls"
+
+
+def test_without_a_pooling_config_the_mean_is_taken_and_any_other_can_be_chosen(
+    encoder_folder: Path,
+) -> None:
+    assert FrozenEncoder.from_pretrained(encoder_folder).pooling == "mean"
+    assert FrozenEncoder.from_pretrained(encoder_folder, pooling="cls").pooling == "cls"
+
+
+def test_another_pooling_than_the_folders_is_refused(encoder_folder: Path) -> None:
+    state_pooling(encoder_folder, **CLS)
+    with pytest.raises(ValueError, match="`pooling` must be 'cls' for .* but got 'mean'"):
+        FrozenEncoder.from_pretrained(encoder_folder, pooling="mean")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"pooling_mode_max_tokens": True},
+        {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True},
+    ],
+)
+def test_a_pooling_that_is_not_supported_is_refused(
+    encoder_folder: Path, config: dict[str, object]
+) -> None:
+    state_pooling(encoder_folder, **config)
+    with pytest.raises(ValueError, match="`encoder` must use one of the poolings mean, cls, last"):
+        FrozenEncoder.from_pretrained(encoder_folder)

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixup_hf import Inverter
-from mixup_hf.inverter.checkpoint import AlignerMismatchError
 from mixup_hf.inverter.loading import describe_aligner
+from mixup_hf.inverter.lora import AlignerMismatchError
 
 TEXTS, _ = make_rows(10)
 HOT: dict[str, Any] = {"temperature": 1.5, "max_new_tokens": 8}
@@ -77,7 +77,7 @@ def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(
         return small(rows, *rest)
 
     monkeypatch.setattr(tiny_inverter, "_decode", decode)
-    with pytest.warns(UserWarning, match="Memory ran out while decoding .* at once") as said:
+    with pytest.warns(UserWarning, match="Out of memory while decoding .* at once") as said:
         assert tiny_inverter.invert(embeddings, seed=1, **HOT) == expected
     assert sizes == [10, 5, 2, 2, 2, 2, 2]
     assert [str(each.message).split(":")[1].split(".")[0] for each in said] == [

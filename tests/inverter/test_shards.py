@@ -9,10 +9,11 @@ import pytest
 import torch
 from tiny import make_inverter, make_llm
 
-from mixup_hf.inverter.engines import packed_cpu as packed
-from mixup_hf.inverter.engines.registry import make_engine
-from mixup_hf.inverter.engines.sampling import DecodeSettings, LocalWriter, _side_by_side, _staying
+from mixup_hf.inverter.engines import _packed as packed
+from mixup_hf.inverter.engines import make_engine
+from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.prompt import end_ids
+from mixup_hf.inverter.sampling import LocalWriter, _side_by_side, _staying
 
 
 @pytest.fixture

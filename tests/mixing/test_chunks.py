@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mixup_hf.mixing.chunks import ChunkGrid
 from mixup_hf.mixing.pairing import PairPlan
-from mixup_hf.mixing.weights import Uniform
+from mixup_hf.mixing.weights.uniform import Uniform
 
 
 @pytest.mark.parametrize(

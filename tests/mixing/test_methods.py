@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from mixup_hf import MixupConfig
+from mixup_hf import MixupConfig, registry
 from mixup_hf.cli.main import app
-from mixup_hf.mixing.methods import METHODS
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from mixup_hf.mixing.methods import METHODS
     ],
 )
 def test_a_method_sets_its_parts(method: str, weights: str, pairing: str) -> None:
-    config = MixupConfig(method=method)
+    config = MixupConfig(method=method).mixing
     assert (config.weights, config.pairing) == (weights, pairing)
     assert (config.interpolation, config.source) == ("linear", "frozen")
 
@@ -35,9 +35,10 @@ def test_a_method_sets_its_parts(method: str, weights: str, pairing: str) -> Non
         {"source": "task"},
     ],
 )
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", registry.names("method"))
 def test_every_part_can_be_overridden(method: str, given: dict[str, Any]) -> None:
-    config, plain = MixupConfig(method=method, **given), MixupConfig(method=method)
+    plain = MixupConfig(method=method).mixing
+    config = MixupConfig(method=method, **given).mixing
     for name in ("weights", "pairing", "interpolation", "source"):
         assert getattr(config, name) == given.get(name, getattr(plain, name))
 
@@ -59,3 +60,9 @@ def test_env_prints_what_a_method_means() -> None:
         "prompt",
     ):
         assert part in printed
+
+
+def test_another_method_replaces_what_the_first_would_have_set() -> None:
+    assert replace(MixupConfig(), method="inversed-mixup") == MixupConfig(method="inversed-mixup")
+    explicit = replace(MixupConfig(weights="uniform"), method="inversed-mixup")
+    assert (explicit.mixing.weights, explicit.mixing.pairing) == ("uniform", "same_class")

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixup_hf.mixing.pairing import PairPlan, Pairs
-from mixup_hf.mixing.weights import Beta, Dirichlet, Uniform
+from mixup_hf.mixing.weights.beta import Beta
+from mixup_hf.mixing.weights.dirichlet import Dirichlet
+from mixup_hf.mixing.weights.uniform import Uniform
 
 COLUMNS = ("index", "parents", "shares")
 BY_LABEL = ("random", "same_class", "cross_class")
@@ -168,7 +170,7 @@ def test_the_last_chunk_may_be_shorter(pairs: int, chunks: int) -> None:
 @pytest.mark.parametrize(
     ("labels", "changes", "message"),
     [
-        ([0, 1], {"pairing": "smothe"}, "`pairing` must be one of 'random', 'same_class'"),
+        ([0, 1], {"pairing": "smothe"}, "`pairing` must be one of 'cross_class', 'local'"),
         ([0, 1], {"pairing": "smote"}, "'smote' needs `embeddings`"),
         ([0, 1], {"num_neighbors": 0}, "`num_neighbors` must be at least 1"),
         ([0, 1], {"sampling_strategy": "some"}, "`sampling_strategy` must be one of 'auto'"),

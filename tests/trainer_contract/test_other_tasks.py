@@ -16,7 +16,7 @@ from transformers import BertForTokenClassification
 
 from mixup_hf.generation.generator import Producer
 from mixup_hf.mixing.pairing import PairPlan
-from mixup_hf.mixing.weights import Beta
+from mixup_hf.mixing.weights.beta import Beta
 from mixup_hf.training.loss import row_losses
 
 ROWS = 8

@@ -2,57 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from mixup_hf.cli.commands.finetune import config_and_overrides, print_keys
+from mixup_hf.cli.options import ConfigFile, Keys, print_settings, takes_settings
+from mixup_hf.cli.paths import output_folder
 from mixup_hf.config import AlignConfig, FidelityConfig
-from mixup_hf.loading import load_config
+from mixup_hf.config.load import load_config
 from mixup_hf.registry import register
 
 
 @register("command", "align", help="train an aligner, or measure one")
+@takes_settings(AlignConfig, FidelityConfig)
 def command(
-    context: typer.Context,
-    config: Annotated[
-        Path | None, typer.Argument(help="YAML file; its values are defaults.")
-    ] = None,
-    keys: Annotated[bool, typer.Option("--keys", help="List all keys and stop.")] = False,
+    overrides: Sequence[str],
+    config: ConfigFile = None,
+    keys: Keys = False,
     evaluate: Annotated[
-        str | None, typer.Option(help="Measure this aligner on --data instead of training.")
+        str | None,
+        typer.Option(
+            metavar="ALIGNER",
+            help="Measure this aligner on --data instead of training one; --keys then lists the "
+            "settings of the measurement.",
+        ),
     ] = None,
 ) -> None:
-    """Train projector and LoRA on unlabelled sentences; started again, it goes on where it was.
+    """Train an aligner, projector and LoRA, on unlabelled sentences; or measure one.
 
-    Every key of the config can be given as an option, which wins over the file:
+    A run that was interrupted is resumed. Every setting can be given in a YAML file, as an option,
+    or both; the option wins:
 
-        mixup-hf align recipes/configs/align/small.yaml --data sentences.txt --max_minutes 30
+        mixup-hf align config.yaml --data sentences.txt --max-minutes 30
 
-    Measure one instead, on sentences of --min_words to --max_words; `--keys --evaluate NAME` lists
-    what can be set:
+    To measure an aligner on sentences of --min-words to --max-words:
 
-        mixup-hf align --evaluate embedded --data heldout.txt.gz --max_sentences 300
+        mixup-hf align --evaluate embedded --data heldout.txt.gz --max-sentences 300
     """
     console = Console()
     if keys:
-        print_keys(console, AlignConfig if evaluate is None else FidelityConfig)
+        print_settings(console, AlignConfig if evaluate is None else FidelityConfig)
         return
-    path, overrides = config_and_overrides(config, context.args)
     if evaluate is not None:
-        _evaluate(console, evaluate, path, overrides)
+        _evaluate(console, evaluate, config, overrides)
         return
-    settings = load_config(AlignConfig, path, overrides)
+    settings = load_config(AlignConfig, config, overrides)
+    output_folder("--output-dir", settings.output_dir)
     from mixup_hf.align import align
 
     folder = align(settings)
     console.print(f"Use it with: --mixup.aligner {folder}", soft_wrap=True)
 
 
-def _evaluate(console: Console, aligner: str, path: Path | None, overrides: list[str]) -> None:
+def _evaluate(console: Console, aligner: str, path: Path | None, overrides: Sequence[str]) -> None:
     settings = load_config(FidelityConfig, path, overrides)
+    if settings.output_dir is not None:
+        output_folder("--output-dir", settings.output_dir)
     import torch
 
     from mixup_hf.align.data import read_with_origins
@@ -70,7 +78,7 @@ def _evaluate(console: Console, aligner: str, path: Path | None, overrides: list
     )
     inverter = Inverter.from_pretrained(
         aligner,
-        quantization=settings.quantization,  # type: ignore[arg-type]  # checked by the config
+        quantization=settings.quantization,
         dtype=getattr(torch, settings.dtype),
     )
     found = measure_fidelity(

@@ -12,45 +12,58 @@ from rich.console import Console
 from rich.table import Table
 
 from mixup_hf import errors
+from mixup_hf.cli.options import Aligner, LabelColumn, TextColumn, given
+from mixup_hf.cli.paths import output_file
+from mixup_hf.config import DEFAULT_METHOD
 from mixup_hf.data.tables import LabelledTexts, read_table
-from mixup_hf.mixing.methods import DEFAULT_METHOD
 from mixup_hf.registry import register
 
 if TYPE_CHECKING:
     from mixup_hf.evaluation.privacy import Audit
 
 
+_ONLY_WITHOUT_ROWS = ("--num-samples", "--canaries", "--method", "--weights")
+
+
 @register("command", "audit", help="what generated rows reveal about the training texts")
 def command(
-    data: Annotated[Path, typer.Option(help="The training texts: csv, jsonl or parquet.")],
+    context: typer.Context,
+    data: Annotated[Path, typer.Option(help="Training texts: csv, jsonl or parquet.")],
     rows: Annotated[
-        Path | None, typer.Option(help="Rows that `mixup-hf augment` made from them.")
+        Path | None, typer.Option(help="Rows that `mixup-hf augment` generated from them.")
     ] = None,
     holdout: Annotated[
-        Path | None, typer.Option(help="With --rows: texts that nothing was made from.")
+        Path | None, typer.Option(help="With --rows: texts that nothing was generated from.")
     ] = None,
-    num_samples: Annotated[int, typer.Option(help="Without --rows: rows to make.")] = 400,
-    canaries: Annotated[int, typer.Option(help="Without --rows: secrets to plant.")] = 20,
+    num_samples: Annotated[
+        int, typer.Option(help="Without --rows: how many rows to generate.")
+    ] = 400,
+    canaries: Annotated[int, typer.Option(help="Without --rows: how many secrets to plant.")] = 20,
     method: Annotated[
-        str, typer.Option(help="Without --rows: how they are made.")
+        str, typer.Option(help="Without --rows: the mixing method.")
     ] = DEFAULT_METHOD,
-    weights: Annotated[str, typer.Option(help="Without --rows: of the ratios.")] = "uniform",
-    text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
-    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
-    aligner: Annotated[str, typer.Option(help="embedded, a folder, or a Hub id.")] = "embedded",
-    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="Where the figures go, as JSON.")] = None,
+    weights: Annotated[
+        str, typer.Option(help="Without --rows: the distribution of λ.")
+    ] = "uniform",
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    aligner: Aligner = "embedded",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
 ) -> None:
-    """Look for what generated rows give away: copies, membership, planted secrets.
+    """Measure what generated rows reveal of the training texts: copies, membership, secrets.
 
-    With --rows and --holdout, of rows that are there. Without, of a run made for it: half of the
-    texts are mixed, with secrets planted among them, the other half is the holdout.
+    With --rows and --holdout, existing rows are audited. Without them, rows are generated for the
+    audit: half of the texts are mixed, with secrets planted among them; the other half is held out.
     """
+    if output is not None:
+        output_file("--output", output)
     table = read_table(data, text_column, label_column)
     if (rows is None) != (holdout is None):
-        raise errors.InvalidInput(
-            "--rows and --holdout belong together: give both, or none of them."
-        )
+        raise errors.InvalidInput("--rows and --holdout belong together: give both, or neither.")
+    unused = [name for name in given(context) if name in _ONLY_WITHOUT_ROWS]
+    if rows is not None and unused:
+        raise errors.InvalidInput(f"{', '.join(unused)} cannot be used with --rows.")
     if rows is not None and holdout is not None:
         others = read_table(holdout, text_column, label_column).texts
         found = _of_rows(rows, table, others, aligner, seed)

@@ -12,8 +12,10 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from mixup_hf import errors
+from mixup_hf.cli.options import Aligner, Keys, LabelColumn, TextColumn, print_settings
+from mixup_hf.cli.paths import output_file
+from mixup_hf.config import DEFAULT_METHOD, MixupConfig
 from mixup_hf.data.tables import read_table
-from mixup_hf.mixing.methods import DEFAULT_METHOD
 from mixup_hf.registry import register
 from mixup_hf.training.regeneration import augmented_json, read_line, regenerate, run_record
 
@@ -25,10 +27,10 @@ def command(
     ] = None,
     num_samples: Annotated[int | None, typer.Option(help="Rows to write, exactly.")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON-lines file to write.")] = None,
-    text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
-    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
     seed: Annotated[int, typer.Option(help="Another seed gives other sentences.")] = 0,
-    aligner: Annotated[str, typer.Option(help="embedded, a folder, or a Hub id.")] = "embedded",
+    aligner: Aligner = "embedded",
     method: Annotated[
         str, typer.Option(help="smotext, inversed-mixup or structure-preserving.")
     ] = DEFAULT_METHOD,
@@ -46,6 +48,7 @@ def command(
     engine: Annotated[
         str, typer.Option(help="auto, transformers, fast, or vllm:http://host:8000.")
     ] = "auto",
+    keys: Keys = False,
     from_row: Annotated[
         str | None,
         typer.Option(metavar="FILE:LINE", help="Print this row of an earlier output, made again."),
@@ -55,6 +58,9 @@ def command(
 
     With --from-row, nothing else is needed: the row says how it was made.
     """
+    if keys:
+        print_settings(Console(), MixupConfig)
+        return
     if from_row is not None:
         _print_again(from_row, data)
         return
@@ -63,10 +69,7 @@ def command(
             raise errors.InvalidInput(f"{name} is missing. Give it, or --from-row FILE:LINE.")
     assert data is not None and num_samples is not None and output is not None
     errors.at_least("--num-samples", num_samples, 1)
-    if not output.parent.is_dir():
-        raise errors.MissingFile(
-            f"--output: there is no folder {str(output.parent)!r}. Make it first."
-        )
+    output_file("--output", output)
     table = read_table(data, text_column, label_column)
     from mixup_hf.training.inversed import InversedMixup
 

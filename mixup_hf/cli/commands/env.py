@@ -28,16 +28,15 @@ _PACKAGES = (
 
 @register("command", "env", help="versions, device and caches, for a bug report")
 def command(
-    method: Annotated[
-        str | None, typer.Option(help="Print what this method sets, and nothing else.")
-    ] = None,
+    method: Annotated[str | None, typer.Option(help="Only print what this method sets.")] = None,
 ) -> None:
-    """Print what a bug report needs, or what a method means."""
+    """Print versions, device, caches and registered names; or what a method sets."""
     if method is not None:
         _print_method(method)
         return
     import torch
 
+    from mixup_hf import registry
     from mixup_hf.data.embedded import EMBEDDED
     from mixup_hf.data.sources import cached_embedded, default_cache_dir
     from mixup_hf.inverter.loading import EMBEDDED_ALIGNER, describe_aligner
@@ -56,21 +55,26 @@ def command(
         folder = cached_embedded(name)
         table.add_row(f"  {name}", "cached" if folder else "not cached; fetched on first use")
     table.add_row("aligner", escape(describe_aligner(EMBEDDED_ALIGNER)))
+    for kind in registry.HOMES:
+        if kind != "command":
+            table.add_row(f"{kind} names", escape(", ".join(registry.names(kind))))
     Console().print(table)
 
 
 def _print_method(method: str) -> None:
+    from mixup_hf import registry
     from mixup_hf.config import MixupConfig
-    from mixup_hf.mixing.methods import preset
+    from mixup_hf.mixing.methods import PROMPT
     from mixup_hf.mixing.weights import parse_weights, variance_factor
 
-    config = MixupConfig(method=method)
-    table = Table("key", "value", title=f"{method} ({preset(method).paper})")
+    paper = registry.get("method", method).paper
+    mixing = MixupConfig(method=method).mixing
+    table = Table("key", "value", title=f"{method} ({paper})")
     for name in ("weights", "pairing", "interpolation", "source"):
-        table.add_row(name, getattr(config, name))
-    factor = variance_factor(parse_weights(config.weights))
+        table.add_row(name, getattr(mixing, name))
+    factor = variance_factor(parse_weights(mixing.weights))
     table.add_row("variance that mixes keep", f"{factor:.1%}")
-    table.add_row("prompt", preset(method).prompt)
+    table.add_row("prompt", PROMPT)
     Console().print(table)
 
 

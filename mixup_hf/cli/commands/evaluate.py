@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,10 +15,21 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from mixup_hf import errors
-from mixup_hf.cli.commands.finetune import config_and_overrides, print_keys
+from mixup_hf.cli.options import (
+    Aligner,
+    Keys,
+    LabelColumn,
+    TextColumn,
+    given,
+    print_settings,
+    spelled,
+    takes_settings,
+)
 from mixup_hf.cli.pages import experiment
 from mixup_hf.cli.pages import intrusion as intrusion_page
 from mixup_hf.cli.pages import quality as quality_page
+from mixup_hf.cli.paths import output_folder
+from mixup_hf.config import MixupConfig
 from mixup_hf.data.tables import LabelledTexts, read_table
 from mixup_hf.evaluation.experiment.config import ExperimentConfig
 from mixup_hf.registry import register
@@ -28,17 +39,24 @@ if TYPE_CHECKING:
     from mixup_hf.inverter.model import Inverter
 
 _WEIGHTS = ["beta:0.4", "uniform", "epbeta:eps=0.3"]
+# The settings of an experiment that options of measurements are, and which measurement uses which.
+_SETTINGS = {"--rows": "rows", "--output-dir": "output_dir", "--aligner": "mixup.aligner"}
+_USED_BY = {
+    "--rows": {"--quality"},
+    "--perplexity": {"--quality"},
+    "--weights": {"--structure", "--intrusion"},
+    "--num-rows": {"--structure", "--intrusion"},
+    "--generations": {"--structure"},
+}
 
 
 @register("command", "evaluate", help="run an experiment, or measure generated rows")
+@takes_settings(ExperimentConfig)
 def command(
     context: typer.Context,
-    config: Annotated[
-        Path | None, typer.Argument(help="YAML file of an experiment: arms, sets, shots, seeds.")
-    ] = None,
-    keys: Annotated[
-        bool, typer.Option("--keys", help="List all keys of an experiment and stop.")
-    ] = False,
+    overrides: Sequence[str],
+    config: Annotated[Path | None, typer.Argument(help="YAML file of an experiment.")] = None,
+    keys: Keys = False,
     data: Annotated[
         Path | None, typer.Option(help="Labelled texts: csv, jsonl or parquet.")
     ] = None,
@@ -46,72 +64,89 @@ def command(
         bool, typer.Option("--structure", help="Compare the spread of real and generated rows.")
     ] = False,
     intrusion: Annotated[
-        bool, typer.Option("--intrusion", help="How often generated rows do not fit their label.")
+        bool,
+        typer.Option(
+            "--intrusion", help="Measure how often generated rows do not fit their label."
+        ),
     ] = False,
     quality: Annotated[
-        bool, typer.Option("--quality", help="How --rows read, and whether they do as asked.")
+        bool, typer.Option("--quality", help="Measure the text quality of --rows.")
     ] = False,
     rows: Annotated[
-        Path | None, typer.Option(help="For --quality: what `mixup-hf augment` made of --data.")
+        Path | None,
+        typer.Option(help="With --quality: rows that `mixup-hf augment` generated from --data."),
     ] = None,
     perplexity: Annotated[
-        str | None, typer.Option(help="For --quality: a language model that did not make them.")
+        str | None,
+        typer.Option(help="With --quality: a language model that did not generate them."),
     ] = None,
     weights: Annotated[
-        list[str] | None, typer.Option(help="May be given several times; default: three of them.")
+        list[str] | None,
+        typer.Option(
+            help="Distribution of λ; repeat the option to compare several. Default: three of them."
+        ),
     ] = None,
-    num_rows: Annotated[int, typer.Option(help="Rows made in each generation.")] = 200,
-    generations: Annotated[int, typer.Option(help="How often rows made are mixed again.")] = 10,
-    text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
-    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
-    aligner: Annotated[str, typer.Option(help="embedded, a folder, or a Hub id.")] = "embedded",
-    seed: Annotated[int, typer.Option(help="Of pairs, ratios and decoding.")] = 0,
+    num_rows: Annotated[int, typer.Option(help="Rows generated per measurement.")] = 200,
+    generations: Annotated[
+        int, typer.Option(help="With --structure: how often generated rows are mixed again.")
+    ] = 10,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    aligner: Aligner = "embedded",
+    seed: Annotated[int, typer.Option(help="Seed of pairs, ratios and decoding.")] = 0,
     output_dir: Annotated[
-        Path | None, typer.Option(help="Where figures go, as JSON, and plots, as PNG.")
+        Path | None, typer.Option(help="Folder for the figures (JSON) and plots (PNG).")
     ] = None,
 ) -> None:
-    """Does it help? Run an experiment; or measure generated rows against the real ones.
+    """Run an experiment, or measure generated rows against the real ones.
 
-    With CONFIG.yaml: every arm on the same rows with as many steps, over data sets, shots and
-    seeds, with paired tests. Every key can be given as an option; runs are appended to
-    output_dir/runs.jsonl, one that was stopped goes on, and several processes share the work.
+    **With CONFIG.yaml**: every arm on the same rows and for the same number of steps, over data
+    sets, shots and seeds, with paired tests. Every setting can be given as an option. Runs are
+    appended to runs.jsonl in the output directory; an interrupted experiment is resumed, and
+    several processes can share the work.
 
-    --structure: variance ratio and Frobenius error of the covariance, energy distance with a
-    permutation p-value, per class, before and after decoding; and what becomes of the variance when
-    rows are made from rows made, again and again.
+    **--structure**: variance ratio and Frobenius error of the covariance, and energy distance with
+    a permutation p-value, per class, before and after decoding; and the variance over generations
+    in which generated rows are mixed again.
 
-    --intrusion: how often judges find a sentence that its label does not fit, by ratio and by
-    distance of the parents, for pairs of one class (where the label cannot be wrong by mixing: the
-    null) and of two; and how often the judges doubt real rows that they have not seen. Ratios are
-    uniform; of --weights only the first is used.
+    **--intrusion**: how often the judges find that a sentence does not fit its label, by ratio and
+    by distance of the parents, for same-class pairs (the null: mixing cannot make their label
+    wrong) and for cross-class pairs; and how often they doubt real rows they were not fitted on.
+    At most one --weights; default: uniform.
 
-    --quality: of the rows in --rows, made from --data: length, variety, copies, perplexity, whether
-    each lies where its mix lay, whether a classifier that has not seen its parents says its class,
-    and whether one can tell generated rows from real ones.
+    **--quality**: length, variety, copies and perplexity of the rows in --rows, which were made
+    from --data; whether each lies where its mix does, whether a classifier that was not trained on
+    its parents predicts its class, and whether generated rows can be told from real ones.
     """
     if keys:
-        print_keys(Console(), ExperimentConfig)
+        print_settings(Console(), ExperimentConfig)
         return
+    own = given(context)
     if config is not None:
-        experiment.run(*config_and_overrides(config, context.args))
+        experiment.run(config, [*_settings_among(own), *overrides])
         return
-    if context.args:
+    if overrides:
+        name = overrides[0].partition("=")[0]
         raise errors.InvalidInput(
-            f"{context.args[0]} is no option, and no config was given to set it in."
+            f"`{spelled(name[2:])}` belongs to an experiment: give its CONFIG.yaml first."
         )
     if data is None or not (structure or intrusion or quality):
         raise errors.InvalidInput(
-            "Say what to measure: a CONFIG.yaml; or --data with --structure, --intrusion, "
+            "Choose what to measure: a CONFIG.yaml; or --data with --structure, --intrusion, "
             "--quality, or several of them."
         )
     if quality != (rows is not None):
-        raise errors.InvalidInput(
-            "--quality and --rows belong together: give both, or none of them."
-        )
+        raise errors.InvalidInput("--quality and --rows belong together: give both, or neither.")
+    asked = {"--structure": structure, "--intrusion": intrusion, "--quality": quality}
+    _check_options(own, {name for name, wanted in asked.items() if wanted})
+    for spec in weights or ():
+        MixupConfig(weights=spec)  # before minutes of decoding
+    if intrusion and len(weights or ()) > 1 and not structure:
+        raise errors.bad("--weights", "be given once with --intrusion", weights)
+    if output_dir is not None:
+        output_folder("--output-dir", output_dir)
     if rows is not None and not rows.is_file():
         raise errors.MissingFile(f"--rows: there is no file {str(rows)!r}.")
-    if perplexity is not None and not quality:
-        raise errors.InvalidInput("--perplexity is of the rows in --rows: give it with --quality.")
     errors.at_least("--generations", generations, 1)
     errors.at_least("--num-rows", num_rows, 2)
     table = read_table(data, text_column, label_column)
@@ -139,6 +174,25 @@ def command(
             written += _write(output_dir, found, title)
     for path in written:
         console.print(f"written: {path}", soft_wrap=True)
+
+
+def _settings_among(own: Mapping[str, Any]) -> list[str]:
+    """The command's own options as settings of an experiment; the others are refused."""
+    foreign = [name for name in own if name not in {*_SETTINGS, "config"}]
+    if foreign:
+        raise errors.InvalidInput(
+            f"{', '.join(foreign)} cannot be used with a CONFIG.yaml. Set the experiment's own "
+            "settings instead; `mixup-hf evaluate --keys` lists them."
+        )
+    return [f"--{_SETTINGS[name]}={own[name]}" for name in own if name in _SETTINGS]
+
+
+def _check_options(own: Iterable[str], asked: set[str]) -> None:
+    """Refuse options that none of the measurements asked for uses."""
+    for name in own:
+        if name in _USED_BY and not _USED_BY[name] & asked:
+            users = " or ".join(sorted(_USED_BY[name]))
+            raise errors.InvalidInput(f"{name} is used with {users} only.")
 
 
 def _measure(

@@ -8,18 +8,22 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mixup_hf.cli.options import Aligner
+from mixup_hf.cli.paths import output_folder
 from mixup_hf.registry import register
 
 
 @register("command", "export", help="write an aligner's merged LLM for a vLLM server")
 def command(
-    folder: Annotated[Path, typer.Argument(help="Where the LLM is written.")],
-    aligner: Annotated[str, typer.Option(help="embedded, a folder, or a Hub id.")] = "embedded",
+    folder: Annotated[Path, typer.Argument(help="Folder to write the LLM to.")],
+    aligner: Aligner = "embedded",
 ) -> None:
-    """Write an aligner's LLM, its LoRA merged in, and say how a vLLM server is started with it.
+    """Write an aligner's LLM with its LoRA merged in, for a vLLM server.
 
-    Sentences are then decoded there: mixup.engine: vllm:http://HOST:8000.
+    The command that starts the server is printed. Decode on it with
+    `--mixup.engine vllm:http://HOST:8000`.
     """
+    output_folder("FOLDER", folder)
     import torch
 
     from mixup_hf.inverter.model import Inverter

@@ -1,92 +1,98 @@
-"""`mixup-hf finetune`: a classifier, with mixed sentences or without."""
+"""`mixup-hf finetune`: fine-tune a model, with mixed sentences or without."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mixup_hf.cli.options import ConfigFile, Keys, print_settings, takes_settings
+from mixup_hf.cli.paths import output_folder
 from mixup_hf.config import FinetuneConfig
-from mixup_hf.loading import known_keys, load_config
+from mixup_hf.config.load import load_config
 from mixup_hf.registry import register
+
+_COUNTS = (
+    "train_rows",
+    "validation_rows",
+    "test_rows",
+    "mixed_rows",
+    "mixed_draws",
+    "doubtful",
+    "steps",
+    "seconds",
+)
 
 
 @register("command", "finetune", help="fine-tune a classifier, with generated sentences or without")
-def command(
-    context: typer.Context,
-    config: Annotated[
-        Path | None, typer.Argument(help="YAML file; its values are defaults.")
-    ] = None,
-    keys: Annotated[bool, typer.Option("--keys", help="List all keys and stop.")] = False,
-) -> None:
-    """Fine-tune a classifier with inverted mixes, and measure it on the test split.
+@takes_settings(FinetuneConfig)
+def command(overrides: Sequence[str], config: ConfigFile = None, keys: Keys = False) -> None:
+    """Fine-tune a model with generated sentences, and measure it on the test split.
 
-    Every key of the config can be given as an option, which wins over the file:
+    Every setting can be given in a YAML file, as an option, or both; the option wins:
 
-        mixup-hf finetune recipes/configs/bbc/mixup.yaml --data.shots 20 --seed 1
+        mixup-hf finetune config.yaml --data.shots 20 --seed 1
 
-    `mixup-hf finetune --keys` lists them. Writes output_dir/metrics.json and mixed.jsonl.
+    Writes the model, its tokenizer, metrics.json and mixed.jsonl into the output directory.
     """
     console = Console()
     if keys:
-        print_keys(console, FinetuneConfig)
+        print_settings(console, FinetuneConfig)
         return
-    settings = load_config(FinetuneConfig, *config_and_overrides(config, context.args))
+    settings = load_config(FinetuneConfig, config, overrides)
+    output_folder("--output-dir", settings.output_dir)
     from mixup_hf import runtime
-    from mixup_hf.finetuning.runner import (
-        finetune,  # slow to import: after the config has been checked
-    )
+    from mixup_hf.finetuning.runner import finetune  # slow: after the settings have been checked
 
     metrics = finetune(settings)
     if runtime.is_main_process():
         show_result(console, metrics, Path(settings.output_dir))
 
 
-def config_and_overrides(config: Path | None, words: list[str]) -> tuple[Path | None, list[str]]:
-    """The config file, if there is one, and the keys after it.
-
-    Without a file the parser takes the first key for it.
-    """
-    if config is not None and str(config).startswith("--"):
-        return None, [str(config), *words]
-    return config, words
-
-
-def print_keys(console: Console, kind: type[Any]) -> None:
-    """Print every key of a config class with its help."""
-    table = Table("key", "what it says")
-    for key, text in known_keys(kind).items():
-        table.add_row(key, escape(text))
-    console.print(table)
-
-
 def show_result(console: Console, metrics: dict[str, Any], output: Path, samples: int = 10) -> None:
-    """Print the metrics, and some mixed sentences with parents, lambda and label."""
+    """Print the metrics, the comparison, and some mixed sentences with parents, λ and label."""
     table = Table("metric", "value", title="Test metrics")
-    for key in ("test_accuracy", "test_macro_f1", "test_loss", "test_ece"):
-        table.add_row(key, f"{metrics[key]:.4f}")
-    for key in (
-        "train_rows",
-        "test_rows",
-        "mixed_rows",
-        "mixed_draws",
-        "doubtful",
-        "steps",
-        "seconds",
-    ):
-        table.add_row(key, str(metrics[key]))
+    for name, value in metrics.items():
+        if name.startswith(("test_", "best_")) and isinstance(value, float):
+            table.add_row(name, f"{value:.4f}")
+    for name in _COUNTS:
+        if name in metrics:
+            table.add_row(name, str(metrics[name]))
     console.print(table)
+    if "comparison" in metrics:
+        show_comparison(console, metrics)
     rows = output / "mixed.jsonl"
     if metrics["mixed_rows"]:
         lines = rows.read_text(encoding="utf-8").splitlines()[:samples]
         print_mixes(console, [json.loads(line) for line in lines])
         console.print(f"All {metrics['mixed_rows']} sentences: {rows}", soft_wrap=True)
+
+
+def show_comparison(console: Console, metrics: dict[str, Any]) -> None:
+    """Print the run beside its baseline, with the difference and what a paired test says."""
+    found, baseline = metrics["comparison"], metrics["baseline"]
+    table = Table("metric", "mixup", "baseline", "difference", title="Mixup and baseline")
+    for name, values in found["metrics"].items():
+        shown = (f"{values['mixup']:.4f}", f"{values['baseline']:.4f}")
+        table.add_row(name, *shown, f"{values['difference']:+.4f}")
+    console.print(table)
+    console.print(
+        f"Same seed, head, {baseline['steps']} steps and rows per step; the baseline's rows are "
+        "all real, so it sees each of them more often (oversampling)."
+    )
+    if found["test"] == "mcnemar":
+        console.print(
+            f"Test rows that only mixup predicted correctly: {found['only_mixup_correct']}; only "
+            f"the baseline: {found['only_baseline_correct']} (exact McNemar p = {found['p']:.3f})."
+        )
+    else:
+        console.print(f"Wilcoxon signed-rank test on absolute errors: p = {found['p']:.3f}.")
+    console.print("One seed: `mixup-hf evaluate` compares over several.")
 
 
 def print_mixes(console: Console, rows: list[dict[str, Any]]) -> None:

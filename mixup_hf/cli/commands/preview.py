@@ -10,23 +10,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from mixup_hf import errors
+from mixup_hf.cli.options import Aligner
 from mixup_hf.registry import register
 
 
 @register("command", "preview", help="the sentences between two texts")
 def command(
-    a: Annotated[str, typer.Option(help="The first text, lambda = 1.")],
-    b: Annotated[str, typer.Option(help="The second text, lambda = 0.")],
-    steps: Annotated[int, typer.Option(help="How many points on the way, both ends included.")] = 5,
-    aligner: Annotated[str, typer.Option(help="embedded, a folder, or a Hub id.")] = "embedded",
+    a: Annotated[str, typer.Option(help="First text, at λ = 1.")],
+    b: Annotated[str, typer.Option(help="Second text, at λ = 0.")],
+    steps: Annotated[int, typer.Option(help="How many sentences, both ends included.")] = 5,
+    aligner: Aligner = "embedded",
     num_candidates: Annotated[
-        int, typer.Option(help="Decode this many a step, keep the closest; 1 decodes greedily.")
+        int, typer.Option(help="Candidates per sentence; the closest is kept. 1 decodes greedily.")
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Used with several candidates.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling, with several candidates.")] = 0,
 ) -> None:
-    """Show the sentences on the way from one text to another.
+    """Show the sentences between two texts.
 
-    "λ found" is the ratio at which each sentence really lies once it is embedded again.
+    "λ found" is the ratio at which a decoded sentence lies once it is embedded again.
     """
     errors.at_least("--steps", steps, 2)
     errors.texts("--a, --b", [a, b])

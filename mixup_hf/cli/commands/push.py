@@ -14,11 +14,13 @@ from mixup_hf.registry import register
 @register("command", "push", help="upload an aligner to the Hub")
 def command(
     folder: Annotated[Path, typer.Argument(help="The aligner checkpoint to upload.")],
-    repo: Annotated[str, typer.Argument(help="user/name; made if it does not exist.")],
+    repo: Annotated[
+        str, typer.Argument(help="USER/NAME on the Hub; created if it does not exist.")
+    ],
     private: Annotated[bool, typer.Option(help="Make a new repository private.")] = False,
 ) -> None:
-    """Upload an aligner, so that others load it with Inverter.from_pretrained("user/name")."""
-    from mixup_hf.inverter.checkpoint import push_folder
+    """Upload an aligner to the Hub, to be loaded with `Inverter.from_pretrained("USER/NAME")`."""
+    from mixup_hf.inverter.hub import push_folder
 
     address = push_folder(folder, repo, private=private)
     Console().print(f"pushed: {address}", soft_wrap=True)

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from mixup_hf import errors
+from mixup_hf.cli.paths import output_file
 from mixup_hf.registry import register
 
 if TYPE_CHECKING:
@@ -17,27 +18,27 @@ if TYPE_CHECKING:
 
 @register("command", "report", help="one HTML page about a run")
 def command(
-    folder: Annotated[Path, typer.Argument(help="output_dir of mixup-hf finetune.")],
+    folder: Annotated[Path, typer.Argument(help="Output directory of `mixup-hf finetune`.")],
     output: Annotated[
-        Path | None, typer.Option(help="The file to write; default: report.html in the folder.")
+        Path | None, typer.Option(help="HTML file to write. Default: report.html in the folder.")
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="Embeds texts for the map; none leaves the map out.")
+        str, typer.Option(help="Encoder for the map of texts; `none` leaves the map out.")
     ] = "all-minilm-l6-v2",
 ) -> None:
-    """Write one HTML file: what was generated, what it was worth, what was found wrong with it.
-
-    It opens without a network, on a phone and in print.
-    """
+    """Write one self-contained HTML page: what was generated, how it scored, what was rejected."""
+    if not folder.is_dir():
+        raise errors.MissingFile(f"There is no folder {str(folder)!r}.")
+    target = output or folder / "report.html"
+    output_file("--output", target)
     from mixup_hf.evaluation.report.html import report_of_a_run
 
     if (folder / "runs.jsonl").is_file():
         raise errors.InvalidInput(
-            f"{folder} holds an experiment: `mixup-hf evaluate CONFIG.yaml` writes its "
-            "report.html, and does so again without running anything that is there."
+            f"{folder} holds an experiment. `mixup-hf evaluate CONFIG.yaml` writes its "
+            "report.html; finished runs are not repeated."
         )
     page = report_of_a_run(folder, _encoder(encoder))
-    target = output or folder / "report.html"
     target.write_text(page, encoding="utf-8")
     Console().print(f"written: {target}", soft_wrap=True)
 

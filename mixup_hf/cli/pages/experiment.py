@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
+from mixup_hf.config.load import load_config
 from mixup_hf.evaluation.experiment.config import ExperimentConfig
-from mixup_hf.loading import load_config
 
 _SHOWN = ("arm", "seeds", "accuracy", "difference", "p, all sets", "ECE")
 

@@ -13,12 +13,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.sources import resolve
-from mixup_hf.inverter.engines.registry import Engine, make_engine
-from mixup_hf.inverter.engines.sampling import DecodeSettings, decode
+from mixup_hf.inverter.engines import make_engine
+from mixup_hf.inverter.engines.base import DecodeSettings, Engine
 from mixup_hf.inverter.loading import hub_revision
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.prompt import end_ids
 from mixup_hf.inverter.quantization import load_llm
+from mixup_hf.inverter.sampling import decode
 from mixup_hf.runtime import counter_rng
 
 _WRITING = 11  # what this stream of random numbers is for; part of its key
@@ -41,7 +42,7 @@ class Models:
             return Inverter.from_pretrained(
                 self._config.aligner,
                 revision=self._config.revision,
-                quantization=self._config.quantization,  # type: ignore[arg-type]  # checked there
+                quantization=self._config.quantization,
                 engine=self._config.engine,
             )
 

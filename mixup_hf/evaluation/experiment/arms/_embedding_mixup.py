@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from mixup_hf import errors
-from mixup_hf.mixing.weights import Beta
+from mixup_hf.mixing.weights.beta import Beta
 from mixup_hf.runtime import counter_rng
 from mixup_hf.training.loss import row_losses
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ from tiny import SPECIAL, make_llm
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from mixup_hf.inverter.engines.registry import Engine, make_engine
-from mixup_hf.inverter.engines.sampling import DecodeSettings, choose, decode
+from mixup_hf.inverter.engines import make_engine
+from mixup_hf.inverter.engines.base import DecodeSettings, Engine
+from mixup_hf.inverter.sampling import choose, decode
 
 EOS = SPECIAL.index("<eos>")
 # Many tokens end a sentence here, so that rows of a batch end at different steps.
@@ -111,12 +113,13 @@ def test_dropping_finished_rows_changes_no_sentence(
     for share in (0.0, 0.85, 2.0):  # never, now and then, at every finished row
         seen = sizes.setdefault(share, [])
 
+        @functools.wraps(forward)
         def spy(*args: Any, seen: list[int] = seen, **kwargs: Any) -> Any:
             seen.append(len(kwargs["inputs_embeds"]))
             return forward(*args, **kwargs)
 
         monkeypatch.setattr(llm, "forward", spy)
-        monkeypatch.setattr("mixup_hf.inverter.engines.registry._COMPACT_BELOW", share)
+        monkeypatch.setattr("mixup_hf.inverter.engines.transformers._COMPACT_BELOW", share)
         results.append(
             decode(
                 engine, make_prompts(), end_ids=ENDS, settings=settings, uniforms=make_uniforms()

@@ -1,11 +1,10 @@
-"""Decoding from soft prompts: many constant-length prompts in, token ids out."""
+"""Sampling sentences in this process: constant-length prompts in, token ids and sentences out."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,59 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors
-from mixup_hf.inverter.engines.registry import Engine
+from mixup_hf.inverter.engines.base import DecodeSettings, Engine
 from mixup_hf.runtime import counter_rng
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
-
-
-@dataclass(frozen=True)
-class DecodeSettings:
-    """How sentences are decoded.
-
-    Attributes:
-        max_new_tokens: Upper bound on the length of a sentence, in tokens.
-        temperature: 0 decodes greedily; higher is more varied.
-        top_p: Nucleus: the smallest set of tokens with at least this probability is kept.
-        top_k: At most this many tokens are considered at each step, before `top_p`.
-        num_candidates: Decode this many per embedding and keep the one whose round trip
-            (`encode(sentence)`) is closest to the embedding.
-    """
-
-    max_new_tokens: int = 40
-    temperature: float = 0.7
-    top_p: float = 0.95
-    top_k: int = 50
-    num_candidates: int = 1
-
-    def __post_init__(self) -> None:
-        errors.at_least("max_new_tokens", self.max_new_tokens, 1)
-        errors.at_least("temperature", self.temperature, 0.0, "Use 0 for greedy decoding.")
-        errors.positive("top_p", self.top_p)
-        errors.in_range("top_p", self.top_p, 0.0, 1.0, "Use 1.0 to switch the nucleus off.")
-        errors.at_least("top_k", self.top_k, 1)
-        errors.at_least("num_candidates", self.num_candidates, 1)
-        if self.num_candidates > 1 and self.temperature == 0:
-            raise errors.InvalidInput(
-                f"`num_candidates` = {self.num_candidates} asks for different candidates, but "
-                "`temperature` = 0 makes them all the same. Raise `temperature`, or ask for 1."
-            )
-
-
-class Writes(Protocol):
-    """Turns prompts into sentences, here or elsewhere."""
-
-    @property
-    def name(self) -> str:
-        """What decodes; goes into the rows it makes."""
-        ...
-
-    def write(
-        self, prompts: Tensor, settings: DecodeSettings, streams: Sequence[tuple[int, ...]]
-    ) -> list[str]:
-        """Decode one sentence per prompt (B, P, H), each with a stream of random numbers."""
-        ...
 
 
 class LocalWriter:
@@ -84,7 +35,7 @@ class LocalWriter:
 
     @property
     def name(self) -> str:
-        """The engine's."""
+        """The engine's name."""
         return self._engine.name
 
     def write(
@@ -113,17 +64,17 @@ class LocalWriter:
 
 
 def _side_by_side(run: Callable[[_In], _Out], parts: Sequence[_In]) -> list[_Out]:
-    """`run` on each part, on cores of their own as far as there are any.
+    """Call `run` on each part, in parallel on separate cores where there are several.
 
-    Two batches on a core each wait for each other once; one batch on two cores does so at every
-    product, and there are thousands. What a part is does not depend on the number of cores.
+    Two batches on one core each synchronize once; one batch on two cores synchronizes at every
+    matrix product, thousands of times. The parts do not depend on the number of cores.
     """
     threads = torch.get_num_threads()
     workers = min(threads, len(parts))
     if workers < 2:
         return [run(part) for part in parts]
     found: dict[int, _Out] = {}
-    errors: list[BaseException] = []
+    failures: list[BaseException] = []
 
     def work(first: int) -> None:
         torch.set_num_threads(threads // workers)
@@ -131,18 +82,18 @@ def _side_by_side(run: Callable[[_In], _Out], parts: Sequence[_In]) -> list[_Out
             for at in range(first, len(parts), workers):
                 found[at] = run(parts[at])
         except BaseException as error:  # raised again by the caller
-            errors.append(error)
+            failures.append(error)
 
-    # Daemons: a Trainer that dies must not be kept alive by its sentences.
+    # Daemons: a Trainer that dies must not be kept alive by its decoding threads.
     crew = [threading.Thread(target=work, args=(each,), daemon=True) for each in range(workers)]
     for thread in crew:
         thread.start()
     for thread in crew:
         thread.join()
-    # The caller's own number has not changed, but threads that begin later take the last one set.
+    # The caller's setting has not changed, but threads started later inherit the last one set.
     torch.set_num_threads(threads)
-    if errors:
-        raise errors[0]
+    if failures:
+        raise failures[0]
     return [found[at] for at in range(len(parts))]
 
 
@@ -157,18 +108,18 @@ def decode(
 ) -> list[list[int]]:
     """Decode one sentence per prompt.
 
-    All prompts have one length, so there is no padding and no mask. Randomness comes in as numbers:
-    row r, step t uses `uniforms[r, t]` whatever else is in the batch.
+    All prompts have the same length, so there is neither padding nor a mask. Randomness is passed
+    in: row r, step t uses `uniforms[r, t]` whatever else is in the batch.
 
     Args:
         engine: Runs the LLM.
         prompts: Prompt embeddings (B, P, H), all P positions real.
-        end_ids: Token ids that end a sentence; never chosen first, so no sentence is empty.
+        end_ids: Token ids that end a sentence; never chosen first, so every sentence has a token.
         settings: How to sample.
         uniforms: Numbers in [0, 1), (B, max_new_tokens); needed unless `temperature` is 0.
 
     Returns:
-        B lists of token ids, end token left out.
+        B lists of token ids, without the end token.
     """
     if settings.temperature > 0 and uniforms is None:
         raise errors.InvalidInput("`uniforms` must be given when `temperature` > 0, but got None.")
@@ -196,7 +147,7 @@ def decode(
 
 
 def _staying(alive: Tensor, size: int) -> Tensor:
-    """Rows (size,) of a batch that stay: all alive, the last ones in the places of the ended."""
+    """Rows (size,) of a batch to keep: all unfinished, the last ones moved into finished slots."""
     rows = torch.arange(size, device=alive.device)
     moving = alive[size:].nonzero()[:, 0] + size
     rows[(~alive[:size]).nonzero()[: len(moving), 0]] = moving
@@ -206,8 +157,8 @@ def _staying(alive: Tensor, size: int) -> Tensor:
 def choose(logits: Tensor, settings: DecodeSettings, draws: Tensor | None) -> Tensor:
     """Pick one token per row of `logits` (B, V): greedily, or by inverse CDF at `draws` (B,).
 
-    `topk` comes first: to sort the whole vocabulary, or to copy it into float32, costs more than
-    the model on a CPU.
+    `topk` comes first: sorting the whole vocabulary, or converting it to float32, costs more than
+    the model itself on a CPU.
     """
     if settings.temperature == 0 or draws is None:
         return logits.max(-1).indices

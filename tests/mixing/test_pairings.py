@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from mixup_hf.mixing.pairing import PairPlan
-from mixup_hf.mixing.partners import Classes, LocalPartners, NearTargetPartners, SmotePartners
-from mixup_hf.mixing.weights import Uniform
+from mixup_hf.mixing.pairings import TrainingRows
+from mixup_hf.mixing.pairings.local import Local
+from mixup_hf.mixing.pairings.near_target import NearTarget
+from mixup_hf.mixing.pairings.smote import Smote
+from mixup_hf.mixing.weights.uniform import Uniform
 from mixup_hf.runtime import counter_rng
 
 # On a line: two classes that meet between rows 3 and 4, a third far away with one row.
@@ -24,6 +27,10 @@ def drawn(partners: object, row: int, times: int = 3000) -> Counter[int]:
     return Counter(found.tolist())
 
 
+def placed(k: int) -> TrainingRows:
+    return TrainingRows(LABELS, embeddings=lambda: PLACES, num_neighbors=k)
+
+
 def even(counts: Counter[int], expected: set[int]) -> None:
     assert set(counts) == expected
     mean = sum(counts.values()) / len(expected)
@@ -35,7 +42,7 @@ def even(counts: Counter[int], expected: set[int]) -> None:
     [(3, 2, {2, 1}), (0, 3, {1, 2, 3}), (4, 5, {5, 6}), (7, 5, {7})],
 )
 def test_smote_takes_the_nearest_of_the_class(row: int, k: int, expected: set[int]) -> None:
-    even(drawn(SmotePartners(Classes(LABELS), lambda: PLACES, k), row), expected)
+    even(drawn(Smote(placed(k)), row), expected)
 
 
 @pytest.mark.parametrize(
@@ -45,14 +52,14 @@ def test_smote_takes_the_nearest_of_the_class(row: int, k: int, expected: set[in
 def test_local_takes_another_class_only_when_it_is_near(
     row: int, k: int, expected: set[int]
 ) -> None:
-    even(drawn(LocalPartners(Classes(LABELS), lambda: PLACES, k), row), expected)
+    even(drawn(Local(placed(k)), row), expected)
 
 
 def test_near_targets_are_likelier_as_the_formula_says() -> None:
-    targets = np.array([0.0, 0.1, 0.2, 5.0])
-    partners = NearTargetPartners(targets, bandwidth=0.5)
-    scale = 0.05 * targets.std()
-    expected = np.exp(-((targets - 0.1) ** 2) / (2 * scale**2))
+    targets = np.array([0.0, 0.2, 0.4, 5.0])
+    partners = NearTarget(TrainingRows(targets))
+    scale = 0.1 * targets.std()
+    expected = np.exp(-((targets - 0.2) ** 2) / (2 * scale**2))
     expected[1] = 0
     counts = drawn(partners, 1, 20_000)
     share = np.array([counts[row] for row in range(4)]) / 20_000

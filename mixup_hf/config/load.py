@@ -1,0 +1,119 @@
+"""Settings from a YAML file and from `--key value` words, which win over the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+from mixup_hf import errors
+from mixup_hf.config import build
+
+Config = TypeVar("Config")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, but `1e-3`, without a point, is a number too."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def load_config(
+    kind: type[Config], path: str | Path | None, overrides: Sequence[str] = ()
+) -> Config:
+    """Read settings.
+
+    Args:
+        kind: One of the classes of `mixup_hf.config`.
+        path: A YAML file; None starts from the defaults.
+        overrides: `--key.sub value` or `--key.sub=value`, as on a command line. Values are read as
+            YAML; keys may be written with hyphens or with underscores.
+
+    Raises:
+        InvalidInput: The file is not a YAML mapping, a key is unknown, or values break their
+            rules. All bad settings are named at once.
+        MissingFile: The file does not exist.
+    """
+    content = {} if path is None else _read(Path(path))
+    for key, value in _pairs(overrides):
+        _set(content, key, _steps(kind, key.split(".")), value)
+    return build(kind, content)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise errors.MissingFile(f"There is no config file {str(path)!r}.")
+    try:
+        content = _parse(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise errors.InvalidInput(f"{path} is not a YAML file: {error}") from error
+    if not isinstance(content, dict):
+        raise errors.InvalidInput(
+            f"{path} must hold `key: value` lines, but holds {type(content).__name__}."
+        )
+    return content
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader: it builds plain values only
+
+
+def _pairs(words: Sequence[str]) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise errors.InvalidInput(f"Expected `--key value`, but got {word!r}.")
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise errors.InvalidInput(f"`--{key}` needs a value: `--{key} VALUE`.")
+            value = rest.pop(0)
+        try:
+            pairs.append((key, _parse(value)))
+        except yaml.YAMLError as error:
+            raise errors.InvalidInput(
+                f"`--{key}` {value!r} cannot be read as YAML: {error}"
+            ) from error
+    return pairs
+
+
+def _steps(hint: Any, parts: Sequence[str]) -> list[str]:
+    """The keys on the way to a setting.
+
+    Names of settings are spelled with underscores. Names of the user's choice, such as `my-set` in
+    `sets.my-set.train-file`, are kept as they are.
+    """
+    if not parts:
+        return []
+    first, *rest = parts
+    name = first.replace("-", "_")
+    for each in (hint, *get_args(hint)):  # the members of a union too
+        if isinstance(each, type) and is_dataclass(each):
+            return [name, *_steps(get_type_hints(each).get(name, Any), rest)]
+        if get_origin(each) is dict:
+            value = get_args(each)[1]
+            return [name if value is Any else first, *_steps(value, rest)]
+    return [name, *_steps(Any, rest)]
+
+
+def _set(content: dict[str, Any], dotted: str, steps: Sequence[str], value: Any) -> None:
+    *parents, last = steps
+    for name in parents:
+        below = content.setdefault(name, {})
+        if not isinstance(below, dict):
+            raise errors.InvalidInput(
+                f"`{dotted}` cannot be set: `{name}` is {below!r}, not a group of keys."
+            )
+        content = below
+    content[last] = value

@@ -1,0 +1,98 @@
+"""The files of a fine-tuning run: what is written, and what an earlier run left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mixup_hf import errors, runtime
+from mixup_hf.data.rows import mixed_json
+from mixup_hf.types import MixedExample
+
+METRICS, HISTORY, MIXED, BASELINE = "metrics.json", "history.json", "mixed.jsonl", "baseline"
+_MODEL = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+_OWN = (MIXED, HISTORY, *_MODEL, METRICS)
+
+
+def check(folder: Path) -> None:
+    """Raise unless a fresh run may write into `folder`.
+
+    Raises:
+        InvalidInput: The folder cannot be written, or holds checkpoints that may be worth resuming.
+    """
+    found = checkpoints(folder) + checkpoints(folder / BASELINE)
+    if found:
+        raise errors.InvalidInput(
+            f"`output_dir` = {str(folder)!r} holds checkpoints of an earlier run "
+            f"({found[-1].relative_to(folder)}). Resume it with "
+            "`training.resume_from_checkpoint: true`, delete them, or choose another folder."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.bad(
+            "output_dir", "be a folder that can be written", str(folder), f"{error}."
+        ) from error
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run of this command wrote, and log it; other files stay."""
+    if not runtime.is_main_process():
+        return
+    removed = [name for each in (folder, folder / BASELINE) for name in _clear(each)]
+    if removed:
+        runtime.log(f"Removed files of an earlier run from {folder}: {', '.join(removed)}.")
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The Trainer's checkpoints in a folder, by step."""
+    found = [each for each in folder.glob("checkpoint-*") if each.name[11:].isdigit()]
+    return sorted(found, key=lambda each: int(each.name[11:]))
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete the Trainer's checkpoints once the best of them is saved as the model."""
+    for each in checkpoints(folder):
+        shutil.rmtree(each)
+
+
+def write(
+    folder: Path,
+    metrics: dict[str, Any],
+    history: Sequence[dict[str, float]],
+    used: Sequence[tuple[MixedExample, int]],
+    texts: Sequence[str],
+    names: Sequence[str],
+) -> None:
+    """Write `metrics.json`, `history.json` and, for a run that mixed, `mixed.jsonl`.
+
+    Args:
+        folder: The output folder.
+        metrics: The content of `metrics.json`.
+        history: What the Trainer logged.
+        used: The mixed rows that were trained on, and how often.
+        texts: The training texts (N).
+        names: The classes (C).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (folder / HISTORY).write_text(json.dumps(list(history)) + "\n", encoding="utf-8")
+    if not used:
+        return
+    with (folder / MIXED).open("w", encoding="utf-8") as stream:
+        for row, count in used:
+            line = mixed_json(row, texts, names) | {"times_used": count}
+            stream.write(json.dumps(line) + "\n")
+
+
+def _clear(folder: Path) -> list[str]:
+    """Remove this command's files where it has left its mark, the metrics."""
+    if not (folder / METRICS).is_file():
+        return []
+    removed = [name for name in _OWN if (folder / name).is_file()]
+    for name in removed:
+        (folder / name).unlink()
+    return removed

@@ -1,0 +1,97 @@
+"""Saving an inverter's aligner, exporting its LLM, and pushing the aligner to the Hub."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import torch
+from huggingface_hub import HfApi, ModelCard
+
+from mixup_hf import errors
+from mixup_hf.inverter.checkpoint import load_aligner, save_checkpoint
+from mixup_hf.inverter.lora import LORA_FOLDER
+
+if TYPE_CHECKING:
+    from mixup_hf.inverter.model import Inverter
+
+CHECKPOINT_FILES = (
+    "config.json",
+    "model.safetensors",
+    "README.md",
+    f"{LORA_FOLDER}/adapter_config.json",
+    f"{LORA_FOLDER}/adapter_model.safetensors",
+)
+
+
+def save_inverter(inverter: Inverter, folder: str | Path, card: ModelCard | None = None) -> Path:
+    """Write the aligner of an inverter; a merged LoRA is copied from where it was loaded."""
+    target = save_checkpoint(folder, inverter.aligner, inverter.llm, card)
+    lora = inverter.folder / LORA_FOLDER if inverter.folder is not None else None
+    if lora is not None and lora.is_dir() and lora.resolve() != (target / LORA_FOLDER).resolve():
+        shutil.copytree(lora, target / LORA_FOLDER, dirs_exist_ok=True)
+    return target
+
+
+def export_merged_llm(inverter: Inverter, folder: str | Path, dtype: torch.dtype) -> Path:
+    """Write the LLM with its LoRA merged in, and its tokenizer.
+
+    Raises:
+        InvalidInput: The LLM has 4-bit weights, into which nothing can be merged.
+    """
+    if hasattr(inverter.llm, "peft_config"):
+        raise errors.bad(
+            "quantization", "be 'none' to export the LLM with its LoRA", inverter.quantization
+        )
+    copy.deepcopy(inverter.llm).to(dtype).save_pretrained(folder)
+    inverter.tokenizer.save_pretrained(folder)
+    return Path(folder)
+
+
+def push_inverter(
+    inverter: Inverter,
+    repo_id: str,
+    card: ModelCard | None,
+    *,
+    private: bool = False,
+    token: str | None = None,
+) -> str:
+    """Upload the aligner of an inverter; without a card, with the one it was loaded with."""
+    with TemporaryDirectory() as scratch:
+        folder = save_inverter(inverter, scratch, card)
+        kept = inverter.folder / "README.md" if inverter.folder is not None else None
+        if card is None and kept is not None and kept.is_file():
+            shutil.copyfile(kept, folder / "README.md")
+        return push_folder(folder, repo_id, private=private, token=token)
+
+
+def push_folder(
+    folder: str | Path, repo_id: str, *, private: bool = False, token: str | None = None
+) -> str:
+    """Upload an aligner checkpoint to the Hub; only the files that belong to one.
+
+    Args:
+        folder: The checkpoint; read and checked first.
+        repo_id: `user/name`; made if it does not exist.
+        private: Whether a new repository is private.
+        token: Hub token; default: the one you are logged in with.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        AlignerMismatchError: The folder is not a readable aligner checkpoint.
+    """
+    load_aligner(Path(folder))
+    api = HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        folder_path=folder,
+        allow_patterns=list(CHECKPOINT_FILES),
+        commit_message="Upload aligner",
+    )
+    return str(commit.commit_url)

@@ -1,0 +1,114 @@
+"""The LoRA beside an aligner: saved by peft, merged without it where that is possible.
+
+Importing peft imports bitsandbytes, which takes seconds and, on many CPUs, prints that a kernel is
+missing. A plain LoRA is three lines of arithmetic, so unquantized weights need neither.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from mixup_hf import errors
+
+LORA_FOLDER = "lora"
+_WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+# Settings that change what merging means; where one is set, peft does it.
+_NOT_PLAIN = (
+    "use_dora",
+    "fan_in_fan_out",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "lora_bias",
+    "layer_replication",
+    "target_parameters",
+    "trainable_token_indices",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+)
+
+
+class AlignerMismatchError(errors.InvalidInput):
+    """An aligner does not fit its encoder, its LLM or this version of the format."""
+
+
+def load_lora(llm: Any, checkpoint: Path, *, merge: bool) -> Any:
+    """The LLM with the LoRA of an aligner checkpoint; the LLM itself if there is none.
+
+    Args:
+        llm: The causal LM.
+        checkpoint: The aligner's folder.
+        merge: Merge the LoRA into the weights, which makes it free at each step. Not possible with
+            4-bit weights, which would round it away.
+
+    Raises:
+        AlignerMismatchError: The LoRA is damaged, of another format, or made for another LLM.
+    """
+    folder = checkpoint / LORA_FOLDER
+    if not (folder / "adapter_config.json").is_file():
+        return llm
+    if not (folder / _WEIGHTS).is_file():
+        raise AlignerMismatchError(
+            f"The LoRA in {folder} has no {_WEIGHTS} (other formats are not read). Fetch the "
+            "aligner again."
+        )
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        if merge and _is_plain(config):
+            return _merge(llm, config, load_file(folder / _WEIGHTS))
+        from peft import PeftModel
+
+        model: Any = PeftModel.from_pretrained(llm, str(folder)).eval()
+    except Exception as error:  # a cut safetensors file, or a LoRA for other layers
+        raise AlignerMismatchError(
+            f"The LoRA in {folder} cannot be loaded ({error}). It is damaged or belongs to another "
+            "LLM: fetch the aligner again."
+        ) from error
+    return model.merge_and_unload() if merge else model
+
+
+def save_lora(folder: Path, llm: Any, dtype: torch.dtype) -> None:
+    """Write the LoRA of a peft model, in `dtype`."""
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(llm)
+    stored = {name: value.to(dtype) for name, value in state.items()}
+    llm.save_pretrained(folder, state_dict=stored)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's template; the aligner has its own card
+    config = folder / "adapter_config.json"
+    content = json.loads(config.read_text())
+    # peft writes a local path here; the aligner's config names the LLM.
+    config.write_text(json.dumps(content | {"base_model_name_or_path": None}, indent=2) + "\n")
+
+
+def _is_plain(config: dict[str, Any]) -> bool:
+    """Whether W + scaling * B A is all there is to merging."""
+    return (
+        config.get("peft_type") == "LORA"
+        and config.get("bias", "none") == "none"
+        # Other kinds of initialization change the base weights.
+        and config.get("init_lora_weights", True) in (True, False, "gaussian")
+        and not any(config.get(name) for name in _NOT_PLAIN)
+    )
+
+
+@torch.no_grad()
+def _merge(llm: Any, config: dict[str, Any], state: dict[str, torch.Tensor]) -> Any:
+    rank = config["r"]
+    scaling = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    ends = (".lora_A.weight", ".lora_B.weight")
+    layers = {name.removesuffix(ends[0]).removesuffix(ends[1]) for name in state}
+    if len(state) != 2 * len(layers):
+        raise ValueError(f"unexpected tensors among {sorted(state)[:3]}, ...")
+    for layer in sorted(layers):
+        weight = llm.get_submodule(layer.removeprefix(_PREFIX)).weight.data
+        down, up = (state[layer + end].to(weight.device).float() for end in ends)
+        weight += (up @ down) * scaling
+    return llm

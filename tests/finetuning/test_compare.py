@@ -1,0 +1,98 @@
+"""The baseline beside a result: the same steps, compared row by row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import Trainer
+
+from mixup_hf import FinetuneConfig, finetune
+from mixup_hf.cli.commands.finetune import show_result
+from mixup_hf.finetuning.compare import compare, mcnemar_p, wilcoxon_p
+from mixup_hf.finetuning.metrics import REPORTED
+from mixup_hf.finetuning.runner import Fitted
+
+Make = Callable[..., FinetuneConfig]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What every training began with: the weights of the head, and the rows of each step."""
+    seen: list[dict[str, Any]] = []
+    train, step = Trainer.train, Trainer.training_step
+
+    def note(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append({"head": self.model.classifier.weight.detach().clone(), "rows": []})
+        return train(self, *args, **kwargs)
+
+    def count(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        seen[-1]["rows"].append(len(inputs["input_ids"]))
+        return step(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "train", note)
+    monkeypatch.setattr(Trainer, "training_step", count)
+    return seen
+
+
+def test_the_baseline_has_the_same_head_steps_and_rows_per_step(
+    make_config: Make, trained: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    training = {"per_device_train_batch_size": 4}
+    metrics = finetune(make_config(mixup={}, training=training, compare=True))
+    mixed, baseline = trained
+    torch.testing.assert_close(mixed["head"], baseline["head"], rtol=0, atol=0)
+    assert mixed["rows"] == baseline["rows"] == [8] * 12
+    assert metrics["baseline"]["steps"] == metrics["steps"] == 12
+    assert metrics["baseline"]["mixed_rows"] == 0 < metrics["mixed_rows"]
+    accuracy = metrics["comparison"]["metrics"]["test_accuracy"]
+    assert accuracy["mixup"] == metrics["test_accuracy"]
+    assert accuracy["difference"] == accuracy["mixup"] - accuracy["baseline"]
+    console = Console(record=True, width=120)
+    show_result(console, metrics, tmp_path / "out")
+    printed = console.export_text()
+    for shown in ("baseline", "difference", "McNemar p =", "oversampling", "One seed"):
+        assert shown in printed
+
+
+def test_both_arms_choose_among_checkpoints_of_the_same_steps(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    plain = Trainer.evaluate
+    monkeypatch.setattr(
+        Trainer,
+        "evaluate",
+        lambda self, *a, **k: steps.append(self.state.global_step) or plain(self, *a, **k),
+    )
+    finetune(make_config(data={"validation_share": 0.25}, mixup={}, compare=True))
+    half = len(steps) // 2
+    assert len(steps) == 4 and steps[:half] == steps[half:]
+    assert not list((tmp_path / "out").rglob("checkpoint-*"))
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert {"baseline", "comparison"} <= set(content)
+
+
+def fitted(correct: list[bool], errors: list[float] | None = None) -> Fitted:
+    kind = "regression" if errors else "single_label_classification"
+    metrics = {name: 0.5 for name in REPORTED[kind]} | {"problem_type": kind}
+    return Fitted(metrics, [], correct, [], errors or [])
+
+
+def test_discordant_rows_are_counted() -> None:
+    found = compare(fitted([True, True, True, False]), fitted([False, False, True, True]))
+    assert (found["only_mixup_correct"], found["only_baseline_correct"]) == (2, 1)
+    assert found["test"] == "mcnemar" and found["p"] == pytest.approx(1.0)
+
+
+def test_p_values_are_those_of_the_tables() -> None:
+    assert mcnemar_p(0, 0) == 1.0
+    assert mcnemar_p(1, 9) == pytest.approx(2 * 11 / 1024)
+    assert wilcoxon_p([1.0, 2.0], [1.0, 2.0]) == 1.0
+    assert wilcoxon_p([float(n) for n in range(1, 9)], [0.0] * 8) == pytest.approx(2 / 2**8)
+    assert compare(fitted([], [1.0, 2.0]), fitted([], [2.0, 3.0]))["test"] == "wilcoxon"

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import PartialState
+
+from mixup_hf import runtime
+from mixup_hf.inverter import loading
+
+
+@pytest.fixture
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four CUDA devices and no accelerate state, as in a process that was just launched."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(PartialState, "_shared_state", {})
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+
+@pytest.mark.usefixtures("four_gpus")
+@pytest.mark.parametrize(("rank", "device"), [(None, "cuda:0"), ("2", "cuda:2"), ("5", "cuda:1")])
+def test_before_there_is_a_state_the_local_rank_decides(
+    rank: str | None, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert runtime.local_device() == torch.device(device)
+    assert PartialState._shared_state == {}  # none was created on the way
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_accelerates_own_choice_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert runtime.local_device() == torch.device("cpu")
+    state = SimpleNamespace(device=torch.device("cuda:3"))
+    fake = type("State", (), {"_shared_state": {"device": 1}, "__new__": lambda cls: state})
+    monkeypatch.setattr(runtime, "PartialState", fake)
+    assert runtime.local_device() == torch.device("cuda:3")
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "cuda:2"), ("cuda:1", "cuda:1")])
+def test_an_inverter_goes_to_the_device_of_its_rank(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "local_device", lambda: torch.device("cuda:2"))
+    seen = []
+
+    class Stop(Exception):
+        pass
+
+    def from_pretrained(path: object, *, device: torch.device, **settings: object) -> None:
+        seen.append(device)
+        raise Stop
+
+    monkeypatch.setattr(loading.FrozenEncoder, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(loading, "check_partner", lambda *args: None)
+    monkeypatch.setattr(loading, "resolve", lambda name, revision=None: SimpleNamespace(path=name))
+    with pytest.raises(Stop):
+        loading.load_parts(
+            "embedded", revision=None, quantization=None, device=given, dtype=None, engine="auto"
+        )
+    assert seen == [torch.device(expected)]
+
+
+def test_a_later_choice_of_the_cpu_is_not_preempted() -> None:
+    code = (
+        "from accelerate import PartialState\n"
+        "from mixup_hf import runtime\n"
+        "runtime.local_device()\n"
+        "assert PartialState._shared_state == {}\n"
+        "from transformers import TrainingArguments\n"
+        "print(TrainingArguments(use_cpu=True).device)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "cpu", result.stderr
