@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from mixup_hf import errors
 
@@ -75,26 +74,26 @@ def load_lora(llm: Any, checkpoint: Path, *, merge: bool) -> Any:
     return model.merge_and_unload() if merge else model
 
 
-def whole(value: Tensor) -> Tensor:
-    """A weight in one piece; what FSDP 2 shards is gathered, on every process."""
+def whole(value: torch.Tensor) -> torch.Tensor:
+    """A weight in one piece; a shard of FSDP 2 is gathered from all processes."""
     from torch.distributed.tensor import DTensor
 
     if not isinstance(value, DTensor):
         return value
-    gathered: Tensor = value.full_tensor()
+    gathered: torch.Tensor = value.full_tensor()
     return gathered
 
 
-def lora_state(llm: Any, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The LoRA weights of a peft model, whole and in `dtype`."""
+def lora_state(llm: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The LoRA of a peft model, in `dtype`. Collective under FSDP: every process calls it."""
     from peft import get_peft_model_state_dict
 
     state = get_peft_model_state_dict(llm)
     return {name: whole(value).to(dtype) for name, value in state.items()}
 
 
-def save_lora(folder: Path, llm: Any, state: dict[str, Tensor]) -> None:
-    """Write the LoRA of a peft model: its config, and the weights that `lora_state` found."""
+def save_lora(folder: Path, llm: Any, state: dict[str, torch.Tensor]) -> None:
+    """Write the LoRA of a peft model, with the weights that `lora_state` returned."""
     llm.save_pretrained(folder, state_dict=state)
     (folder / "README.md").unlink(missing_ok=True)  # peft's template; the aligner has its own card
     config = folder / "adapter_config.json"

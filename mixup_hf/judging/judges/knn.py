@@ -29,13 +29,13 @@ class KnnJudge:
     """
 
     def __init__(self, embeddings: Tensor, targets: Tensor, num_neighbors: int = 10) -> None:
-        from mixup_hf.mixing.neighbors import Neighbours
+        from mixup_hf.mixing.neighbors import Neighbors
 
         errors.at_least("num_neighbors", num_neighbors, 1)
         self.embeddings, self.targets = embeddings, targets
         self.num_neighbors = min(num_neighbors, max(1, len(embeddings) - 2))
         self.prior = targets.mean(0)
-        self._search = Neighbours(embeddings)
+        self._search = Neighbors(embeddings)
 
     def judge(self, texts: Sequence[str], embeddings: Tensor, parents: np.ndarray) -> Tensor:
         """As `Judge.judge`."""

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from mixup_hf import MixupConfig, load_config, registry
 from mixup_hf.cli import main as cli
-from mixup_hf.data.rows import read_mixed
+from mixup_hf.data.row_files import read_mixed
 from mixup_hf.data.tables import draw_shots, read_table
 from mixup_hf.evaluation.experiment import models as models_module
 from mixup_hf.evaluation.experiment import task as task_module
@@ -107,7 +107,7 @@ def test_an_arm_is_one_registered_function(make: Callable[..., ExperimentConfig]
 
     try:
         config = make(arms=["capitals"], seeds=[0])
-        assert "capitals" in ExperimentConfig(sets=config.sets, output_dir="x").arms
+        assert "capitals" in ExperimentConfig(sets=config.sets, output_dir=config.output_dir).arms
         run = Experiment(config).run()[Job("tiny", 4, 0, "capitals")]
         assert run.metrics["mixed_rows"] == 8
         file = Path(config.output_dir) / "tiny" / "4-shot" / "seed-0" / "capitals" / "rows.jsonl"
@@ -277,7 +277,7 @@ def test_runs_of_other_settings_are_refused(make: Callable[..., ExperimentConfig
         ({"mixup": {"auto_off": True}}, "would let the test split decide"),
         ({"seeds": []}, "`seeds` must name at least one"),
         ({"shots": [5, 5]}, "`shots` must name none twice"),
-        ({"sets": {}}, "`sets` must name at least one data set"),
+        ({"sets": {}}, "`sets` must name at least one"),
         ({"sets": {"x": {"dataset": "bbc_headlines", "shots": 3}}}, "be left out"),
         ({"sets": {"x": {"file": "y"}}}, r"`sets.x.file` is no known key.*Known here: .*dataset"),
     ],

@@ -16,7 +16,7 @@ from tiny import make_encoder, make_producer, make_rows
 from typer.testing import CliRunner
 
 from mixup_hf.cli import main as cli
-from mixup_hf.data.rows import mixed_json
+from mixup_hf.data.row_files import mixed_json
 from mixup_hf.evaluation.experiment.runner import Job, Run
 from mixup_hf.evaluation.experiment.summary import summarise, together
 from mixup_hf.evaluation.privacy import Audit
