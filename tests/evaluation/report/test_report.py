@@ -160,8 +160,8 @@ def test_what_is_no_run_is_refused(run: Callable[..., Path], tmp_path: Path) -> 
     (folder / "metrics.json").write_text('{"test_acc')
     with pytest.raises(ValueError, match="is damaged"):
         report_of_a_run(folder)
-    folder = run(label=3)
-    with pytest.raises(ValueError, match="line 1, is no mixed row"):
+    folder = run(soft_label=3)
+    with pytest.raises(ValueError, match="has no `soft_label`"):
         report_of_a_run(folder)
 
 
