@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from mixup_hf.data.tables import LabelledTexts
 from mixup_hf.intervals import rounded
 
 if TYPE_CHECKING:
+    from mixup_hf.data.tables import LabelledTexts
     from mixup_hf.evaluation.text_quality import Figure
     from mixup_hf.inverter.model import Inverter
 
@@ -25,7 +25,7 @@ def measure(
     """Figures of the rows in a file, made from the texts of a table."""
     import torch
 
-    from mixup_hf.data.rows import read_mixed
+    from mixup_hf.data.row_files import read_mixed
     from mixup_hf.data.targets import class_indices
     from mixup_hf.evaluation.perplexity import LanguageModel
     from mixup_hf.evaluation.text_quality import measure_quality
