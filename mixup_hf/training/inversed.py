@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any, Self
 
@@ -13,13 +12,10 @@ from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors
 from mixup_hf.config import MixupConfig
-from mixup_hf.data.sources import default_cache_dir
 from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL, Targets
 from mixup_hf.data.text_pairs import PairEncoder, are_pairs, both_sides, split_sides
-from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.generation.generator import Producer
 from mixup_hf.generation.readability import Readability, check_readability
-from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.engines.vllm import ServerSettings
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.judging import Gate, build_gate
@@ -30,8 +26,10 @@ from mixup_hf.training.mix_settings import (
     check_pairs,
     check_partners,
     decode_settings,
+    invert_chunk,
     pairing_of,
     refuse_rows_file,
+    sentence_store,
 )
 from mixup_hf.training.mixed_set import read_config
 from mixup_hf.training.plugin import TrainerPlugin
@@ -118,7 +116,7 @@ class InversedMixup(TrainerPlugin):
             embeddings=lambda: producer.embeddings(),
             sampling_strategy=by_index(self.config.sampling_strategy, self.label_names),
         )
-        invert = partial(_invert_chunk, inverter, decoding)
+        invert = partial(invert_chunk, inverter, decoding)
         producer = Producer(
             self.texts,
             self.targets,
@@ -132,21 +130,9 @@ class InversedMixup(TrainerPlugin):
             bounded=self.problem_type != REGRESSION,
             provenance={"method": self.config.method, "weights": mixing.weights},
             engine=lambda: inverter.engine,
-            store=self._store(decoding) if self.config.reuse else None,
+            store=sentence_store(inverter, self.config),
         )
         return producer
-
-    def _store(self, settings: DecodeSettings) -> SentenceStore | None:
-        inverter = self.inverter
-        if not inverter.fingerprint:  # made of parts: its weights are not identified
-            return None
-        identity = {
-            "aligner": inverter.fingerprint,
-            "quantization": inverter.quantization,
-            "decoding": asdict(settings),
-        }
-        folder = default_cache_dir() / "sentences"
-        return SentenceStore(folder, identity, self.config.cache_megabytes)
 
     def _follows_model(self) -> bool:
         return self.config.mixing.source == "task" and self.config.enabled
@@ -172,7 +158,7 @@ class InversedMixup(TrainerPlugin):
         )
         followed.follow(
             follower,
-            partial(_invert_chunk, follower.inverter, decode_settings(self.config)),
+            partial(invert_chunk, follower.inverter, decode_settings(self.config)),
             follower.inverter.fingerprint,
         )
         return followed, follower
@@ -329,12 +315,3 @@ class InversedMixup(TrainerPlugin):
                 "`source` = 'task' mixes embeddings of a model in training, and there is none "
                 "here. Fine-tune with `attach` or `trainer_kwargs`, or set `source: frozen`."
             )
-
-
-def _invert_chunk(
-    inverter: Inverter, settings: DecodeSettings, mixes: Tensor, seed: Sequence[int]
-) -> list[str]:
-    """Decode a chunk as one batch: its composition is part of what determines the sentences."""
-    return inverter.invert(
-        mixes, seed=seed, batch_size=len(mixes), progress=False, **asdict(settings)
-    )
