@@ -29,6 +29,7 @@ from mixup_hf.finetuning import compare, results, splits
 from mixup_hf.finetuning.arguments import saves_by_default, training_arguments
 from mixup_hf.finetuning.metrics import REPORTED, metrics_of
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.training.attaching import use_soft_smoother
 from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.inversed import InversedMixup
 from mixup_hf.training.offline import OfflineMixup
@@ -175,6 +176,7 @@ def _fit(
         compute_metrics=metrics_of(data.targets.problem_type),
         **kwargs,
     )
+    use_soft_smoother(trainer)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if save_to is not None:
         _save(trainer, save_to)
