@@ -23,12 +23,13 @@ from mixup_hf.training.mix_settings import (
     check_pairs,
     check_partners,
     decode_settings,
+    invert_chunk,
     pairing_of,
     refuse_rows_file,
 )
 from mixup_hf.training.mixed_set import read_config
 from mixup_hf.training.plugin import TrainerPlugin
-from mixup_hf.training.production import invert_chunk, new_producer
+from mixup_hf.training.production import new_producer
 from mixup_hf.training.training_rows import check_rows
 from mixup_hf.types import Encodes, Follows, MixedExample, Supplies
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 
-from torch import Tensor
-
 from mixup_hf.config import MixupConfig
-from mixup_hf.data.sources import default_cache_dir
 from mixup_hf.data.targets import REGRESSION, Targets
 from mixup_hf.data.text_pairs import are_pairs, both_sides
-from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.generation.generator import Producer
-from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.mixing.pairing import PairPlan
 from mixup_hf.mixing.weights import parse_weights
-from mixup_hf.training.mix_settings import by_index, decode_settings, pairing_of
+from mixup_hf.training.mix_settings import (
+    by_index,
+    decode_settings,
+    invert_chunk,
+    pairing_of,
+    sentence_store,
+)
 from mixup_hf.types import Encodes, Reviews
 
 
@@ -68,26 +68,6 @@ def new_producer(
         bounded=targets.problem_type != REGRESSION,
         provenance={"method": config.method, "weights": mixing.weights},
         engine=lambda: inverter.engine,
-        store=_store(inverter, decoding, config.cache_megabytes) if config.reuse else None,
+        store=sentence_store(inverter, config),
     )
     return producer
-
-
-def invert_chunk(
-    inverter: Inverter, settings: DecodeSettings, mixes: Tensor, seed: Sequence[int]
-) -> list[str]:
-    """Decode a chunk as one batch: its composition is part of what determines the sentences."""
-    return inverter.invert(
-        mixes, seed=seed, batch_size=len(mixes), progress=False, **asdict(settings)
-    )
-
-
-def _store(inverter: Inverter, decoding: DecodeSettings, megabytes: int) -> SentenceStore | None:
-    if not inverter.fingerprint:  # made of parts: its weights are not identified
-        return None
-    identity = {
-        "aligner": inverter.fingerprint,
-        "quantization": inverter.quantization,
-        "decoding": asdict(decoding),
-    }
-    return SentenceStore(default_cache_dir() / "sentences", identity, megabytes)
