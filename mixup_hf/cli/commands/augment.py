@@ -34,7 +34,7 @@ def command(
     ] = DEFAULT_METHOD,
     weights: Annotated[
         str | None,
-        typer.Option(help="beta:A, uniform, fixed:W, epbeta:eps=E; default: the method's."),
+        typer.Option(help="beta:A, uniform, fixed:W, epbeta:eps=E; default: by method."),
     ] = None,
     pairing: Annotated[
         str | None, typer.Option(help="same_class, random, smote, ...; default: the method's.")
