@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mixup_hf.inverter.model import Inverter
     from mixup_hf.mixing.pairing import PairPlan
     from mixup_hf.mixing.weights import parse_weights
+    from mixup_hf.training.augmentation import augment_dataset
     from mixup_hf.training.callback import MixupCallback
     from mixup_hf.training.collator import MixupCollator
     from mixup_hf.training.inversed import InversedMixup
@@ -39,6 +40,7 @@ __all__ = [
     "MixupPool",
     "OfflineMixup",
     "PairPlan",
+    "augment_dataset",
     "fetch_embedded",
     "finetune",
     "load_config",
@@ -59,6 +61,7 @@ _HOMES = {
     "MixupPool": "training.pool",
     "OfflineMixup": "training.offline",
     "PairPlan": "mixing.pairing",
+    "augment_dataset": "training.augmentation",
     "fetch_embedded": "data.sources",
     "finetune": "finetuning.runner",
     "load_config": "config.load",

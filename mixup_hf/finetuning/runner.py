@@ -29,6 +29,7 @@ from mixup_hf.finetuning import compare, results, splits
 from mixup_hf.finetuning.arguments import saves_by_default, training_arguments
 from mixup_hf.finetuning.metrics import REPORTED, metrics_of
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.training.attaching import use_soft_smoother
 from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.inversed import InversedMixup
 from mixup_hf.training.offline import OfflineMixup
@@ -110,8 +111,15 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
         }
     metrics = metrics | {"seconds": round(time.monotonic() - started, 1)}
     if runtime.is_main_process():
-        names = data.targets.names
-        results.write(output, metrics, fitted.history, fitted.used, data.train.texts, names)
+        results.write(
+            output,
+            metrics,
+            fitted.history,
+            fitted.used,
+            data.train.texts,
+            data.targets.names,
+            data.targets.problem_type,
+        )
     return metrics
 
 
@@ -168,6 +176,7 @@ def _fit(
         compute_metrics=metrics_of(data.targets.problem_type),
         **kwargs,
     )
+    use_soft_smoother(trainer)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if save_to is not None:
         _save(trainer, save_to)

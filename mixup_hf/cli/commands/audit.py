@@ -79,7 +79,7 @@ def command(
 
 
 def _of_rows(rows: Path, table: LabelledTexts, others: list[str], aligner: str, seed: int) -> Audit:
-    from mixup_hf.data.rows import read_shown
+    from mixup_hf.data.row_files import read_shown
     from mixup_hf.evaluation.privacy import audit
     from mixup_hf.inverter.model import Inverter
 
@@ -89,6 +89,10 @@ def _of_rows(rows: Path, table: LabelledTexts, others: list[str], aligner: str, 
         )
 
     made = [row for row, _, _ in read_shown(rows)]
+    if not made or not all(row.shares for row in made):
+        raise errors.InvalidInput(
+            f"--rows: {rows} must hold rows with `shares`. Was it written with --no-provenance?"
+        )
     lams = [max(row.shares) for row in made]
     texts = [row.text for row in made]
     inverter = Inverter.from_pretrained(aligner)

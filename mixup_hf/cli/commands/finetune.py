@@ -101,7 +101,7 @@ def print_mixes(console: Console, rows: list[dict[str, Any]]) -> None:
     """Print mixed rows for a person to read."""
     table = Table("λ", "parents", "mixed sentence", "label", show_lines=True)
     for row in rows:
-        shares = sorted(row["label"].items(), key=lambda item: -item[1])
+        shares = sorted(row["soft_label"].items(), key=lambda item: -item[1])
         label = ", ".join(f"{name} {share:.2f}" for name, share in shares if share > 0)
         parents = "\n".join(_one_line(parent) for parent in row["parent_texts"])
         sides = [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]

@@ -25,7 +25,7 @@ def measure(
     """Figures of the rows in a file, made from the texts of a table."""
     import torch
 
-    from mixup_hf.data.rows import read_mixed
+    from mixup_hf.data.row_files import read_mixed
     from mixup_hf.data.targets import class_indices
     from mixup_hf.evaluation.perplexity import LanguageModel
     from mixup_hf.evaluation.text_quality import measure_quality

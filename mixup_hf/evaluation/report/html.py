@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mixup_hf.data.rows import read_shown
+from mixup_hf.data.row_files import read_shown
 from mixup_hf.evaluation.experiment.summary import (
     TOGETHER,
     Summary,
