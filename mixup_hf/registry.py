@@ -37,10 +37,6 @@ HOMES = {
     "arm": "mixup_hf.evaluation.experiment.arms",
     "command": "mixup_hf.cli.commands",
 }
-# Names of kinds whose folder does not register them yet.
-_NOT_YET_REGISTERED = {
-    "engine": ("transformers", "fast", "vllm:http://HOST:PORT"),
-}
 T = TypeVar("T")
 _ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in HOMES}
 
@@ -136,7 +132,9 @@ def build(kind: str, spec: str, *, argument: str | None = None) -> Any:
     """
     argument = argument or kind
     name, _, rest = spec.partition(":")
-    make = get(kind, name, argument=argument)
+    if name not in names(kind):
+        raise errors.bad(argument, f"be one of {', '.join(map(repr, names(kind)))}", spec)
+    make = _ENTRIES[kind][name].value
     parameters = inspect.signature(make, eval_str=True).parameters
     values = _read_values(argument, spec, [part for part in rest.split(",") if part], parameters)
     needed = {key for key, each in parameters.items() if each.default is each.empty}
@@ -190,14 +188,11 @@ def _written(kind: str, name: str) -> str:
 def _discover(kind: str) -> None:
     """Import every module of the kind's folder, and the plug-ins of other packages."""
     package = import_module(HOMES[kind])
-    for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
+    for module in pkgutil.iter_modules(package.__path__):
         if not module.name.startswith("_"):
             import_module(f"{HOMES[kind]}.{module.name}")
     for plugin in entry_points(group=f"mixup_hf.{kind}"):
         plugin.load()
-    for usage in () if _ENTRIES[kind] else _NOT_YET_REGISTERED.get(kind, ()):
-        name = usage.partition(":")[0]
-        register(kind, name, help=name, usage=usage)(name)
 
 
 def _origin(value: Any) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -52,7 +51,7 @@ class Command(TyperCommand):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            print("Interrupted.", file=sys.stderr)  # noqa: T201
+            typer.echo("Interrupted.", err=True)
             raise typer.Exit(130) from None
 
 

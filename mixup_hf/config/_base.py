@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import pydantic.dataclasses
 from pydantic import (
@@ -60,13 +60,13 @@ class Named:
 
     Attributes:
         kind: A kind of `mixup_hf.registry`.
-        also: Further words that are accepted.
-        spec: Whether the name may be followed by values, as in `beta:0.4`, which are checked too.
+        takes: What may follow the name and a colon: `nothing`; `numbers`, from which the entry is
+            built, as in `beta:0.4`; or an `argument`, which the entry's `check` reads, as in
+            `vllm:http://host:8000`.
     """
 
     kind: str
-    also: tuple[str, ...] = ()
-    spec: bool = False
+    takes: Literal["nothing", "numbers", "argument"] = "nothing"
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -74,17 +74,16 @@ class Named:
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def _check(self, value: str) -> str:
-        if value in self.also:
-            return value
-        if self.spec:
-            registry.build(self.kind, value)
-            return value
-        known = {each.name: each for each in registry.entries(self.kind)}
-        name = value.partition(":")[0]
-        usage = known[name].usage if name in known else ""
-        if name not in known or any((mark in value) != (mark in usage) for mark in (":", "://")):
-            allowed = [*self.also, *(each.usage for each in known.values())]
+        name, _, argument = value.partition(":")
+        if self.takes == "nothing":
+            name = value
+        if name not in registry.names(self.kind):
+            allowed = [each.usage for each in registry.entries(self.kind)]
             raise PydanticCustomError("name", "unknown name", {"allowed": allowed})
+        if self.takes == "numbers":
+            registry.build(self.kind, value)
+        if self.takes == "argument":
+            registry.get(self.kind, name)().check(argument)
         return value
 
 

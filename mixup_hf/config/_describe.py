@@ -133,7 +133,7 @@ def bounds_of(info: FieldInfo) -> str:
 def named_in(info: FieldInfo) -> Any:
     """The `Named` of a field whose values are chosen from the registry, or None."""
     marks = (*info.metadata, *_metadata(info.annotation))
-    return next((mark for mark in marks if hasattr(mark, "kind") and hasattr(mark, "also")), None)
+    return next((mark for mark in marks if hasattr(mark, "kind") and hasattr(mark, "takes")), None)
 
 
 def _metadata(hint: Any) -> Iterator[Any]:
@@ -147,8 +147,7 @@ def _key(name: str, info: FieldInfo) -> Key:
     text = (info.description or "").strip()
     named = named_in(info)
     if named is not None:
-        words = "".join(f"{word}, " for word in named.also)
-        text = f"{text} One of: {words}{registry.choices(named.kind)}."
+        text = f"{text} One of: {registry.choices(named.kind)}."
     return Key(name, type_of(info.annotation), bounds_of(info), _default(info), text)
 
 

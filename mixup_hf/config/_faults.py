@@ -24,6 +24,8 @@ def report(kind: type[Any], error: ValidationError) -> errors.InvalidInput:
     """
     by_place: dict[tuple[str | int, ...], list[Any]] = {}
     for fault in error.errors(include_url=False):
+        if fault["type"] == "too_short" and fault["input"]:
+            continue  # it was long enough before its bad items, reported beside this, were left out
         by_place.setdefault(_place(kind, fault), []).append(fault)
     faults = [_describe(kind, place, found) for place, found in by_place.items()]
     if len(faults) == 1:
@@ -71,20 +73,24 @@ def _describe(kind: type[Any], place: tuple[str | int, ...], faults: list[Any]) 
 
 
 def _rule(info: FieldInfo | None, faults: list[Any]) -> str:
-    fault = faults[0]
     if info is None:
         return "be a group of settings"
-    if len(faults) == 1 and fault["type"] == "name":
-        return f"be one of {', '.join(map(repr, fault['ctx']['allowed']))}"
-    if len(faults) == 1 and fault["type"] == "literal_error":
-        return f"be one of {fault['ctx']['expected']}"
-    if len(faults) == 1 and fault["type"] in _OUT_OF_BOUNDS:
-        bounds = bounds_of(info) or fault["msg"].removeprefix("Input should be ")
+    kinds = {fault["type"] for fault in faults}
+    kind = kinds.pop() if len(kinds) == 1 else "several"  # each member of a union has its reason
+    context = faults[0].get("ctx", {})
+    if kind == "name":
+        return f"be one of {', '.join(map(repr, context['allowed']))}"
+    if kind == "literal_error":
+        return f"be one of {context['expected']}"
+    if kind in _OUT_OF_BOUNDS:
+        bounds = bounds_of(info) or faults[0]["msg"].removeprefix("Input should be ")
         return f"lie {bounds}" if bounds.startswith("in ") else f"be {bounds}"
-    if len(faults) == 1 and fault["type"] == "too_short":
+    if kind == "too_short":
         return "name at least one"
-    kind = type_of(info.annotation)
-    return f"be a {kind}" if kind.startswith(("number", "whole", "list", "group")) else f"be {kind}"
+    words = type_of(info.annotation)
+    return (
+        f"be a {words}" if words.startswith(("number", "whole", "list", "group")) else f"be {words}"
+    )
 
 
 def _suggestion(fault: Any) -> str:

@@ -69,12 +69,9 @@ class MixupConfig:
     quantization: Quantization | None = Field(
         default=None, description="Weights of the LLM. By default 4bit on CUDA, none elsewhere."
     )
-    engine: Annotated[str, Named("engine", also=("auto",))] = Field(
+    engine: Annotated[str, Named("engine", takes="argument")] = Field(
         default="auto",
-        description=(
-            "What decodes the mixes. auto takes the fast engine where it supports the LLM; a "
-            "vLLM server is written vllm:http://host:8000."
-        ),
+        description=("What decodes the mixes; a vLLM server is written vllm:http://host:8000."),
     )
     server_timeout: Number = Field(
         default=120.0, gt=0, description="With a server: seconds a sentence may take."
@@ -111,7 +108,7 @@ class MixupConfig:
             "unless they are set."
         ),
     )
-    weights: Annotated[str, Named("weights", spec=True)] | None = Field(
+    weights: Annotated[str, Named("weights", takes="numbers")] | None = Field(
         default=None, description="Distribution of lambda, the weight of the first parent."
     )
     interpolation: Interpolation | None = Field(

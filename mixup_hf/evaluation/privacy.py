@@ -17,7 +17,7 @@ from mixup_hf import errors
 from mixup_hf.intervals import Interval, Rate, wilson
 from mixup_hf.judging.leaks import LeakGuard
 from mixup_hf.judging.report import rates_by_lam
-from mixup_hf.mixing.neighbors import Neighbours
+from mixup_hf.mixing.neighbors import Neighbors
 from mixup_hf.runtime import counter_rng
 from mixup_hf.types import Encodes
 
@@ -181,7 +181,7 @@ def _first_half(text: str) -> list[str]:
 
 def _distances(queries: Tensor, rows: Tensor) -> Tensor:
     """Of each of `queries` (n, D) to the nearest of `rows`."""
-    nearest = Neighbours(rows).search(queries, 1)[:, 0]
+    nearest = Neighbors(rows).search(queries, 1)[:, 0]
     found: Tensor = (queries - rows[torch.from_numpy(nearest)]).norm(dim=-1)
     return found
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mixup_hf import errors
 from mixup_hf.mixing.pairings import NOBODY
 
-__all__ = ["NOBODY", "Neighbors", "Neighbours"]
+__all__ = ["NOBODY", "Neighbors"]
 
 EXACT_ROWS = 20_000
 _BLOCK = 65_536  # rows whose distances to a run of queries exist at one time
@@ -82,9 +82,6 @@ class Neighbors:
         _, at = self._index.search(queries.numpy(), count)  # type: ignore[union-attr]
         found: np.ndarray = at
         return found
-
-
-Neighbours = Neighbors  # until all callers have been renamed
 
 
 def _without_self(found: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:

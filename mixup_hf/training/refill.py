@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from mixup_hf import runtime
 from mixup_hf.generation.background import BackgroundProducer, Chunk
 from mixup_hf.generation.generator import Producer
-from mixup_hf.judging import intrusion_report
+from mixup_hf.judging.report import events_line
 from mixup_hf.training.pool import NEVER, MixupPool
 from mixup_hf.training.row_pieces import pieces_of
 from mixup_hf.training.schedule import Lookahead, Schedule
@@ -167,18 +167,9 @@ class Refiller:
         """Log what the judges found in the refill that is being left."""
         if self.pool.refill < 0 or not runtime.is_main_process():
             return
-        rows = self.pool.rows()
-        report = intrusion_report(list(rows))
-        if report.overall.count == 0:
-            return
-        events = ", ".join(
-            f"{name} {rate.count}" for name, rate in report.by_event.items() if rate.count
-        )
-        done = ", ".join(f"{name} {count}" for name, count in sorted(report.mitigations.items()))
-        runtime.log(
-            f"{report.overall.count} of {len(rows)} generated sentences were doubtful at first "
-            f"({events}). Actions: {done}"
-        )
+        line = events_line(self.pool.rows())
+        if line is not None:
+            runtime.log(line)
 
     def _size(self, refill: int) -> int:
         wanted = self.rows_per_refill or self.schedule.size(refill, len(self._producer.texts))

@@ -91,7 +91,7 @@ def test_ctrl_c_is_one_line(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mixup_hf.inverter.checkpoint.push_folder", interrupt)
+    monkeypatch.setattr("mixup_hf.inverter.hub.push_folder", interrupt)
     monkeypatch.setattr("sys.argv", ["mixup-hf", "push", str(tmp_path), "user/name"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()

@@ -1,4 +1,4 @@
-"""Neighbours: exact, approximate, and never the row itself."""
+"""Neighbors: exact, approximate, and never the row itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixup_hf.mixing import neighbors
-from mixup_hf.mixing.neighbors import NOBODY, Neighbours
+from mixup_hf.mixing.neighbors import NOBODY, Neighbors
 
 
 def by_hand(embeddings: torch.Tensor, rows: np.ndarray, count: int) -> np.ndarray:
@@ -26,7 +26,7 @@ def test_nearest_is_what_all_distances_say(count: int, k: int, block: int, seed:
     rows = np.arange(0, count, 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbors, "_BLOCK", block)
-        found = Neighbours(embeddings).nearest(rows, k)
+        found = Neighbors(embeddings).nearest(rows, k)
     assert found.shape == (len(rows), k)
     near = min(k, count - 1)
     np.testing.assert_array_equal(found[:, :near], by_hand(embeddings, rows, near))
@@ -35,7 +35,7 @@ def test_nearest_is_what_all_distances_say(count: int, k: int, block: int, seed:
 
 def test_exact_copies_are_neighbours_and_the_row_itself_is_not() -> None:
     embeddings = torch.ones(6, 4)
-    found = Neighbours(embeddings).nearest(np.array([0, 5]), 3)
+    found = Neighbors(embeddings).nearest(np.array([0, 5]), 3)
     assert 0 not in found[0]
     assert 5 not in found[1]
     assert (found != NOBODY).all()
@@ -46,8 +46,8 @@ def test_many_rows_are_searched_by_an_index_that_finds_nearly_all() -> None:
     # In forty cells, of which eight are looked into.
     embeddings = torch.randn(10_000, 8, generator=torch.Generator().manual_seed(0))
     rows = np.arange(0, 10_000, 50)
-    found = Neighbours(embeddings, exact_rows=1000).nearest(rows, 5)
-    exact = Neighbours(embeddings).nearest(rows, 5)
+    found = Neighbors(embeddings, exact_rows=1000).nearest(rows, 5)
+    exact = Neighbors(embeddings).nearest(rows, 5)
     hits = np.mean([len(set(a) & set(b)) / 5 for a, b in zip(found, exact, strict=True)])
     assert hits > 0.7
     assert not (found == rows[:, None]).any()
@@ -59,5 +59,5 @@ def test_without_the_index_library_all_distances_are_computed_and_it_is_said(
     monkeypatch.setitem(sys.modules, "faiss", None)
     embeddings = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     with pytest.warns(UserWarning, match=r"pip install 'mixup_hf\[large\]'"):
-        found = Neighbours(embeddings, exact_rows=20).nearest(np.arange(30), 3)
+        found = Neighbors(embeddings, exact_rows=20).nearest(np.arange(30), 3)
     np.testing.assert_array_equal(found, by_hand(embeddings, np.arange(30), 3))

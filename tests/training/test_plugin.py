@@ -247,7 +247,7 @@ def refuse(*args: Any, **kwargs: Any) -> Inverter:
 @pytest.mark.parametrize(
     ("arguments", "settings", "message"),
     [
-        ((TEXTS, LABELS), {"alpha": 0.4}, "`settings` must be one of .*'weights'.* got 'alpha'"),
+        ((TEXTS, LABELS), {"alpha": 0.4}, "`alpha` is no known key. Known here: .*weights"),
         ((TEXTS, LABELS), {"weights": "fixed:7"}, r"lie in \[0\.0, 1\.0\]"),
         ((TEXTS, LABELS), {"quantization": "8bit"}, "`quantization` must be one of"),
         (([""], [0]), {}, "whitespace-only"),

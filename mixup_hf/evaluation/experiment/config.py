@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mixup_hf import errors, registry
-from mixup_hf.config import DataConfig, MixupConfig, Whole, check_no_auto_off, settings
+from mixup_hf.config import DataConfig, MixupConfig, Named, Whole, check_no_auto_off, settings
 
 _SAY_WHICH_RUNS = ("sets", "arms", "variants", "shots", "seeds", "output_dir", "baseline")
 # What all arms share, or the experiment sets itself.
@@ -37,12 +37,12 @@ _NAME = re.compile(r"\w[\w .,+=-]*")
 class ExperimentConfig:
     """Arms x data sets x shots x seeds; all arms of a seed share rows, head and steps."""
 
-    sets: dict[str, DataConfig] = Field(description="The data sets, by name.")
+    sets: dict[str, DataConfig] = Field(min_length=1, description="The data sets, by name.")
     output_dir: str = Field(description="Folder for runs.jsonl and every arm's sentences.")
-    arms: tuple[str, ...] = Field(
+    arms: tuple[Annotated[str, Named("arm")], ...] = Field(
         default_factory=lambda: registry.names("arm"),
         min_length=1,
-        description="Names of the arms to compare. By default all of them.",
+        description="The arms to compare. By default all.",
     )
     variants: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
@@ -73,14 +73,10 @@ class ExperimentConfig:
     )
 
     def __post_init__(self) -> None:
-        if not self.sets:
-            raise errors.bad("sets", "name at least one data set", self.sets)
         for name in ("arms", "shots", "seeds"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise errors.bad(name, "name none twice", values)
-        for arm in self.arms:
-            registry.get("arm", arm, argument="arms")
         self._check_variants()
         errors.one_of("baseline", self.baseline, (*registry.names("arm"), *self.variants))
         check_no_auto_off(self.mixup)

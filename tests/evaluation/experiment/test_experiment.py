@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +17,12 @@ from scipy.stats import wilcoxon
 from tiny import make_rows
 from typer.testing import CliRunner
 
-from mixup_hf import load_config, registry
+from mixup_hf import MixupConfig, load_config, registry
 from mixup_hf.cli import main as cli
 from mixup_hf.data.row_files import read_mixed
 from mixup_hf.data.tables import draw_shots, read_table
+from mixup_hf.evaluation.experiment import models as models_module
+from mixup_hf.evaluation.experiment import task as task_module
 from mixup_hf.evaluation.experiment.arms.contextual import replaced
 from mixup_hf.evaluation.experiment.arms.eda import edited
 from mixup_hf.evaluation.experiment.arms.paraphrase import paraphrased
@@ -104,7 +107,7 @@ def test_an_arm_is_one_registered_function(make: Callable[..., ExperimentConfig]
 
     try:
         config = make(arms=["capitals"], seeds=[0])
-        assert "capitals" in ExperimentConfig(config.sets, config.output_dir).arms
+        assert "capitals" in ExperimentConfig(sets=config.sets, output_dir=config.output_dir).arms
         run = Experiment(config).run()[Job("tiny", 4, 0, "capitals")]
         assert run.metrics["mixed_rows"] == 8
         file = Path(config.output_dir) / "tiny" / "4-shot" / "seed-0" / "capitals" / "rows.jsonl"
@@ -113,13 +116,40 @@ def test_an_arm_is_one_registered_function(make: Callable[..., ExperimentConfig]
         registry.unregister("arm", "capitals")
 
 
+def test_what_is_set_for_all_mixing_arms_survives_the_method(
+    make: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where it is what the default method would have set."""
+    seen: list[Any] = []
+    monkeypatch.setattr(task_module, "mixed", lambda task, mixup: seen.append(mixup.mixing))
+    settings = {"aligner": "nowhere", "weights": "uniform"}
+    config = make(mixup=settings)
+    task: Any = SimpleNamespace(mixup=config.mixup)
+    registry.get("arm", "inversed_mixup")(task)
+    assert seen[0].weights == "uniform" and seen[0].pairing == "same_class"
+
+
+def test_the_llm_is_that_of_the_aligners_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def resolve(name: str, revision: str | None = None) -> Any:
+        asked[name] = revision
+        return SimpleNamespace(path="somewhere")
+
+    monkeypatch.setattr(models_module, "resolve", resolve)
+    models = Models(MixupConfig())
+    config = SimpleNamespace(llm="user/llm", llm_revision="a" * 40)
+    models.__dict__["inverter"] = SimpleNamespace(aligner=SimpleNamespace(config=config))
+    assert models._source == "somewhere" and asked == {"user/llm": "a" * 40}
+
+
 def test_variants_are_arms_that_mix_in_their_own_way(
     make: Callable[..., ExperimentConfig],
 ) -> None:
     kept, other = {"intrusion": "keep"}, {"method": "smotext", "mix_ratio": 0.2}
     config = make(arms=["smotext"], variants={"all kept": kept, "few": other}, seeds=[0])
     assert config.mixup_of("all kept").intrusion == "keep"
-    assert config.mixup_of("few").weights == "uniform"  # the method's, not those of `mixup`
+    assert config.mixup_of("few").mixing.weights == "uniform"  # the method's, not those of `mixup`
     assert config.mixup_of("few").max_new_tokens == 4
     runs = Experiment(config).run()
     assert [job.arm for job in runs] == ["oversample", "smotext", "all kept", "few"]
@@ -246,10 +276,10 @@ def test_runs_of_other_settings_are_refused(make: Callable[..., ExperimentConfig
         ({"baseline": "best"}, "`baseline` must be one of"),
         ({"mixup": {"auto_off": True}}, "would let the test split decide"),
         ({"seeds": []}, "`seeds` must name at least one"),
-        ({"shots": [5, 5]}, "`shots` must name at least one, and none twice"),
-        ({"sets": {}}, "`sets` must name at least one data set"),
+        ({"shots": [5, 5]}, "`shots` must name none twice"),
+        ({"sets": {}}, "`sets` must name at least one"),
         ({"sets": {"x": {"dataset": "bbc_headlines", "shots": 3}}}, "be left out"),
-        ({"sets": {"x": {"file": "y"}}}, r"`sets.x.file` is no known key. Known here: .*dataset"),
+        ({"sets": {"x": {"file": "y"}}}, r"`sets.x.file` is no known key.*Known here: .*dataset"),
     ],
 )
 def test_a_bad_experiment_is_refused(
