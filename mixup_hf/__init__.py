@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from mixup_hf.config import AlignConfig, FinetuneConfig, MixupConfig
     from mixup_hf.config.load import load_config
     from mixup_hf.data.sources import fetch_embedded
+    from mixup_hf.evaluation.metrics import load_metric
     from mixup_hf.finetuning.runner import finetune
     from mixup_hf.inverter.model import Inverter
     from mixup_hf.mixing.pairing import PairPlan
     from mixup_hf.mixing.weights import parse_weights
+    from mixup_hf.training.augmentation import augment_dataset
     from mixup_hf.training.callback import MixupCallback
     from mixup_hf.training.collator import MixupCollator
     from mixup_hf.training.inversed import InversedMixup
@@ -38,9 +40,11 @@ __all__ = [
     "MixupPool",
     "OfflineMixup",
     "PairPlan",
+    "augment_dataset",
     "fetch_embedded",
     "finetune",
     "load_config",
+    "load_metric",
     "parse_weights",
     "soft_cross_entropy",
 ]
@@ -57,9 +61,11 @@ _HOMES = {
     "MixupPool": "training.pool",
     "OfflineMixup": "training.offline",
     "PairPlan": "mixing.pairing",
+    "augment_dataset": "training.augmentation",
     "fetch_embedded": "data.sources",
     "finetune": "finetuning.runner",
     "load_config": "config.load",
+    "load_metric": "evaluation.metrics",
     "parse_weights": "mixing.weights",
     "soft_cross_entropy": "training.loss",
 }

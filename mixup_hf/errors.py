@@ -9,6 +9,7 @@ traceback.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from importlib import import_module
 from math import isfinite
 from numbers import Real
 from typing import Any
@@ -105,6 +106,28 @@ def texts(name: str, values: Sequence[Any], *, allow_empty_list: bool = False) -
             f"`{name}` must hold no empty or whitespace-only text, but {len(blank)} of "
             f"{len(values)} are (rows {rows}). Drop those rows first."
         )
+
+
+def optional(module: str, extra: str, purpose: str) -> Any:
+    """Import a module of an optional package.
+
+    Args:
+        module: Its name.
+        extra: The extra of this package that installs it.
+        purpose: What needs it, beginning the sentence "... needs `package`".
+
+    Raises:
+        MissingPackage: It is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise MissingPackage(
+            f"{purpose} needs {package}, which is not installed: `pip install 'mixup_hf[{extra}]'`."
+        ) from error
 
 
 def _is_number(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import Counter
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from accelerate import PartialState
 from accelerate.data_loader import DataLoaderDispatcher
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from tqdm.auto import tqdm
 
 _LOGGER = logging.getLogger("mixup_hf")
 K = TypeVar("K")
@@ -86,6 +88,13 @@ def anywhere(condition: bool) -> bool:
     return any(gather_object([condition]))
 
 
+def smallest(value: int) -> int:
+    """The smallest `value` of any process, on every process."""
+    if world_size() == 1:
+        return value
+    return int(min(gather_object([value])))
+
+
 def merge(part: dict[int, list[T]]) -> dict[int, list[T]]:
     """The union of all processes' dicts, on every process."""
     if world_size() == 1:
@@ -110,6 +119,18 @@ def log(message: str) -> None:
     """Log `message` at INFO on the main process only."""
     if is_main_process():
         _LOGGER.info(message)
+
+
+def announce(message: str) -> None:
+    """Print `message` on the main process, without breaking a progress bar, or log it at INFO.
+
+    For the few lines that a user who has configured no logging should see.
+    """
+    if is_main_process():
+        if _LOGGER.isEnabledFor(logging.INFO):
+            _LOGGER.info(message)
+        else:
+            tqdm.write(message, file=sys.stderr)
 
 
 def warn(message: str) -> None:

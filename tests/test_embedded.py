@@ -50,14 +50,16 @@ def test_decoded_headlines_are_about_the_same_thing(
     decoded = inverter.encode(inverter.invert(embeddings, temperature=0.0))
     own = mean_cosine(decoded, embeddings)
     others = mean_cosine(decoded, embeddings.roll(1, 0))
-    assert own > 0.35
-    assert own > others + 0.25
+    # 0.587 was measured on the first 40: half of that must not pass.
+    assert own > 0.5
+    assert own > others + 0.35
 
 
 def test_the_ratio_is_controllable(inverter: Inverter, headlines: list[str]) -> None:
     figures = measure_fidelity(inverter, headlines[:40], num_pairs=20)
-    assert figures.control["spearman"].value > 0.75
-    assert 0.25 < figures.control["slope"].value < 1.3
+    # Measured: a rank correlation of 0.900 and a slope of 0.976, intervals 0.86-0.94, 0.92-1.03.
+    assert figures.control["spearman"].value > 0.82
+    assert 0.85 < figures.control["slope"].value < 1.15
 
 
 @torch.inference_mode()

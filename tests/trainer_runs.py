@@ -140,17 +140,16 @@ def make_run(
 
 
 class CountingProducer(Producer):
-    """Notes which refills it was asked for."""
+    """Notes which refills it decodes rows of."""
 
     def __init__(self, producer: Producer) -> None:
         self.__dict__.update(producer.__dict__)
         self.asked: list[int] = []
 
-    def produce(
-        self, epoch: int, num_rows: int, on_chunk: Callable[[int], None] | None = None
-    ) -> list[MixedExample]:
-        self.asked.append(epoch)
-        return super().produce(epoch, num_rows, on_chunk)
+    def chunk(self, epoch: int, chunk: int, num_rows: int) -> list[MixedExample]:
+        if epoch not in self.asked:
+            self.asked.append(epoch)
+        return super().chunk(epoch, chunk, num_rows)
 
 
 # By hand: what a step should have been, from the sentences and ratios alone.

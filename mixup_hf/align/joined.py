@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mixup_hf import errors
-from mixup_hf.evaluation.fidelity import recovered_lam
+from mixup_hf.evaluation.ratio_recovery import recovered_lam
 from mixup_hf.inverter.batches import StackedRows
 from mixup_hf.mixing.interpolation import linear
 from mixup_hf.runtime import counter_rng

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from mixup_hf import errors
-from mixup_hf.evaluation.fidelity import RoundTrip, cross_topic_pairs, lam_recovery, recovered_lam
+from mixup_hf.evaluation.fidelity import RoundTrip
+from mixup_hf.evaluation.ratio_recovery import cross_topic_pairs, lam_recovery, recovered_lam
 from mixup_hf.mixing.interpolation import linear
 from mixup_hf.runtime import counter_rng
 

@@ -7,22 +7,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoTokenizer
 
 from mixup_hf import errors, runtime
 from mixup_hf.align.data import cached_embeddings, read_sentences
 from mixup_hf.align.joined import with_joined
+from mixup_hf.align.lora import load_lora, with_lora
+from mixup_hf.align.settings import claim, digest, stage_settings
 from mixup_hf.align.warmup import warm_up
-from mixup_hf.config import AlignConfig, TaskConfig
+from mixup_hf.config import AlignConfig, StageConfig, TaskConfig
 from mixup_hf.data.sources import resolve
 from mixup_hf.data.tables import LabelledTexts, read_table
+from mixup_hf.data.wheels import file_sha256
 from mixup_hf.inverter.aligner import Aligner, AlignerConfig
 from mixup_hf.inverter.batches import StackedRows, TokenBudgetBatches, WordBatches
 from mixup_hf.inverter.checkpoint import check_partner, fingerprint, load_aligner, save_checkpoint
 from mixup_hf.inverter.encoder import FrozenEncoder
 from mixup_hf.inverter.lexicon import Lexicon
 from mixup_hf.inverter.loading import aligner_folder
-from mixup_hf.inverter.lora import LORA_FOLDER
 from mixup_hf.inverter.objective import AlignmentModel
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids, input_rms, prompt_texts
 from mixup_hf.inverter.quantization import load_llm
@@ -31,8 +34,7 @@ from mixup_hf.inverter.quantization import load_llm
 class Session:
     """Everything one alignment run holds.
 
-    With `start_from`, sizes and prompt are those of the aligner it starts from, and the config's
-    are not used.
+    With `start_from`, sizes, prompt and LoRA are those of the aligner it starts from.
 
     Args:
         config: The run's.
@@ -60,12 +62,12 @@ class Session:
         self.aligner = self._loaded or self._new_aligner()
         self.model = AlignmentModel(
             SoftPrompt.build(self.aligner, self.llm, self.tokenizer),
-            with_lora(self.llm, config),
+            with_lora(self.llm, config, start),
             noise=config.noise,
             mix_share=config.mix_share,
         ).to(device)
         if start is not None:
-            self._load_lora(start)
+            load_lora(self.model.llm, start)
         self.batches = TokenBudgetBatches(
             self.sentences,
             self.embeddings,
@@ -77,28 +79,41 @@ class Session:
         )
         runtime.log(f"{len(self.sentences)} sentences in {len(self.batches)} batches")
 
+    def claim_stage(self, stage: StageConfig) -> None:
+        """Refuse a stage's folder that was trained with other settings; see `settings.claim`."""
+        found = {
+            "encoder": fingerprint(self.encoder_source),
+            "llm": fingerprint(self.llm_source),
+            "sentences": digest([*self.held_out, *self.sentences]),
+        }
+        for name in ("start_from", "lexicon_from"):
+            given = getattr(self.config, name)
+            if given is not None:
+                found[name] = file_sha256(aligner_folder(given) / "model.safetensors")[:16]
+        folder = Path(self.config.output_dir) / stage.name
+        claim(folder, stage_settings(self.config, stage, found))
+
     def _check_partners(self, other: AlignerConfig) -> None:
         check_partner("encoder", other.encoder_fingerprint, self.encoder_source)
         check_partner("LLM", other.llm_fingerprint, self.llm_source)
 
     def save_trained(self, folder: Path) -> None:
-        """Write what has been trained so far, for a later run that skips this stage."""
-        if runtime.is_main_process():
-            save_checkpoint(folder / "aligner", self.aligner, self.model.llm, dtype=torch.float32)
+        """Write what has been trained so far, for a later run that skips this stage.
+
+        Every process has to call it.
+        """
+        self.save(folder / "aligner", dtype=torch.float32)
+
+    def save(self, folder: Path, card: ModelCard | None = None, **settings: Any) -> None:
+        """Write the aligner; every process has to call it, and the main process writes."""
+        write = runtime.is_main_process()
+        save_checkpoint(folder, self.aligner, self.model.llm, card, write=write, **settings)
 
     def load_trained(self, folder: Path) -> None:
         """Take the weights of a finished stage."""
         saved = folder / "aligner"
         self.aligner.load_state_dict(load_aligner(saved).state_dict())
-        self._load_lora(saved)
-
-    def _load_lora(self, saved: Path) -> None:
-        from peft import set_peft_model_state_dict
-        from safetensors.torch import load_file
-
-        weights = saved / LORA_FOLDER / "adapter_model.safetensors"
-        if weights.is_file():
-            set_peft_model_state_dict(self.model.llm, load_file(weights))
+        load_lora(self.model.llm, saved)
 
     def _warm_up(self, task: LabelledTexts) -> None:
         """From here on, the encoder is the one that has seen the task."""
@@ -238,58 +253,13 @@ class Session:
     def _embed(self, sentences: list[str]) -> np.ndarray:
         encoder_fingerprint = fingerprint(self.encoder_source)
         cache = Path(self.config.cache_dir or Path(self.config.output_dir) / "cache")
+        given = sentences, self.encoder, encoder_fingerprint, cache
         if runtime.is_main_process():
-            # In bf16 an embedding keeps a cosine of 0.9999 to itself, at 1.6 times the speed.
-            with torch.autocast(self.device.type, torch.bfloat16, self.config.bf16):
-                cached_embeddings(sentences, self.encoder, encoder_fingerprint, cache)
+            cached_embeddings(*given, bf16=self.config.bf16)
         runtime.wait_for_everyone()
-        return cached_embeddings(sentences, self.encoder, encoder_fingerprint, cache)
+        return cached_embeddings(*given, bf16=self.config.bf16)
 
 
 def read_task(config: TaskConfig) -> LabelledTexts:
     """The labelled texts of stage 2."""
     return read_table(config.file, config.text_column, config.label_column)
-
-
-def _linear_names(llm: Any) -> list[str]:
-    """Last names of the linear modules inside the decoder layers."""
-    return sorted(
-        {
-            name.rsplit(".", 1)[-1]
-            for name, module in llm.get_decoder().named_modules()
-            if isinstance(module, torch.nn.Linear)
-        }
-    )
-
-
-def _upper_layers(llm: Any, share: float) -> list[int] | None:
-    if share == 1.0:
-        return None
-    count = int(llm.config.get_text_config().num_hidden_layers)
-    return list(range(count - max(1, round(share * count)), count))
-
-
-def with_lora(llm: Any, config: AlignConfig) -> Any:
-    """The LLM with a fresh LoRA in float32, as the config wants it."""
-    from peft import LoraConfig, get_peft_model
-
-    upper = _upper_layers(llm, config.lora_layers)
-    lora = LoraConfig(
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        # peft wants names where layers are chosen; "all-linear" is the same modules.
-        target_modules="all-linear" if upper is None else _linear_names(llm),
-        task_type="CAUSAL_LM",
-        layers_to_transform=upper,
-    )
-    wrapped: Any = get_peft_model(llm, lora)
-    for name, parameter in wrapped.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.float()  # bf16 is too coarse for small updates
-    if config.bf16:
-        for module in wrapped.modules():
-            if hasattr(module, "cast_input_dtype_enabled"):
-                # Autocast chooses the type of every product; peft's own cast to float32 would
-                # only move memory.
-                module.cast_input_dtype_enabled = False
-    return wrapped

@@ -30,7 +30,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from mixup_hf import runtime
+from mixup_hf import errors, runtime
 from mixup_hf.align.speed import Throughput
 from mixup_hf.config import AlignConfig, StageConfig
 from mixup_hf.inverter.batches import TokenBudgetBatches, WordBatches, unwrap
@@ -98,6 +98,14 @@ def _train(
         optimizers=(optimizer, LambdaLR(optimizer, clock.rate_factor)),
         callbacks=[clock, Throughput(model, batches), *callbacks],
     )
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and plugin.fsdp_version != 2:
+        raise errors.bad(
+            "fsdp_version",
+            "be 2",
+            plugin.fsdp_version,
+            "FSDP 1 cannot gather weights between steps. See recipes/accelerate_configs/fsdp.yaml.",
+        )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
     return int(trainer.state.global_step)
 

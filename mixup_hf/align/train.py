@@ -1,4 +1,4 @@
-"""Alignment from a config: load the partners, read the data, run the stages, save the aligner."""
+"""Alignment from a config: load the models, read the data, run the stages, save the aligner."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from mixup_hf import runtime
 from mixup_hf.align.ratio_curve import NoResponseError, fit_ratio_curve
 from mixup_hf.align.session import Session
+from mixup_hf.align.sharding import gathered
 from mixup_hf.align.stages import train_generation, train_lexicon
 from mixup_hf.config import AlignConfig, StageConfig
 from mixup_hf.evaluation import fidelity, text_scores
 from mixup_hf.inverter.batches import TokenBudgetBatches
-from mixup_hf.inverter.checkpoint import save_checkpoint
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.engines.transformers import TransformersEngine
 from mixup_hf.inverter.model import Inverter
@@ -31,38 +31,48 @@ from mixup_hf.inverter.sampling import decode
 def align(config: AlignConfig) -> Path:
     """Train an aligner and write it to `output_dir/aligner`.
 
-    Killed and started again with the same config, it goes on from the last checkpoint. Finished
+    Killed and started again with the same config, it continues from the last checkpoint. Finished
     stages are not repeated.
 
     Returns:
         The folder of the aligner checkpoint.
+
+    Raises:
+        InvalidInput: `output_dir` holds stages that were trained with other settings.
     """
     output = Path(config.output_dir)
     device = torch.device("cpu") if config.use_cpu else runtime.local_device()
     session = Session(config, device)
     for stage in config.stages:
-        finished = output / stage.name / "finished.json"
-        if finished.is_file():
-            session.load_trained(output / stage.name)
-            runtime.log(f"stage {stage.name} is finished already")
-            continue
-        runtime.log(f"stage {stage.name}: {config.stage_minutes(stage):.0f} minutes")
-        steps = _run(session, stage)
-        session.save_trained(output / stage.name)
-        if runtime.is_main_process():
-            result = reconstruct(session) | {"steps": steps}
-            finished.write_text(json.dumps(result, indent=2))
-        runtime.wait_for_everyone()
-    folder = output / "aligner"
-    if config.ratio_pairs and runtime.is_main_process():
+        _finish(session, stage)
+    if config.ratio_pairs:
         try:
             session.aligner.config.ratio_curve = _ratio_curve(session)
-        except NoResponseError as error:  # the training is not to be lost for it
+        except NoResponseError as error:  # the training must not be lost over it
             runtime.warn(f"{error} The aligner is written without one.")
-    if runtime.is_main_process():
-        save_checkpoint(folder, session.aligner, session.model.llm, _card(session, output))
-        runtime.log(f"aligner written to {folder}")
+    folder = output / "aligner"
+    session.save(folder, _card(session, output) if runtime.is_main_process() else None)
+    runtime.log(f"aligner written to {folder}")
+    runtime.wait_for_everyone()
     return folder
+
+
+def _finish(session: Session, stage: StageConfig) -> None:
+    """Train a stage, or load it where it was finished by an earlier run with the same settings."""
+    folder = Path(session.config.output_dir) / stage.name
+    finished = folder / "finished.json"
+    session.claim_stage(stage)
+    if finished.is_file():
+        session.load_trained(folder)
+        runtime.log(f"stage {stage.name} was finished by an earlier run with the same settings")
+        return
+    runtime.log(f"stage {stage.name}: {session.config.stage_minutes(stage):.0f} minutes")
+    steps = _run(session, stage)
+    session.save_trained(folder)
+    result = reconstruct(session) | {"steps": steps}
+    if runtime.is_main_process():
+        finished.write_text(json.dumps(result, indent=2))
+    runtime.wait_for_everyone()
 
 
 def _ratio_curve(session: Session) -> list[float]:
@@ -73,7 +83,8 @@ def _ratio_curve(session: Session) -> list[float]:
         session.encoder, session.aligner, session.model.llm.eval(), session.tokenizer
     )
     session.aligner.config.ratio_curve = None  # measured without
-    with torch.autocast(session.device.type, torch.bfloat16, config.bf16):
+    autocast = torch.autocast(session.device.type, torch.bfloat16, config.bf16)
+    with gathered(session.model), autocast:
         return fit_ratio_curve(
             inverter, session.encoder.encode(texts), num_pairs=config.ratio_pairs, seed=config.seed
         )
@@ -91,7 +102,15 @@ def _run(session: Session, stage: StageConfig) -> int:
 
 
 def reconstruct(session: Session) -> dict[str, Any]:
-    """Invert held-out sentences greedily; measure the round trip; keep a few to look at."""
+    """Invert held-out sentences greedily; measure the round trip; keep a few to look at.
+
+    Every process has to call it: weights that FSDP shards are gathered.
+    """
+    with gathered(session.model):
+        return _reconstruct(session)
+
+
+def _reconstruct(session: Session) -> dict[str, Any]:
     sources = session.held_out[: session.config.eval_sentences]
     embeddings = session.encoder.encode(sources)
     device = session.model.prompt.projector.gain.device
@@ -169,8 +188,8 @@ class HeldOut(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Reconstruct and log, on the main process."""
-        if state.global_step % self.session.config.eval_steps or not state.is_world_process_zero:
+        """Reconstruct on every process, log on the main one."""
+        if state.global_step % self.session.config.eval_steps:
             return
         result = reconstruct(self.session)
         lines = [f"    {source!r} -> {text!r}" for source, text in result["samples"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from datasets import Dataset
@@ -16,10 +17,12 @@ from transformers import (
 )
 
 from mixup_hf import runtime
+from mixup_hf.align.settings import claim, digest
 from mixup_hf.config import TaskConfig
 from mixup_hf.data.sources import ResolvedSource
 from mixup_hf.data.tables import LabelledTexts
 from mixup_hf.data.targets import class_indices
+from mixup_hf.inverter.checkpoint import fingerprint
 
 _MARK = "warmed.json"
 
@@ -36,7 +39,8 @@ def warm_up(
     """Fine-tune an encoder on labelled texts with the classification loss.
 
     Frozen: nothing of the encoder. Loss: cross entropy of a fresh head, which is thrown away.
-    Data: the labelled texts. Done already, it is not done again.
+    Data: the labelled texts. A warm-up that is finished, with the same settings, is not
+    repeated.
 
     Args:
         source: The encoder.
@@ -49,6 +53,9 @@ def warm_up(
     Returns:
         `folder`, a model that `FrozenEncoder.from_pretrained` reads.
     """
+    rows = [f"{text}\t{label}" for text, label in zip(table.texts, table.labels, strict=True)]
+    settings = asdict(config) | {"seed": seed, "encoder": fingerprint(source), "rows": digest(rows)}
+    claim(folder, settings)
     if (folder / _MARK).is_file():
         return folder
     indices, names = class_indices(table.labels, None, None)

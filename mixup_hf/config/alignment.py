@@ -119,7 +119,8 @@ class AlignConfig:
     )
     start_from: str | None = Field(
         default=None,
-        description="Aligner to continue from; its sizes and prompt apply, not those given here.",
+        description="Aligner to continue from; its sizes, prompt and LoRA apply."
+        " A `lora_*` setting that differs from it is an error.",
     )
     num_soft_tokens: Whole = Field(default=4, ge=1, description="K, the soft tokens per embedding.")
     projector_width: Whole = Field(default=1024, ge=1, description="Hidden width of the projector.")
@@ -167,10 +168,22 @@ class AlignConfig:
         le=0.9,
         description="Share of texts that join two sentences, to be decoded from the mix of both.",
     )
-    lora_r: Whole = Field(default=16, ge=1, description="Rank of the LoRA.")
-    lora_alpha: Whole = Field(default=32, ge=1, description="Scale of the LoRA.")
-    lora_layers: Number = Field(
-        default=1.0, gt=0, le=1, description="Share of the LLM's layers with a LoRA, from the top."
+    lora_r: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="Rank of the LoRA. By default 16, or that of `start_from`.",
+    )
+    lora_alpha: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="Scale of the LoRA. By default 32, or that of `start_from`.",
+    )
+    lora_layers: Number | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Share of the LLM's layers with a LoRA, from the top. By default 1, or the "
+        "layers of `start_from`.",
     )
     batch_tokens: Whole = Field(default=1200, ge=1, description="Positions per batch and process.")
     max_grad_norm: Number = Field(

@@ -12,8 +12,8 @@ import numpy as np
 
 from mixup_hf import errors
 from mixup_hf.config import DataConfig
+from mixup_hf.data.label_checks import is_missing, warn_conflicts
 from mixup_hf.data.sources import fetch_embedded, is_embedded
-from mixup_hf.data.targets import is_missing, warn_conflicts
 from mixup_hf.data.text_pairs import join_sides
 from mixup_hf.runtime import counter_rng
 

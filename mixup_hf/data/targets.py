@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import operator
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixup_hf import errors, runtime
+from mixup_hf import errors
+from mixup_hf.data.label_checks import refuse_missing, warn_gaps, warn_near_duplicates
 
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
@@ -67,7 +66,7 @@ def read_targets(
     """
     if problem_type is not None:
         errors.one_of("problem_type", problem_type, PROBLEM_TYPES)
-    _refuse_missing(labels)
+    refuse_missing(labels)
     kind = problem_type or _inferred(labels)
     if kind == MULTI_LABEL:
         return _multi_label(labels, num_labels, label_names)
@@ -87,7 +86,7 @@ def like(targets: Targets, labels: Sequence[Any]) -> Tensor:
         InvalidInput: A label is missing or outside the classes of `targets`.
         InvalidType: A label is of another kind.
     """
-    _refuse_missing(labels)
+    refuse_missing(labels)
     names = list(targets.names)
     if targets.problem_type == REGRESSION:
         return _regression(labels, 1).values
@@ -96,42 +95,6 @@ def like(targets: Targets, labels: Sequence[Any]) -> Tensor:
     if all(_is_real(label) and float(label).is_integer() for label in labels):
         labels = [int(label) for label in labels]
     return F.one_hot(torch.tensor(label_indices(labels, names)), len(names)).float()
-
-
-def warn_conflicts(name: str, texts: Sequence[str], labels: Sequence[Any]) -> None:
-    """Warn when the same text occurs with different labels.
-
-    Args:
-        name: What the user calls the rows.
-        texts: The texts (N).
-        labels: Their labels (N).
-    """
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for text, label in zip(texts, labels, strict=True):
-        found[text].add(str(label))
-    conflicts = [(text, sorted(given)) for text, given in found.items() if len(given) > 1]
-    if conflicts:
-        text, given = conflicts[0]
-        runtime.warn(
-            f"{name}: {len(conflicts)} texts occur with more than one label, the first with "
-            f"{given}: {text[:80]!r}. Is that intended?"
-        )
-
-
-def _refuse_missing(labels: Sequence[Any]) -> None:
-    absent = [row for row, label in enumerate(labels) if is_missing(label)]
-    if absent:
-        raise errors.InvalidInput(
-            f"`labels` are missing (None or nan) in {len(absent)} of {len(labels)} rows, the first "
-            f"is row {absent[0]}. Drop those rows."
-        )
-
-
-def is_missing(label: Any) -> bool:
-    """Whether a label is None, an empty string or nan."""
-    if label is None or (isinstance(label, str) and not label):
-        return True
-    return isinstance(label, numbers.Real) and math.isnan(float(label))
 
 
 def _inferred(labels: Sequence[Any]) -> str:
@@ -245,9 +208,9 @@ def class_indices(
     indices = label_indices(labels, names)
     _require_two_classes(indices, names)
     if label_names is None:
-        _warn_near_duplicates(names)
+        warn_near_duplicates(names)
         if num_labels is None:
-            _warn_gaps(indices, names)
+            warn_gaps(indices, names)
     return indices, names
 
 
@@ -331,29 +294,4 @@ def _require_two_classes(indices: Sequence[int], names: Sequence[str]) -> None:
         raise errors.InvalidInput(
             f"There are fewer rows ({len(indices)}) than classes ({len(names)}). Give at least one "
             "row for each class."
-        )
-
-
-def _warn_near_duplicates(names: Iterable[str]) -> None:
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for name in names:
-        groups[" ".join(name.casefold().split())].append(name)
-    alike = [group for group in groups.values() if len(group) > 1]
-    if alike:
-        shown = "; ".join(" and ".join(map(repr, group)) for group in alike)
-        runtime.warn(
-            f"Class names that differ only in case or spaces are different classes: {shown}. Is "
-            "that intended?"
-        )
-
-
-def _warn_gaps(indices: Sequence[int], names: Sequence[str]) -> None:
-    rows = Counter(indices)
-    empty = [name for index, name in enumerate(names) if not rows[index]]
-    if empty:
-        shown = ", ".join(empty[:10]) + (", ..." if len(empty) > 10 else "")
-        runtime.warn(
-            f"The class indices run from 0 to {len(names) - 1}, so {len(names)} classes are "
-            f"assumed, but no row has class {shown}. If there are only {len(rows)} classes, map "
-            f"their labels to 0..{len(rows) - 1}; otherwise set `num_labels`."
         )

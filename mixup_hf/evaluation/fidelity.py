@@ -1,4 +1,4 @@
-"""How much of a sentence survives the round trip, and whether the ratio does."""
+"""Fidelity: what survives the round trip of a sentence, and whether mixes keep their ratio."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from torch.nn import functional as F
 
 from mixup_hf import errors
 from mixup_hf.evaluation import text_scores
+from mixup_hf.evaluation.ratio_recovery import (
+    cross_topic_pairs,
+    lam_recovery,
+    recovered_lam,
+    recovered_lam_linear,
+)
 from mixup_hf.intervals import Interval, bootstrap_interval, mean_over
 from mixup_hf.mixing.interpolation import linear
 from mixup_hf.runtime import counter_rng
@@ -23,7 +29,7 @@ _LENGTHS = ((1, 7), (8, 12), (13, 20), (21, 1_000))  # buckets, in words
 
 
 class RoundTrip(Protocol):
-    """What is measured: something that encodes and inverts."""
+    """Something that encodes texts and inverts embeddings."""
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embed texts."""
@@ -132,56 +138,6 @@ def mean_cosine(first: Tensor, second: Tensor) -> float:
     return float(F.cosine_similarity(first, second, dim=-1).mean())
 
 
-def recovered_lam(decoded: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """The ratio of the mix that a decoded sentence is closest to in direction.
-
-    `argmin_lam || decoded - mix(lam) ||` over mixes in [0, 1] brought to the decoded embedding's
-    own length: encoders return unit vectors, and where between its parents a sentence stands must
-    not depend on how much of both it has lost. In closed form, `a / (a + b)` for the least-squares
-    fit `a * first + b * second`.
-
-    Args:
-        decoded: Embeddings (N, D) of decoded sentences.
-        first: Embeddings (N, D) of the first parents.
-        second: Embeddings (N, D) of the second parents.
-
-    Returns:
-        (N,), 1 at the first parent and 0 at the second.
-    """
-    # The normal equations of the two-column fit, up to the determinant that a ratio does not need.
-    aa, bb, ab = ((x * y).sum(-1) for x, y in ((first, first), (second, second), (first, second)))
-    da, db = (decoded * first).sum(-1), (decoded * second).sum(-1)
-    of_first = (da * bb - db * ab).clamp_min(0)
-    of_second = (db * aa - da * ab).clamp_min(0)
-    total = of_first + of_second
-    return torch.where(total > 0, of_first / total.clamp_min(1e-12), torch.full_like(total, 0.5))
-
-
-def recovered_lam_linear(decoded: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """The literal `argmin_lam || decoded - (lam * first + (1 - lam) * second) ||`, not clipped.
-
-    It shrinks towards 1/2 with every bit of meaning the round trip loses, even if that is lost of
-    both parents alike.
-    """
-    direction = first - second
-    return ((decoded - second) * direction).sum(-1) / direction.square().sum(-1)
-
-
-def lam_recovery(asked: np.ndarray, found: np.ndarray) -> dict[str, float]:
-    """How well the recovered ratio (N,) follows the asked one (N,): slope, R^2, Spearman's rho."""
-    from scipy.stats import linregress, spearmanr
-
-    if np.ptp(found) == 0:  # a decoder that always says the same: no relation, not an error
-        return {"slope": 0.0, "r2": 0.0, "spearman": 0.0}
-    line = linregress(asked, found)
-    rank = spearmanr(asked, found)
-    return {
-        "slope": float(line.slope),
-        "r2": float(line.rvalue**2),
-        "spearman": float(rank.statistic),
-    }
-
-
 class _Scores:
     """Round-trip scores, row by row."""
 
@@ -274,18 +230,6 @@ def _decoding(num_candidates: int, seed: int) -> dict[str, Any]:
     if num_candidates == 1:
         return {"temperature": 0.0}
     return {"temperature": 0.7, "num_candidates": num_candidates, "seed": seed}
-
-
-def cross_topic_pairs(embeddings: Tensor, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Pairs (count, 2) with little to do with each other: each the least alike of four random ones.
-
-    A bound on the cosine would mean another thing for every encoder.
-    """
-    vectors = F.normalize(embeddings, dim=-1).numpy()
-    pairs = np.stack([rng.choice(len(vectors), size=2, replace=False) for _ in range(4 * count)])
-    alike = (vectors[pairs[:, 0]] * vectors[pairs[:, 1]]).sum(-1).reshape(count, 4)
-    chosen: np.ndarray = pairs.reshape(count, 4, 2)[np.arange(count), alike.argmin(1)]
-    return chosen
 
 
 def _distinct(inverter: RoundTrip, embeddings: Tensor, count: int, seed: int) -> float:

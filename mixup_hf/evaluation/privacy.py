@@ -1,4 +1,4 @@
-"""What generated rows give away of the texts they were made from.
+"""Privacy: what generated rows reveal of the texts they were made from.
 
 Everything is measured against a holdout: real texts of the same origin that nothing was made from.
 Rows made without having seen the training texts are as near to these as to those.
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from mixup_hf import errors
@@ -23,12 +21,12 @@ from mixup_hf.mixing.neighbors import Neighbors
 from mixup_hf.runtime import counter_rng
 from mixup_hf.types import Encodes
 
-_FEWEST = 20  # texts on either side: fewer tell nothing
+_FEWEST = 20  # texts on either side
 _FALSE_POSITIVES = 0.01
 _PLANTING, _CHOOSING = 9, 10  # what streams of random numbers are for; part of their keys
 _LIMITS = (
-    "This looks for copies, for rows that are nearer to training texts than to others, and for "
-    "what one encoder sees. A stronger attack may find more; nothing here bounds what it could."
+    "The audit looks for copies, for rows nearer to training texts than to others, and for "
+    "secrets, with one encoder. It does not bound what a stronger attack could find."
 )
 
 
@@ -68,18 +66,18 @@ class Audit:
         found = []
         if self.copies.low > self.chance_copies.high:
             found.append(
-                f"{self.copies} of the rows are nearly training texts ({self.chance_copies} would "
-                "be by chance): who reads the rows reads those texts."
+                f"{self.copies} of the rows are near copies of training texts "
+                f"({self.chance_copies} by chance): anyone who reads the rows reads those texts."
             )
         if self.auc.low > 0.5:
             found.append(
-                "Who holds a text can tell from the rows, better than by chance, whether it was "
-                f"trained on: AUC {self.auc}."
+                "An attacker who holds a text can infer from the rows, better than by chance, "
+                f"whether it was trained on: AUC {self.auc}."
             )
         if self.canaries is not None and self.canaries.count:
             found.append(
-                f"{self.canaries.count} of {self.canaries.of} planted secrets stand in a row, word "
-                "for word."
+                f"{self.canaries.count} of {self.canaries.of} planted secrets appear verbatim "
+                "in a row."
             )
         return found
 
@@ -87,7 +85,10 @@ class Audit:
     def verdict(self) -> str:
         """In plain words, with its limits."""
         if not self.findings:
-            return "Nothing was found that rows made without these texts would not show. " + _LIMITS
+            return (
+                "The rows show nothing that rows made without these texts would not show. "
+                + _LIMITS
+            )
         return " ".join([*self.findings, _LIMITS])
 
 
@@ -108,7 +109,7 @@ def audit(
         texts: The training texts that they were made from.
         holdout: Texts of the same origin that nothing was made from. The larger of both is cut to
             the size of the smaller.
-        encoder: Says how near texts are.
+        encoder: Embeds texts to measure distances.
         lams: The larger share of each row's parents, to tell apart by it.
         secrets: What `plant` has planted in `texts`.
         seed: Of the cut and of the intervals.
@@ -191,7 +192,8 @@ def _rate(hits: Sequence[bool]) -> Rate:
 
 def _auc(member: np.ndarray, other: np.ndarray) -> float:
     truth = np.r_[np.ones(len(member)), np.zeros(len(other))]
-    return float(roc_auc_score(truth, -np.r_[member, other]))
+    metrics = errors.optional("sklearn.metrics", "stats", "The audit")
+    return float(metrics.roc_auc_score(truth, -np.r_[member, other]))
 
 
 def _found(member: np.ndarray, other: np.ndarray) -> float:
@@ -207,7 +209,8 @@ def _estimate(
     seed: int,
 ) -> Interval:
     value = figure(member, other)
-    interval = bootstrap(
+    stats = errors.optional("scipy.stats", "stats", "The audit")
+    interval = stats.bootstrap(
         (member, other),
         figure,
         n_resamples=499,

@@ -1,16 +1,20 @@
-"""Is a difference one? Paired tests over seeds, corrected for the number of data sets."""
+"""Statistics of experiments: paired tests over seeds, corrected for multiple comparisons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from mixup_hf import errors
 
 _FEWEST = 2
+
+
+def _stats() -> Any:
+    return errors.optional("scipy.stats", "stats", "Comparing arms")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def compare(arm: Sequence[float], baseline: Sequence[float]) -> Comparison:
     """Compare paired values of two arms.
 
     Raises:
-        ValueError: There are fewer than two pairs: one difference says nothing of chance.
+        ValueError: There are fewer than two pairs: one difference cannot be told from chance.
     """
     if len(arm) != len(baseline):
         raise errors.InvalidInput(
@@ -51,7 +55,7 @@ def compare(arm: Sequence[float], baseline: Sequence[float]) -> Comparison:
             "seeds",
             f"be at least {_FEWEST} for a test",
             len(arm),
-            "One difference says nothing of chance: run more seeds.",
+            "One difference cannot be told from chance: run more seeds.",
         )
     gaps = np.asarray(arm, dtype=float) - np.asarray(baseline, dtype=float)
     low, high = _interval(gaps)
@@ -81,15 +85,19 @@ def mcnemar_p(one: Sequence[bool], other: Sequence[bool]) -> float:
     only_other = sum(b and not a for a, b in zip(one, other, strict=True))
     if only_one + only_other == 0:
         return 1.0
-    return float(stats.binomtest(only_one, only_one + only_other).pvalue)
+    return float(_stats().binomtest(only_one, only_one + only_other).pvalue)
 
 
 def _interval(gaps: np.ndarray) -> tuple[float, float]:
     if np.ptp(gaps) == 0:
         return float(gaps[0]), float(gaps[0])
-    found = stats.bootstrap(
-        (gaps,), np.mean, method="percentile", n_resamples=9_999, rng=np.random.default_rng(0)
-    ).confidence_interval
+    found = (
+        _stats()
+        .bootstrap(
+            (gaps,), np.mean, method="percentile", n_resamples=9_999, rng=np.random.default_rng(0)
+        )
+        .confidence_interval
+    )
     return float(found.low), float(found.high)
 
 
@@ -97,7 +105,7 @@ def _permutation_p(gaps: np.ndarray) -> float:
     if not gaps.any():
         return 1.0
     # Exact as long as there are no more than 2 ** 13 ways to flip the signs.
-    found = stats.permutation_test(
+    found = _stats().permutation_test(
         (gaps,),
         np.mean,
         permutation_type="samples",
@@ -109,4 +117,4 @@ def _permutation_p(gaps: np.ndarray) -> float:
 
 
 def _wilcoxon_p(gaps: np.ndarray) -> float:
-    return float(stats.wilcoxon(gaps).pvalue) if gaps.any() else 1.0
+    return float(_stats().wilcoxon(gaps).pvalue) if gaps.any() else 1.0

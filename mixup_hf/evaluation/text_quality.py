@@ -1,86 +1,245 @@
-"""How the sentences read beside the real ones: variety, length, and what they copy."""
+"""Text quality: generated rows measured beside the real rows they were made from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mixup_hf import errors
+from mixup_hf.evaluation.ratio_recovery import lam_recovery, recovered_lam
+from mixup_hf.evaluation.text_scores import copied_share, matched_variety, self_bleu
+from mixup_hf.intervals import Interval, bootstrap_interval, mean_over
+from mixup_hf.judging.judges.classifier import ClassifierJudge
+from mixup_hf.mixing.interpolation import mix
+from mixup_hf.mixing.neighbors import NOBODY
+from mixup_hf.runtime import counter_rng
+from mixup_hf.types import MixedExample
+
+_MOST_COMPARED = 200  # texts in self-BLEU, which compares each with all others
+_FEWEST = 20
+_ORDER, _OTHERS = 12, 13  # what streams of random numbers are for; part of their keys
+_APART = 0.9  # parents whose embeddings are closer than this (cosine) have no line between them
+
+# Negative log-likelihoods (N,) of texts in nats, and how many tokens each has (N,).
+LogLikelihood = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+
+
+class Embeds(Protocol):
+    """Embeds texts, and knows where mixes are asked for: an `Inverter`."""
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts (N): (N, D)."""
+        ...
+
+    def mix_weights(self, lams: Tensor) -> Tensor:
+        """Embedding weights (N,) for ratios (N,)."""
+        ...
 
 
 @dataclass(frozen=True)
-class TextQuality:
-    """Figures of a set of texts.
+class Figure:
+    """One figure of the generated rows, and of the real ones where it applies.
 
     Attributes:
-        texts: How many.
-        unique: Share of them that no earlier one equals.
-        distinct_1, distinct_2: Different words, and pairs of words, per word and pair. They fall
-            with the number of words, so sets are compared at `words` words each.
-        words: How many words `distinct_1` and `distinct_2` were counted on.
-        mean_words: Mean length.
+        name: What is measured.
+        generated: Of generated rows; without an interval where it is a count of all of them.
+        real: Of real rows; None where it does not apply.
+        note: How to read it.
     """
 
-    texts: int
-    unique: float
-    distinct_1: float
-    distinct_2: float
-    words: int
-    mean_words: float
+    name: str
+    generated: Interval | float
+    real: Interval | float | None
+    note: str
 
 
-def text_quality(texts: Sequence[str], *, words: int | None = None) -> TextQuality:
-    """Figures of `texts`; variety is counted on the first `words` words. Default: all."""
-    split = [text.lower().split() for text in texts]
-    total = sum(map(len, split))
-    words = min(total, words or total)
-    head = list(_first(split, words))
-    singles = [word for each in head for word in each]
-    doubles = [pair for each in head for pair in pairwise(each)]
-    return TextQuality(
-        texts=len(texts),
-        unique=len(set(texts)) / max(1, len(texts)),
-        distinct_1=len(set(singles)) / max(1, len(singles)),
-        distinct_2=len(set(doubles)) / max(1, len(doubles)),
-        words=words,
-        mean_words=total / max(1, len(texts)),
+def measure_quality(
+    rows: Sequence[MixedExample],
+    texts: Sequence[str],
+    targets: Tensor,
+    embedder: Embeds,
+    *,
+    log_likelihood: LogLikelihood | None = None,
+    seed: int = 0,
+) -> list[Figure]:
+    """Measure generated rows.
+
+    Args:
+        rows: Generated from `texts` (M).
+        texts: The training texts (N).
+        targets: Their one-hot labels (N, C).
+        embedder: The inverter that made them, or one with the same encoder.
+        log_likelihood: Of a language model, for the perplexity; None leaves it out.
+        seed: Of intervals, folds and of which rows are compared.
+
+    Raises:
+        ValueError: Fewer than 20 rows, or than 20 texts.
+    """
+    for name, count in (("rows", len(rows)), ("texts", len(texts))):
+        errors.at_least(name, count, _FEWEST, "Fewer are not enough to measure.")
+    made = [row.text for row in rows]
+    real_at = sorted({parent for row in rows for parent in row.parents})
+    counter_rng(seed, _ORDER).shuffle(real_at)  # so that the first words are those of any row
+    real = [texts[at] for at in real_at]
+    embeddings, landed = embedder.encode(texts), embedder.encode(made)
+    figures = [
+        *_variety(made, real, seed),
+        _copied(rows, texts, seed),
+        *_control(rows, embeddings, landed, embedder, seed),
+        *_two_sample(landed, embeddings[real_at], seed),
+        *_agreement(rows, targets, embeddings, landed, seed),
+    ]
+    if log_likelihood is not None:
+        figures.append(_perplexity(log_likelihood, made, real, seed))
+    return figures
+
+
+def _variety(made: Sequence[str], real: Sequence[str], seed: int) -> list[Figure]:
+    ours, theirs = matched_variety(made, real)
+    lengths = [np.array([len(text.split()) for text in each]) for each in (made, real)]
+    words = [bootstrap_interval(mean_over(each), len(each), seed) for each in lengths]
+    same = f"On {ours.words} words of each."
+    count = min(len(made), len(real), _MOST_COMPARED)
+    longest = max(1, round(min(ours.mean_words, theirs.mean_words)))
+    rng = counter_rng(seed)
+    alike = [
+        self_bleu([each[at] for at in rng.choice(len(each), count, replace=False)], longest)
+        for each in (made, real)
+    ]
+    note = (
+        f"{count} texts of each, their first {longest} words: overlap of one text with the others."
+    )
+    return [
+        Figure("words", words[0], words[1], "Mean length."),
+        Figure("unique share", ours.unique, theirs.unique, "Share of distinct texts."),
+        Figure("distinct words", ours.distinct_1, theirs.distinct_1, same),
+        Figure("distinct bigrams", ours.distinct_2, theirs.distinct_2, same),
+        Figure("self-BLEU", alike[0], alike[1], note),
+    ]
+
+
+def _copied(rows: Sequence[MixedExample], texts: Sequence[str], seed: int) -> Figure:
+    shares = np.array([copied_share(row.text, [texts[at] for at in row.parents]) for row in rows])
+    found = bootstrap_interval(mean_over(shares), len(shares), seed)
+    return Figure(
+        "copied", found, None, "Longest run of words shared with a parent, as a share of all words."
     )
 
 
-def matched_quality(one: Sequence[str], other: Sequence[str]) -> tuple[TextQuality, TextQuality]:
-    """Figures of both, their variety counted on as many words of each."""
-    words = min(text_quality(one).words, text_quality(other).words)
-    return text_quality(one, words=words), text_quality(other, words=words)
-
-
-def self_bleu(texts: Sequence[str], words: int) -> float:
-    """Mean BLEU-2 (0 to 1) of each text against all others (Zhu et al. 2018, arXiv 1802.01886).
-
-    Args:
-        texts: At least two.
-        words: Texts are cut to so many words: longer ones share more by chance.
-    """
-    from sacrebleu.metrics.bleu import BLEU
-
-    metric = BLEU(effective_order=True, max_ngram_order=2, tokenize="none", lowercase=True)
-    cut = [" ".join(text.split()[:words]) for text in texts]
-    scores = [
-        metric.sentence_score(text, cut[:at] + cut[at + 1 :]).score for at, text in enumerate(cut)
+def _control(
+    rows: Sequence[MixedExample], embeddings: Tensor, landed: Tensor, embedder: Embeds, seed: int
+) -> list[Figure]:
+    """Whether sentences lie where their mixes lay; measured on mixes of two rows only."""
+    mixed = [at for at, row in enumerate(rows) if _is_mix_of_two(row)]
+    if len(mixed) < _FEWEST:
+        return []
+    asked = torch.tensor([rows[at].lam for at in mixed])
+    ends = embeddings[torch.tensor([rows[at].parents for at in mixed])]
+    weights = embedder.mix_weights(asked)
+    shares = torch.stack([weights, 1 - weights], 1)
+    how = [rows[at].interpolation or "linear" for at in mixed]  # older rows do not say
+    targets = torch.cat([mix(ends[[at]], shares[[at]], each) for at, each in enumerate(how)])
+    near = F.cosine_similarity(landed[mixed], targets, dim=-1).numpy()
+    figures = [
+        Figure(
+            "cosine to the mix",
+            bootstrap_interval(mean_over(near), len(near), seed),
+            None,
+            "Cosine of the sentence's embedding to the embedding it was decoded from.",
+        )
     ]
-    return sum(scores) / len(scores) / 100
+    apart = F.cosine_similarity(ends[:, 0], ends[:, 1], dim=-1) < _APART
+    apart &= (asked >= 0) & (asked <= 1)  # what is recovered lies between the parents
+    wanted = asked[apart].numpy()
+    if len(np.unique(wanted)) < _FEWEST:
+        return figures
+    found = recovered_lam(landed[mixed][apart], ends[apart, 0], ends[apart, 1]).numpy()
+
+    def recovery(name: str) -> Callable[[np.ndarray], float]:
+        return lambda at: lam_recovery(wanted[at], found[at])[name]
+
+    notes = {"slope": "Ideal: 1.", "r2": "Of the line.", "spearman": "Rank correlation."}
+    return figures + [
+        Figure(
+            f"lambda-recovery: {name}",
+            bootstrap_interval(recovery(name), len(wanted), seed),
+            None,
+            f"Recovered against requested ratio. {note}",
+        )
+        for name, note in notes.items()
+    ]
 
 
-def copied_share(text: str, parents: Iterable[str]) -> float:
-    """Length of the longest run of words shared with a parent, as a share of the text's words."""
-    words = text.lower().split()
-    matchers = [SequenceMatcher(None, words, each.lower().split(), False) for each in parents]
-    longest = max((matcher.find_longest_match().size for matcher in matchers), default=0)
-    return longest / max(1, len(words))
+def _is_mix_of_two(row: MixedExample) -> bool:
+    distinct = len(row.parents) == 2 and row.parents[0] != row.parents[1]
+    return distinct and row.mitigation != "parent"
 
 
-def _first(split: Sequence[list[str]], words: int) -> Iterable[list[str]]:
-    for each in split:
-        if words <= 0:
-            return
-        yield each[:words]
-        words -= len(each)
+def _two_sample(made: Tensor, real: Tensor, seed: int) -> list[Figure]:
+    """Classifier two-sample test (Lopez-Paz & Oquab 2017) on embeddings."""
+    linear = errors.optional("sklearn.linear_model", "stats", "The two-sample test")
+    selection = errors.optional("sklearn.model_selection", "stats", "The two-sample test")
+    rng, count = counter_rng(seed), min(len(made), len(real))
+    if count < _FEWEST:
+        return []
+    some = [each[rng.choice(len(each), count, replace=False)].numpy() for each in (made, real)]
+    inputs, truth = np.concatenate(some), np.repeat([1, 0], count)
+    folds = selection.StratifiedKFold(5, shuffle=True, random_state=seed)
+    guessed = selection.cross_val_predict(
+        linear.LogisticRegression(C=10.0, max_iter=500), inputs, truth, cv=folds
+    )
+    right = (guessed == truth).astype(float)
+    found = bootstrap_interval(mean_over(right), len(right), seed)
+    note = (
+        "Accuracy of a classifier that tells generated from real rows by their embeddings, out of "
+        "fold; 0.5 is chance. Far below it, most rows have a near copy on the other side."
+    )
+    return [Figure("C2ST accuracy", found, 0.5, note)]
+
+
+def _agreement(
+    rows: Sequence[MixedExample], targets: Tensor, embeddings: Tensor, landed: Tensor, seed: int
+) -> list[Figure]:
+    """A classifier that has not seen a row's parents, against the row's largest class."""
+    most = max(len(row.parents) for row in rows)
+    parents = np.full((len(rows), most), NOBODY)
+    for at, row in enumerate(rows):
+        parents[at, : len(row.parents)] = row.parents
+    # A real row is judged by a classifier that has seen as little: without others' folds, too.
+    others = counter_rng(seed, _OTHERS).integers(len(targets), size=(len(targets), most - 1))
+    own = np.concatenate([np.arange(len(targets))[:, None], others], axis=1)
+    try:
+        judge = ClassifierJudge(embeddings, targets, seed=seed)
+        predicted = judge.judge([row.text for row in rows], landed, parents).argmax(1)
+        real = judge.judge([""] * len(targets), embeddings, own).argmax(1)
+    except ValueError:  # classes too small for folds, or parents in all of them
+        return []
+    agrees = (predicted == torch.tensor([row.hard_label for row in rows])).float().numpy()
+    right = (real == targets.argmax(1)).float().numpy()
+    return [
+        Figure(
+            "label agreement",
+            bootstrap_interval(mean_over(agrees), len(agrees), seed),
+            bootstrap_interval(mean_over(right), len(right), seed),
+            "Share whose class a classifier predicts that has not seen the parents (or the row).",
+        )
+    ]
+
+
+def _perplexity(
+    log_likelihood: LogLikelihood, made: Sequence[str], real: Sequence[str], seed: int
+) -> Figure:
+    def of(texts: Sequence[str]) -> Interval:
+        losses, tokens = log_likelihood(texts)
+        return bootstrap_interval(
+            lambda rows: float(np.exp(losses[rows].sum() / tokens[rows].sum())), len(losses), seed
+        )
+
+    note = "Per token. Far below that of the real rows is as bad a sign as far above."
+    return Figure("perplexity", of(made), of(real), note)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mixup_hf import errors, runtime
-from mixup_hf.data.rows import mixed_json
+from mixup_hf.data.row_files import mixed_json
+from mixup_hf.data.row_writer import write_rows
+from mixup_hf.data.targets import SINGLE_LABEL
 from mixup_hf.types import MixedExample
 
 METRICS, HISTORY, MIXED, BASELINE = "metrics.json", "history.json", "mixed.jsonl", "baseline"
@@ -66,6 +68,7 @@ def write(
     used: Sequence[tuple[MixedExample, int]],
     texts: Sequence[str],
     names: Sequence[str],
+    problem_type: str = SINGLE_LABEL,
 ) -> None:
     """Write `metrics.json`, `history.json` and, for a run that mixed, `mixed.jsonl`.
 
@@ -76,16 +79,18 @@ def write(
         used: The mixed rows that were trained on, and how often.
         texts: The training texts (N).
         names: The classes (C).
+        problem_type: As transformers names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     (folder / HISTORY).write_text(json.dumps(list(history)) + "\n", encoding="utf-8")
     if not used:
         return
-    with (folder / MIXED).open("w", encoding="utf-8") as stream:
-        for row, count in used:
-            line = mixed_json(row, texts, names) | {"times_used": count}
-            stream.write(json.dumps(line) + "\n")
+    lines = [
+        mixed_json(row, texts, names, problem_type=problem_type) | {"times_used": count}
+        for row, count in used
+    ]
+    write_rows(folder / MIXED, lines)
 
 
 def _clear(folder: Path) -> list[str]:

@@ -110,8 +110,15 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
         }
     metrics = metrics | {"seconds": round(time.monotonic() - started, 1)}
     if runtime.is_main_process():
-        names = data.targets.names
-        results.write(output, metrics, fitted.history, fitted.used, data.train.texts, names)
+        results.write(
+            output,
+            metrics,
+            fitted.history,
+            fitted.used,
+            data.train.texts,
+            data.targets.names,
+            data.targets.problem_type,
+        )
     return metrics
 
 

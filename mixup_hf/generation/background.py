@@ -1,95 +1,116 @@
-"""Rows of the next refill made while the model trains on those of this one."""
+"""Sentences decoded in a thread while the model trains on earlier ones."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from mixup_hf import runtime
 from mixup_hf.generation.generator import Producer
 from mixup_hf.types import MixedExample
 
-Chunks = dict[int, list[MixedExample]]
+Rows = list[MixedExample]
+_THREAD = "mixup_hf-background"
 
 
-@dataclass
-class _Work:
-    """What one thread was asked for, and what came of it."""
+class Chunk(NamedTuple):
+    """One chunk of a refill of `num_rows` rows."""
 
     refill: int
+    number: int
     num_rows: int
-    stopped: threading.Event = field(default_factory=threading.Event)
-    chunks: Chunks = field(default_factory=dict)
-    error: BaseException | None = None
-    thread: threading.Thread | None = None
 
 
-class Ahead:
-    """Makes this process's share of a refill in a thread, one refill ahead at most.
+class BackgroundProducer:
+    """Decodes this process's chunks in a thread, in the order they are asked for.
 
-    The rows are those that would have been made in line: which rows a refill has depends on the
-    seed alone. Processes speak to each other only where rows are taken, on the main thread.
+    The rows are those that would have been made in line, because a chunk depends on its number
+    alone. Processes exchange rows only where they are taken, on the main thread.
 
     Args:
-        producer: Makes the rows; it must not be used from elsewhere meanwhile.
+        producer: Makes the rows; nothing else may use it while the thread runs.
     """
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
-        self._work: _Work | None = None
+        self._waiting: list[Chunk] = []
+        self._done: dict[Chunk, Rows] = {}
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        self._paused = True
+        self._thread: threading.Thread | None = None
 
-    @property
-    def busy(self) -> bool:
-        """Whether a refill is in the making, or waits to be taken."""
-        return self._work is not None
+    def start(self, chunks: Iterable[Chunk]) -> None:
+        """Decode these chunks, after those that are still to be decoded."""
+        with self._changed:
+            known = {*self._waiting, *self._done}
+            self._waiting += [chunk for chunk in chunks if chunk not in known]
+            if self._thread is not None or not self._waiting or self._error is not None:
+                return
+            self._paused = False
+            # A daemon: a Trainer that dies must not be kept alive by its sentences.
+            self._thread = threading.Thread(target=self._work, name=_THREAD, daemon=True)
+            self._thread.start()
 
-    def start(self, refill: int, num_rows: int) -> None:
-        """Begin with the rows of a refill; what was begun before is stopped."""
-        self.stop()
-        work = _Work(refill, num_rows)
-        # A daemon: a Trainer that dies must not be kept alive by its sentences.
-        work.thread = threading.Thread(
-            target=self._make, args=(work,), name="mixup_hf-ahead", daemon=True
-        )
-        self._work = work
-        work.thread.start()
-
-    def take(
-        self, refill: int, num_rows: int, on_chunk: Callable[[int], object] | None = None
-    ) -> list[MixedExample]:
-        """The rows of a refill of all processes; those that are not there yet are waited for.
+    def take(self, chunk: Chunk) -> Rows:
+        """The rows of a chunk; waits for it, or decodes it here if the thread was not asked to.
 
         Raises:
             Exception: What went wrong in the thread, with its traceback.
         """
-        work = self._work
-        if work is None or (work.refill, work.num_rows) != (refill, num_rows):
+        rows = self._wait_for(chunk)
+        if rows is None and self._error is not None:
+            error = self._error
             self.stop()
-            return self._producer.produce(refill, num_rows, on_chunk)
+            raise error
+        if rows is None:
+            self.pause()  # a producer has one user at a time
+            rows = self._done.pop(chunk, None) or self._producer.chunk(*chunk)
+            self._waiting = [each for each in self._waiting if each != chunk]
+        return rows
+
+    def _wait_for(self, chunk: Chunk) -> Rows | None:
+        """The rows if the thread has made them or is about to; None if it will not."""
         started = time.monotonic()
-        assert work.thread is not None
-        work.thread.join()
-        self._work = None
-        if work.error is not None:
-            raise work.error
+        with self._changed:
+            while chunk in self._waiting and self._thread is not None:
+                self._changed.wait()
+            rows = self._done.pop(chunk, None)
         waited = time.monotonic() - started
-        runtime.log(f"training waited {waited:.1f} s for sentences made in the background")
-        return self._producer.gather(work.chunks)
+        if waited > 1:
+            runtime.log(f"training waited {waited:.1f} s for sentences decoded in the background")
+        return rows
+
+    def pause(self) -> None:
+        """Return once the thread has ended, after the chunk it is decoding; rows are kept."""
+        with self._changed:
+            self._paused = True
+            thread = self._thread
+        if thread is not None:
+            thread.join()
 
     def stop(self) -> None:
-        """Give up what is in the making; returns once the thread is done with its chunk."""
-        work, self._work = self._work, None
-        if work is not None and work.thread is not None:
-            work.stopped.set()
-            work.thread.join()
+        """Give up everything that has not been taken."""
+        self.pause()
+        self._waiting, self._done, self._error = [], {}, None
 
-    def _make(self, work: _Work) -> None:
+    def _work(self) -> None:
         try:
-            for number in self._producer.share(work.num_rows):
-                if work.stopped.is_set():
-                    return
-                work.chunks[number] = self._producer.chunk(work.refill, number, work.num_rows)
+            while True:
+                with self._changed:
+                    if self._paused or not self._waiting:
+                        return
+                    chunk = self._waiting[0]
+                rows = self._producer.chunk(*chunk)
+                with self._changed:
+                    self._done[chunk] = rows
+                    self._waiting.remove(chunk)
+                    self._changed.notify_all()
         except BaseException as error:  # raised again where the rows are taken
-            work.error = error
+            self._error = error
+        finally:
+            with self._changed:
+                self._thread = None
+                self._changed.notify_all()

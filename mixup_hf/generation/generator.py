@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
@@ -46,6 +47,8 @@ class Producer:
     Attributes:
         decoded: How many sentences were decoded.
         reused: How many were found in the store.
+        chunks_made: How many chunks were made here.
+        seconds_per_row: Of the latest chunk, judging and redrawing included.
     """
 
     def __init__(
@@ -79,7 +82,8 @@ class Producer:
         self.invert = invert
         self.fingerprint = fingerprint
         self.store = store
-        self.decoded = self.reused = self._reported = 0
+        self.decoded = self.reused = self._reported = self.chunks_made = 0
+        self.seconds_per_row = 0.0
         self._embeddings: Tensor | None = None
 
     def embeddings(self) -> Tensor:
@@ -104,26 +108,40 @@ class Producer:
     ) -> list[MixedExample]:
         """All rows of one epoch's plan, the work shared among the processes.
 
-        Process r decodes chunks r, r + world size, ...; afterwards every process has all rows. The
-        rows do not depend on how many processes there are.
-
         Args:
             epoch: Which epoch of the plan.
             num_rows: How many rows.
             on_chunk: Called with the number of rows of each chunk decoded here.
         """
+        return self.make(epoch, self.chunks(num_rows), num_rows, on_chunk)
+
+    def chunks(self, num_rows: int) -> range:
+        """The chunks that hold `num_rows` rows."""
+        errors.at_least("num_rows", num_rows, 1)
+        return range(self.plan.num_chunks(num_rows))
+
+    def make(
+        self,
+        epoch: int,
+        chunks: range,
+        num_rows: int,
+        on_chunk: Callable[[int], object] | None = None,
+    ) -> list[MixedExample]:
+        """The rows of some chunks of an epoch's plan, in order, on every process.
+
+        Process r decodes the chunks whose number is r modulo the world size. The rows do not depend
+        on how many processes there are.
+        """
         mine: dict[int, list[MixedExample]] = {}
-        for chunk in self.share(num_rows):
+        for chunk in self.share(chunks):
             mine[chunk] = self.chunk(epoch, chunk, num_rows)
             if on_chunk is not None:
                 on_chunk(len(mine[chunk]))
         return self.gather(mine)
 
-    def share(self, num_rows: int) -> range:
-        """The chunks that this process makes."""
-        errors.at_least("num_rows", num_rows, 1)
-        chunks = self.plan.num_chunks(num_rows)
-        return range(runtime.rank(), chunks, runtime.world_size())
+    def share(self, chunks: range) -> list[int]:
+        """Those of `chunks` that this process decodes."""
+        return [chunk for chunk in chunks if chunk % runtime.world_size() == runtime.rank()]
 
     def gather(self, mine: dict[int, list[MixedExample]]) -> list[MixedExample]:
         """The rows of all chunks, in order, from what each process has made."""
@@ -138,18 +156,21 @@ class Producer:
 
     def chunk(self, epoch: int, chunk: int, num_rows: int) -> list[MixedExample]:
         """The rows of one chunk, decoded together, and judged where there is a gate."""
+        started = time.monotonic()
         pairs = self.plan.chunk(epoch, chunk, num_rows)
         rows = self._decode(pairs, epoch, (self.plan.seed, _DECODING, epoch, chunk))
         gate = self._gate
-        if gate is None:
-            return rows
 
         def redraw(places: list[int], attempt: int, how: Redraw) -> list[MixedExample]:
             chosen = Pairs(pairs.index[places], pairs.parents[places], pairs.shares[places])
             others = self.plan.redraw(chosen, epoch, chunk, attempt, how)
             return self._decode(others, epoch, (self.plan.seed, _DECODING, epoch, chunk, attempt))
 
-        return gate.review(rows, redraw)
+        if gate is not None:
+            rows = gate.review(rows, redraw)
+        self.chunks_made += 1
+        self.seconds_per_row = (time.monotonic() - started) / max(1, len(rows))
+        return rows
 
     @cached_property
     def _gate(self) -> Reviews | None:

@@ -23,7 +23,7 @@ from mixup_hf.data.embedded import EMBEDDED
 from mixup_hf.data.sources import ResolvedSource
 from mixup_hf.data.wheels import file_sha256
 from mixup_hf.inverter.aligner import FORMAT_VERSION, Aligner, AlignerConfig
-from mixup_hf.inverter.lora import LORA_FOLDER, AlignerMismatchError, save_lora
+from mixup_hf.inverter.lora import LORA_FOLDER, AlignerMismatchError, lora_state, save_lora, whole
 
 
 def save_checkpoint(
@@ -32,8 +32,13 @@ def save_checkpoint(
     llm: Any,
     card: ModelCard | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    *,
+    write: bool = True,
 ) -> Path:
     """Write an aligner checkpoint.
+
+    Weights that FSDP shards are gathered, which is collective: every process has to call this, all
+    but one of them with `write=False`.
 
     Args:
         folder: The target folder.
@@ -41,15 +46,20 @@ def save_checkpoint(
         llm: The LLM; its LoRA is written if it carries one (a peft model), its weights never are.
         card: The model card, if one is to be written.
         dtype: Storage type of projector and LoRA.
+        write: Whether this process writes.
     """
     target = Path(folder)
+    state = {name: whole(value) for name, value in aligner.state_dict().items()}
     state = {
         name: value.to(dtype) if value.is_floating_point() else value
-        for name, value in aligner.state_dict().items()
+        for name, value in state.items()
     }
+    lora = lora_state(llm, dtype) if hasattr(llm, "peft_config") else None
+    if not write:
+        return target
     aligner.save_pretrained(target, state_dict=state)
-    if hasattr(llm, "peft_config"):
-        save_lora(target / LORA_FOLDER, llm, dtype)
+    if lora is not None:
+        save_lora(target / LORA_FOLDER, llm, lora)
     if card is not None:
         card.save(target / "README.md")
     return target

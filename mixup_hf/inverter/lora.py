@@ -74,13 +74,27 @@ def load_lora(llm: Any, checkpoint: Path, *, merge: bool) -> Any:
     return model.merge_and_unload() if merge else model
 
 
-def save_lora(folder: Path, llm: Any, dtype: torch.dtype) -> None:
-    """Write the LoRA of a peft model, in `dtype`."""
+def whole(value: torch.Tensor) -> torch.Tensor:
+    """A weight in one piece; a shard of FSDP 2 is gathered from all processes."""
+    from torch.distributed.tensor import DTensor
+
+    if not isinstance(value, DTensor):
+        return value
+    gathered: torch.Tensor = value.full_tensor()
+    return gathered
+
+
+def lora_state(llm: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The LoRA of a peft model, in `dtype`. Collective under FSDP: every process calls it."""
     from peft import get_peft_model_state_dict
 
     state = get_peft_model_state_dict(llm)
-    stored = {name: value.to(dtype) for name, value in state.items()}
-    llm.save_pretrained(folder, state_dict=stored)
+    return {name: whole(value).to(dtype) for name, value in state.items()}
+
+
+def save_lora(folder: Path, llm: Any, state: dict[str, torch.Tensor]) -> None:
+    """Write the LoRA of a peft model, with the weights that `lora_state` returned."""
+    llm.save_pretrained(folder, state_dict=state)
     (folder / "README.md").unlink(missing_ok=True)  # peft's template; the aligner has its own card
     config = folder / "adapter_config.json"
     content = json.loads(config.read_text())

@@ -1,46 +1,50 @@
-"""The callback: installs mixing on the train loader, refills the pool, saves and restores.
+"""The callback: installs mixing on the train loader, keeps the pool filled, saves and restores.
 
 One epoch, as the Trainer runs it:
 
-    on_train_begin   mixing() put on the train loader only; loss hooks put on the model
-    on_epoch_begin   pool refilled, in the main process, before the loader's workers start
-    batch 0, 1, ...  collator draws from the frozen pool; hooks take out soft labels, make the loss
-    on_save          the pool's file is copied into the checkpoint
-    on_epoch_end     the next refill may replace the pool
+    on_train_begin   MixingCollator put on the train loader only; loss hooks put on the model
+    on_epoch_begin   rows of the first batches made, in the main process, before workers start
+    batch 0, 1, ...  the collator reads the pool; hooks take out soft labels, make the loss
+    on_step_end      rows made that the next step's batches may ask for
+    on_save          the rows made so far are linked into the checkpoint
     on_train_end     loader and model are as they were
 """
 
 from __future__ import annotations
 
-import copy
 import json
-import shutil
-import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mixup_hf import errors, runtime
-from mixup_hf.data.targets import SINGLE_LABEL
-from mixup_hf.generation.background import Ahead
-from mixup_hf.generation.generator import Producer
-from mixup_hf.judging import intrusion_report
 from mixup_hf.training.auto_off import DevelopmentWatch
+from mixup_hf.training.checkpointing import (
+    FOLDER,
+    Saved,
+    checkpoint_folder,
+    require_same_settings,
+    restore_pool,
+    save_pool,
+)
 from mixup_hf.training.checks import RowContract, check_smoothing
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.loss_hooks import SoftLabelHooks
-from mixup_hf.training.mixing_collator import MixingCollator
-from mixup_hf.training.pool import PAUSED, MixupPool
+from mixup_hf.training.mixing_collator import Installed, MixingCollator
+from mixup_hf.training.pool import MixupPool
+from mixup_hf.training.refill import Refiller, background_of
+from mixup_hf.training.schedule import Lookahead, mixed_per_real, schedule_of, start_of
+from mixup_hf.training.unsupported import (
+    refuse_unsupported,
+    refuse_unwatchable,
+    require_collator,
+)
 from mixup_hf.types import Follows, MixedExample, Supplies
 
 ON_FAILURE = ("stop", "real_rows")
-_FOLDER = "mixup_hf"
-_STATE_FILE = "state.json"
 
 
 class MixupCallback(TrainerCallback):
@@ -51,21 +55,24 @@ class MixupCallback(TrainerCallback):
 
     Args:
         collator: The collator given to the same Trainer.
-        producer: Makes the mixed rows, or has them.
-        seed: Seed of the draws from the pool.
-        rows_per_refill: Mixed rows made at each refill. Default: what the epochs until the next
-            one use.
-        refill_every: Epochs between refills; 0 fills once and keeps the rows.
+        producer: Makes the generated rows, or has them.
+        seed: Seed of the order in which rows are used again when there are too few.
+        rows_per_refill: Generated rows of a refill. Default: what the epochs until the next one
+            use.
+        refill_every: Epochs per refill; 0 keeps the rows of the first one.
         contract: Compares the Trainer's rows and classes with the producer's, when training begins.
         class_weights: Weights of the classes (C,) in the loss.
         settings: What the run depends on; stored with checkpoints and compared on resume.
         follower: Keeps the producer's inverter in step with the model; None if it never moves.
         warmup_epochs: Epochs before anything is mixed.
-        background: Make the rows of the next refill in a thread, while training goes on.
+        background: Decode in a thread while training goes on.
         auto_off: Stop mixing when the development set shows that the model gets worse.
-        on_failure: What happens when rows cannot be made: `stop`, or `real_rows`: training goes on
-            without mixed rows, says so, and tries again in the next epoch. Several processes
-            always stop: one of them alone cannot go on.
+        on_failure: What happens when rows cannot be made: `stop`, or `real_rows`: a warning, and
+            training goes on without generated rows until the next epoch tries again. Several
+            processes always stop, because one of them cannot go on alone.
+
+    Attributes:
+        used: How often each row was trained on, by refill and index.
     """
 
     def __init__(
@@ -104,13 +111,17 @@ class MixupCallback(TrainerCallback):
         self.contract = contract
         self.class_weights = class_weights
         self.attached = False  # `attach` sets it: the Trainer's label smoother is then ours
-        self._ahead = _ahead(producer) if background else None
+        self._background = background_of(producer) if background else None
         self.pool: MixupPool | None = None
         self.used: Counter[tuple[int, int]] = Counter()
+        self._refiller: Refiller | None = None
+        self._lookahead = Lookahead(1, 1)
         self._hooks: SoftLabelHooks | None = None
-        self._loader: Any = None
-        self._plain_collate: Any = None
+        self._installed: Installed | None = None
         self._epoch = 0
+        self._skipped = 0  # batches that a resume skips in its first epoch
+        self._steps = 0  # optimizer steps done in this epoch
+        self._saved: Saved | None = None
         self._watch: DevelopmentWatch | None = None
         self._off = False
 
@@ -126,15 +137,15 @@ class MixupCallback(TrainerCallback):
         """Install mixing on the train loader and the loss on the model."""
         self._uninstall()  # an interrupted run has had no on_train_end
         self.collator.has_callback = True
-        if self._ahead is not None:
-            self._ahead.stop()
+        if self._background is not None:
+            self._background.stop()
         self.pool, self._off = None, False
         self.used.clear()
         if self.collator.mix_ratio == 0:
             return  # the plain Trainer, bit for bit
         loader = kwargs["train_dataloader"]
-        _refuse_unsupported(args, loader, kwargs["model"], self.collator.problem_type)
-        self._require_own_collator(loader)
+        refuse_unsupported(args, loader, kwargs["model"], self.collator.problem_type)
+        require_collator(loader, self.collator)
         check_smoothing(
             args.label_smoothing_factor,
             attached=self.attached,
@@ -142,11 +153,9 @@ class MixupCallback(TrainerCallback):
         )
         if self.contract is not None:
             self.contract.check(kwargs["model"], loader.dataset)
-        # Counted here: over a stream without length the Trainer's own epoch never gets to 1.
-        self._epoch = int(state.epoch or 0) - 1
-        self.pool = MixupPool(Path(str(args.output_dir)) / _FOLDER / "pool", self.seed)
+        self.pool = MixupPool(Path(str(args.output_dir)) / FOLDER / "pool", self.seed)
         if self.auto_off:
-            _refuse_unwatchable(args, self.collator.label_format)
+            refuse_unwatchable(args, self.collator.label_format)
             self._watch = DevelopmentWatch(kwargs["model"], self.collator.problem_type)
         self._restore(args, state)
         self.collator.label_smoothing = args.label_smoothing_factor
@@ -158,31 +167,37 @@ class MixupCallback(TrainerCallback):
             class_weights=self.class_weights,
         )
         self._hooks.install()
-        self._install_collate(loader)
+        self._install(args, state, loader, self.pool)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Refill the pool when it is time; the loader's workers start after this."""
-        if self.pool is None:
+        """Make the rows of the first batches; the loader's workers start after this."""
+        if self.pool is None or self._refiller is None:
             return
         self._epoch += 1
+        first, self._skipped = self._skipped, 0
+        self._steps = first // self._lookahead.accumulation
         mixing_epoch = self._epoch - self.warmup_epochs
-        if mixing_epoch < 0 or self._off:
-            self.pool.publish_none()
+        if mixing_epoch < 0:
+            return  # nothing has been published: the pool is stopped
+        if self._off and not self._stops_in(mixing_epoch):
+            self.pool.stop()
             return
-        refill = self._refill_of(mixing_epoch)
-        if refill != self.pool.refill:
-            self._refill(refill, kwargs["model"])
-
-    def _refill_of(self, mixing_epoch: int) -> int:
-        return mixing_epoch // self.refill_every if self.refill_every else 0
+        self._refiller.begin_epoch(mixing_epoch, first, kwargs["model"])
+        if self._saved is not None and self._stops_in(mixing_epoch):
+            self.pool.stop(self._saved.stop_batch)
+        self._top_up(state, requested=first)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Work ahead."""
-        self._work_ahead(state)
+        """Make the rows that the next step's batches may draw."""
+        self._steps += 1
+        if state.global_step < state.max_steps and self._epoch >= self.warmup_epochs:
+            self._top_up(state, requested=self._lookahead.requested(self._steps))
+            if self._refiller is not None and not self._off:
+                self._refiller.work_ahead(self._last_batch(state))
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -202,124 +217,95 @@ class MixupCallback(TrainerCallback):
         found = self._watch.judge(name)
         if found is not None:
             self._off = True
-            self.pool.publish_none()
+            # Batches asked for by now are mixed already, or are being mixed by a worker.
+            self.pool.stop(self._lookahead.requested(self._steps))
             runtime.warn(
-                f"Mixing is off from step {state.global_step} on, as `auto_off` says: {found}. "
-                "Training goes on with real rows."
+                f"`auto_off` has stopped mixing at step {state.global_step}: {found}. Training "
+                "goes on with real rows."
             )
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Copy the pool's files and what was used of them into the checkpoint."""
+        """Put the rows made so far, and how often each was used, into the checkpoint."""
         if self.pool is None:
             return
         used = runtime.total(self.used)  # every process takes part
         if not runtime.is_main_process():
             return
-        folder = _checkpoint_folder(args, state)
-        folder.mkdir(parents=True, exist_ok=True)
-        counts = [(refill, at, count) for (refill, at), count in sorted(used.items())]
-        content = {"refill": self.pool.refill, "settings": self.settings, "used": counts}
-        if self._watch is not None:
-            content |= {"off": self._off, "watch": self._watch.state()}
-        (folder / _STATE_FILE).write_text(json.dumps(content))
+        folder = checkpoint_folder(args, state)
+        now = self.pool.state
+        watch = {} if self._watch is None else self._watch.state()
+        Saved(self.settings, used, now.epoch, now.stop_batch, self._off, watch).write(folder)
         if self.follower is not None:
             self.follower.save(folder)
-        for refill in {self.pool.refill, *(refill for refill, _ in used)} - {PAUSED}:
-            source = self.pool.path(refill)
-            shutil.copyfile(source, folder / source.name)
+        save_pool(self.pool, {now.refill, *(refill for refill, _ in used)}, folder)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Leave loader and model as they were."""
-        if self._ahead is not None:
-            self._ahead.stop()
+        if self._background is not None:
+            self._background.stop()
+        if self._refiller is not None:
+            self._refiller.report()
         if self.pool is not None:
             self.used = runtime.total(self.used)
         self._uninstall()
 
-    def _uninstall(self) -> None:
-        if self._hooks is not None:
-            self._hooks.remove()
-            self._hooks = None
-        if self._watch is not None:
-            self._watch.remove()
-            self._watch = None
-        if self._loader is not None:
-            _set_collate(self._loader, self._plain_collate)
-            self._loader = None
-
     def used_rows(self) -> list[tuple[MixedExample, int]]:
-        """Every mixed row that was trained on, and how often, in the order they were made."""
+        """Every generated row that was trained on, and how often, in the order they were made.
+
+        Of several processes together once training has ended; of this one before.
+        """
         if self.pool is None:
             return []
-        pool = MixupPool(self.pool.folder, self.seed)
-        result: list[tuple[MixedExample, int]] = []
-        for refill in sorted({refill for refill, _ in self.used}):
-            pool.publish(refill)
-            rows = pool.rows()
-            result += [
-                (rows[at], count)
-                for (made_in, at), count in sorted(self.used.items())
-                if made_in == refill
-            ]
-        return result
-
-    def _refill(self, refill: int, model: Any) -> None:
-        assert self.pool is not None
-        # Nodes without a shared disk may differ in what they have; all of them decode, or none.
-        if runtime.anywhere(not self.pool.path(refill).is_file()):
-            if self.follower is not None:
-                self.follower.follow(model)
-                self.producer.forget()
-            count = self._rows_of_a_refill()
-            silent = not runtime.is_main_process()
-            with tqdm(total=count, desc="generating mixed sentences", disable=silent) as bar:
-                rows = self._rows(refill, count, bar.update)
-            if rows is None:
-                self.pool.publish_none()
-                return
-            _log_report(rows)
-            if runtime.is_local_main_process():
-                self.pool.write(refill, rows)
-            runtime.wait_for_everyone()
-        self.pool.publish(refill)
-
-    def _rows_of_a_refill(self) -> int:
-        # Many epochs' rows decoded together cost far less than a small batch for each.
-        return self.rows_per_refill or self.rows_per_epoch() * max(1, self.refill_every)
-
-    def _rows(
-        self, refill: int, count: int, on_chunk: Callable[[int], object]
-    ) -> list[MixedExample] | None:
-        """A refill's rows; None if they cannot be made and training is to go on all the same."""
-        make = self.producer.produce if self._ahead is None else self._ahead.take
-        if self.on_failure == "stop" or runtime.world_size() > 1:
-            return make(refill, count, on_chunk)
-        try:
-            return make(refill, count, on_chunk)
-        except Exception:  # whatever it is: the user asked to go on
-            runtime.warn(
-                f"No sentences could be made for refill {refill}: training goes on with real rows, "
-                "as `on_failure` = 'real_rows' says, and they are tried again in the next epoch.\n"
-                + traceback.format_exc()
-            )
-            return None
-
-    def _work_ahead(self, state: TrainerState) -> None:
-        """Begin with the next refill; after a step, for by then the loader's workers are forked."""
-        if self._ahead is None or self._ahead.busy or self.pool is None or self.pool.refill < 0:
-            return
-        refill = self.pool.refill + 1
-        first_epoch = self.warmup_epochs + refill * self.refill_every
-        if self.refill_every and first_epoch < state.num_train_epochs:
-            self._ahead.start(refill, self._rows_of_a_refill())
+        refills = {refill: self.pool.rows(refill) for refill in {each for each, _ in self.used}}
+        return [(refills[refill][at], count) for (refill, at), count in sorted(self.used.items())]
 
     def rows_per_epoch(self) -> int:
-        """Mixed rows that an epoch over all training rows takes, at least one."""
-        return max(1, self.collator.num_mixed(len(self.producer.texts)))
+        """Generated rows that an epoch over all training rows takes, rounded down."""
+        return int(len(self.producer.texts) * mixed_per_real(self.collator.mix_ratio))
+
+    def _install(
+        self, args: TrainingArguments, state: TrainerState, loader: Any, pool: MixupPool
+    ) -> None:
+        schedule = schedule_of(
+            loader,
+            mix_ratio=self.collator.mix_ratio,
+            refill_every=self.refill_every,
+            batch_size=args.train_batch_size,
+            rows=len(self.producer.texts),
+        )
+        accumulation = args.gradient_accumulation_steps
+        self._lookahead = Lookahead.of(loader, accumulation)
+        done, skipped = start_of(loader, state.global_step, state.max_steps, accumulation)
+        self._epoch, self._skipped = done - 1, 0 if args.ignore_data_skip else skipped
+        self._refiller = Refiller(
+            self.producer,
+            pool,
+            schedule,
+            rows_per_refill=self.rows_per_refill,
+            follower=self.follower,
+            background=self._background,
+            may_fail=self.on_failure == "real_rows" and runtime.world_size() == 1,
+        )
+        self._installed = Installed(loader, MixingCollator(self.collator, pool, schedule))
+
+    def _top_up(self, state: TrainerState, requested: int) -> None:
+        if self._refiller is None:
+            return
+        batches = self._lookahead.requested(self._steps + 1)
+        self._refiller.top_up(batches, requested, self._last_batch(state))
+
+    def _last_batch(self, state: TrainerState) -> int:
+        """The batch, counted from the beginning of this epoch, at which the run ends."""
+        steps = self._steps + state.max_steps - state.global_step
+        return self._lookahead.taken(steps)
+
+    def _stops_in(self, mixing_epoch: int) -> bool:
+        """Whether the checkpoint that was resumed stopped mixing within this epoch."""
+        return self._saved is not None and self._saved.epoch == mixing_epoch
 
     def _count(self, positions: Tensor) -> None:
         assert self.pool is not None
@@ -328,135 +314,34 @@ class MixupCallback(TrainerCallback):
     def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
         """On a resume, take the pool from the checkpoint; on a fresh start, forget older files."""
         assert self.pool is not None
-        folder = _checkpoint_folder(args, state)
-        if state.global_step == 0 or not (folder / _STATE_FILE).is_file():
+        folder = checkpoint_folder(args, state)
+        self._saved = Saved.read(folder) if state.global_step else None
+        if self._saved is None:
             if state.global_step > 0:
                 runtime.warn(
-                    f"Resumed at step {state.global_step}, but {folder} holds no pool: mixed rows "
-                    "are made again from the seed."
+                    f"Resumed at step {state.global_step}, but {folder} holds no generated rows: "
+                    "they are made again from the seed."
                 )
-            if runtime.is_local_main_process():
-                shutil.rmtree(self.pool.folder, ignore_errors=True)
-            runtime.wait_for_everyone()
+            restore_pool(self.pool, None)
             return
-        saved = json.loads((folder / _STATE_FILE).read_text())
-        changed = sorted(
-            key
-            for key in {*saved["settings"], *self.settings}
-            if saved["settings"].get(key) != self.settings.get(key)
-        )
-        if changed:
-            raise errors.InvalidInput(
-                f"The checkpoint {folder.parent} was made with other mixup settings ({changed}). "
-                "Resume with the same settings, or start into another output_dir."
-            )
-        if self._watch is not None and "watch" in saved:
-            self._off = saved["off"]
-            self._watch.load(saved["watch"])
+        require_same_settings(self._saved, self.settings, folder)
+        if self._watch is not None and self._saved.watch:
+            self._off = self._saved.off
+            self._watch.load(self._saved.watch)
         if self.follower is not None:
             self.follower.load(folder)
         if runtime.is_main_process():  # the checkpoint holds the sum over all processes
-            self.used = Counter({(refill, at): count for refill, at, count in saved["used"]})
-        if runtime.is_local_main_process():
-            self.pool.folder.mkdir(parents=True, exist_ok=True)
-            for source in folder.glob("refill-*.jsonl"):
-                shutil.copyfile(source, self.pool.folder / source.name)
-        runtime.wait_for_everyone()
+            self.used = Counter(self._saved.used)
+        restore_pool(self.pool, folder)
 
-    def _require_own_collator(self, loader: Any) -> None:
-        collate = loader.base_dataloader.collate_fn
-        if getattr(collate, "data_collator", collate) is not self.collator:
-            raise errors.InvalidState(
-                f"The Trainer was given another collator ({type(collate).__name__}) than this "
-                "callback. Pass both: Trainer(..., **mixup.trainer_kwargs(tokenizer)); a collator "
-                "of your own goes into trainer_kwargs(tokenizer, my_collator)."
-            )
-
-    def _install_collate(self, loader: Any) -> None:
-        assert self.pool is not None
-        self._loader = loader
-        self._plain_collate = loader.base_dataloader.collate_fn
-        mixing: Any = MixingCollator(self.collator, self.pool)
-        if hasattr(self._plain_collate, "data_collator"):  # RemoveColumnsCollator around ours
-            wrapper = copy.copy(self._plain_collate)
-            wrapper.data_collator = mixing
-            mixing = wrapper
-        _set_collate(loader, mixing)
-
-
-def _ahead(producer: Supplies) -> Ahead:
-    if not isinstance(producer, Producer):
-        raise errors.bad("background", "be false where rows are not made, but at hand", True)
-    return Ahead(producer)
-
-
-def _log_report(rows: Sequence[MixedExample]) -> None:
-    report = intrusion_report(rows)
-    if report.overall.count == 0:
-        return
-    events = ", ".join(
-        f"{name} {rate.count}" for name, rate in report.by_event.items() if rate.count
-    )
-    done = ", ".join(f"{name} {count}" for name, count in sorted(report.mitigations.items()))
-    runtime.log(
-        f"{report.overall.count} of {len(rows)} mixed sentences were doubtful at first "
-        f"({events}); what became of all: {done}"
-    )
-
-
-def _set_collate(loader: Any, collate: Any) -> None:
-    loader.base_dataloader.collate_fn = collate
-
-
-def _checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _FOLDER
-
-
-def _refuse_unwatchable(args: TrainingArguments, label_format: str) -> None:
-    if str(getattr(args.eval_strategy, "value", args.eval_strategy)) == "no":
-        raise errors.InvalidInput(
-            "`auto_off` watches the development set, but `eval_strategy` is 'no'. Give the Trainer "
-            "an eval_dataset and TrainingArguments(eval_strategy='epoch'), or leave `auto_off` out."
-        )
-    if label_format == "labels" or args.label_smoothing_factor > 0:
-        raise errors.InvalidInput(
-            "`auto_off` reads the loss of each row off the model, which the Trainer gives no "
-            "labels with `explicit_loss` or `label_smoothing_factor`. Leave one of them out."
-        )
-
-
-def _refuse_unsupported(
-    args: TrainingArguments, loader: Any, model: Any, problem_type: str
-) -> None:
-    if args.n_gpu > 1:
-        raise errors.InvalidInput(
-            f"One process with {args.n_gpu} GPUs trains through DataParallel, whose replicas "
-            "cannot share the loss. Start one process per GPU: `accelerate launch script.py`."
-        )
-    if runtime.is_dispatched(loader):
-        raise errors.InvalidInput(
-            "The batches of this data set are made on one process and cut apart for the others "
-            "(dispatch_batches), which would tear mixed rows from their labels. Set "
-            "TrainingArguments(accelerator_config={'dispatch_batches': False})."
-        )
-    if not hasattr(loader, "base_dataloader"):
-        raise errors.InvalidInput(
-            f"`train_dataloader` must be one that accelerate prepared, but got "
-            f"{type(loader).__name__}. Do not override Trainer.get_train_dataloader."
-        )
-    if "TokenClassification" in type(model).__name__:
-        raise errors.InvalidInput(
-            f"{type(model).__name__} labels single tokens, and a mixed sentence has none of its "
-            "parents' tokens to label. Mixing is for labels of whole texts."
-        )
-    problem = getattr(getattr(model, "config", None), "problem_type", None)
-    if problem not in (None, problem_type):
-        raise errors.InvalidInput(
-            f"`problem_type` must be {problem_type!r}, as the labels given to InversedMixup are, "
-            f"but the model has {problem!r}. Lists are several labels a row, floats are regression."
-        )
-    if problem_type != SINGLE_LABEL and args.label_smoothing_factor > 0:
-        raise errors.InvalidInput(
-            f"`label_smoothing_factor` must be 0 for {problem_type!r}: the Trainer would smooth "
-            "the labels as if they were classes."
-        )
+    def _uninstall(self) -> None:
+        if self._hooks is not None:
+            self._hooks.remove()
+            self._hooks = None
+        if self._watch is not None:
+            self._watch.remove()
+            self._watch = None
+        if self._installed is not None:
+            self._installed.remove()
+            self._installed = None
+        self._refiller = None

@@ -49,7 +49,8 @@ class MixupCollator:
         base_collator: The user's collator. Default: `DataCollatorWithPadding`, given only what the
             tokenizer makes, and labels.
         label2id: Class name to index, for features whose labels are names.
-        mix_ratio: Share of mixed rows in a training batch, in [0, 1).
+        mix_ratio: Share of mixed rows among all training rows, in [0, 1): for every real row,
+            `mix_ratio / (1 - mix_ratio)` mixed rows are added on average, for any batch size.
         mixed_weight: Weight of a mixed row in the loss; that of a real row is 1.
         max_length: Truncate mixed rows to this many tokens; see `TokenizerPreprocess`.
         preprocess: `preprocess(texts, text_pairs=None)`, which makes the features of mixed rows
@@ -118,10 +119,6 @@ class MixupCollator:
         if self.mix_ratio > 0 and not (self.has_callback or self._warned):
             self._warn_without_callback()
         return self.base_collator(self._with_indices(features))
-
-    def num_mixed(self, num_real: int) -> int:
-        """Mixed rows added to a batch of `num_real` real rows."""
-        return round(num_real * self.mix_ratio / (1 - self.mix_ratio))
 
     def mixed_features(
         self, rows: Sequence[MixedExample], like: Mapping[str, Any]

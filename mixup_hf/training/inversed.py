@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Self
 
 import torch
@@ -18,6 +18,7 @@ from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL, Targets
 from mixup_hf.data.text_pairs import PairEncoder, are_pairs, both_sides, split_sides
 from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.generation.generator import Producer
+from mixup_hf.generation.readability import Readability, check_readability
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.engines.vllm import ServerSettings
 from mixup_hf.inverter.model import Inverter
@@ -27,6 +28,7 @@ from mixup_hf.mixing.weights import parse_weights
 from mixup_hf.training.mix_settings import (
     by_index,
     check_pairs,
+    check_partners,
     decode_settings,
     pairing_of,
     refuse_rows_file,
@@ -38,6 +40,7 @@ from mixup_hf.types import Encodes, Follows, MixedExample, Supplies
 
 # Sentences decoded by the frozen inverter that its refinement for a task also trains on.
 _REHEARSED = 128
+_WORDS_PER_TOKEN = 0.75  # of English text, for the LLMs' tokenizers
 
 
 class InversedMixup(TrainerPlugin):
@@ -95,6 +98,7 @@ class InversedMixup(TrainerPlugin):
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
         if are_pairs(texts):
             check_pairs(self.config)
+        check_partners(pairing_of(self.config, targets.problem_type), targets.groups)
         super()._bind(texts, targets, eval_texts)
         self._groups = targets.groups
         self.encoder: Encodes = PairEncoder(self.inverter) if are_pairs(texts) else self.inverter
@@ -141,7 +145,8 @@ class InversedMixup(TrainerPlugin):
             "quantization": inverter.quantization,
             "decoding": asdict(settings),
         }
-        return SentenceStore(default_cache_dir() / "sentences" / inverter.fingerprint, identity)
+        folder = default_cache_dir() / "sentences"
+        return SentenceStore(folder, identity, self.config.cache_megabytes)
 
     def _follows_model(self) -> bool:
         return self.config.mixing.source == "task" and self.config.enabled
@@ -172,11 +177,34 @@ class InversedMixup(TrainerPlugin):
         )
         return followed, follower
 
+    def check_readability(self) -> Readability | None:
+        """Compare up to 32 training texts with what the aligner decodes from their embeddings.
+
+        Done once, before the first rows are used, at the cost of generating 32 rows.
+
+        Returns:
+            The figures; None with `on_unreadable` = 'off'.
+
+        Raises:
+            InvalidState: The plugin has no training rows yet.
+            InvalidInput: With `on_unreadable` = 'fail', the aligner cannot reproduce the texts.
+        """
+        self._require_rows()
+        if self.config.on_unreadable == "off":
+            return None
+        return self._readability
+
+    @cached_property
+    def _readability(self) -> Readability:
+        words = int(self.config.max_new_tokens * _WORDS_PER_TOKEN)
+        found = check_readability(self.inverter, self.texts, seed=self.seed, max_words=words)
+        return found.accepted(fail=self.config.on_unreadable == "fail")
+
     def _build_gate(self) -> Gate | None:
+        self.check_readability()
         return build_gate(
             self.texts,
-            # Judges use the frozen encoder, whichever source is mixed.
-            self.encoder.encode(self.texts),
+            self._frozen_embeddings(),
             self.targets,
             self.encoder,
             judges=self.config.judges,
@@ -190,6 +218,12 @@ class InversedMixup(TrainerPlugin):
             leaks=self.config.leaks,
             seed=self.seed,
         )
+
+    def _frozen_embeddings(self) -> Tensor:
+        """Embeddings by the frozen encoder, whichever source is mixed: what judges look at."""
+        if self.config.mixing.source == "frozen":
+            return self.producer.embeddings()
+        return self.encoder.encode(self.texts)
 
     def _log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
         read = ["\n".join(split_sides(text)) for text in texts]
@@ -285,7 +319,7 @@ class InversedMixup(TrainerPlugin):
             InvalidInput: As for `generate`.
         """
         self._check_can_generate()
-        for chunk in self.producer.share(n):
+        for chunk in self.producer.share(self.producer.chunks(n)):
             yield self.producer.chunk(epoch, chunk, n)
 
     def _check_can_generate(self) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from mixup_hf import errors, registry
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.targets import REGRESSION
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.mixing.pairing import SamplingStrategy
+
+_WITHIN_CLASSES = ("same_class", "smote")
 
 
 def refuse_rows_file(config: MixupConfig) -> None:
@@ -28,6 +32,16 @@ def check_pairs(config: MixupConfig) -> None:
         value = getattr(config.mixing, name)
         if value != wanted:
             raise errors.bad(name, f"be {wanted!r} for pairs of texts", value, "Leave it out.")
+
+
+def check_partners(pairing: str, groups: np.ndarray) -> None:
+    """Refuse a pairing within classes where every class has one row: each would be copied."""
+    if pairing not in _WITHIN_CLASSES or np.unique(groups, return_counts=True)[1].max() > 1:
+        return
+    raise errors.InvalidInput(
+        f"`pairing` = {pairing!r} mixes rows of one class, but each of the {len(groups)} classes "
+        "has one row: there is nothing to mix. Add rows, or set pairing='cross_class' or 'random'."
+    )
 
 
 def pairing_of(config: MixupConfig, problem_type: str) -> str:

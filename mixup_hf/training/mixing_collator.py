@@ -1,19 +1,22 @@
-"""The training side of the collator: real rows first, then mixed rows drawn from the pool."""
+"""The training side of the collator: real rows first, then generated rows from the pool."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import get_worker_info
 
 from mixup_hf import errors
 from mixup_hf.data.targets import SINGLE_LABEL
 from mixup_hf.training.collator import LABEL_KEYS, Features, MixupCollator
 from mixup_hf.training.loss import smooth
-from mixup_hf.training.pool import MixupPool
+from mixup_hf.training.pool import MixupPool, PoolState
+from mixup_hf.training.schedule import Schedule
 from mixup_hf.types import MixedExample
 
 SOFT_LABELS = "soft_labels"
@@ -23,19 +26,27 @@ REAL_ROW = -1
 
 
 class MixingCollator:
-    """What the train loader calls: real rows first, then mixed rows.
+    """What the train loader calls: real rows first, then the generated rows of the batch.
+
+    Which rows a batch gets follows from its number in the epoch. The main process counts the
+    batches it collates; worker k of w collates batches k, k + w, k + 2w, ..., since a DataLoader
+    hands them out in turn. Counting begins anew whenever the pool begins an epoch.
 
     Args:
         plain: The collator whose batches are extended.
-        pool: Where mixed rows come from.
+        pool: Where generated rows come from.
+        schedule: Which rows each batch draws.
     """
 
-    def __init__(self, plain: MixupCollator, pool: MixupPool) -> None:
+    def __init__(self, plain: MixupCollator, pool: MixupPool, schedule: Schedule) -> None:
         self.plain = plain
         self.pool = pool
+        self.schedule = schedule
+        self._serial = -1
+        self._collated = 0
 
     def __call__(self, features: Features) -> Any:
-        """Collate real rows and the mixed rows drawn for them."""
+        """Collate real rows and the generated rows of this batch."""
         plain = self.plain
         if plain.problem_type == SINGLE_LABEL:
             _refuse_vector_labels(features[0])
@@ -51,8 +62,20 @@ class MixingCollator:
         return batch
 
     def _draw(self, real: Features) -> list[tuple[int, MixedExample]]:
-        count = self.plain.num_mixed(len(real))
-        return self.pool.draw([_key(row) for row in real], count) if count else []
+        now = self.pool.state
+        number = self._next_batch(now)
+        if number >= now.stop_batch:
+            return []
+        return self.pool.draw(self.schedule.span(now.epoch, number, len(real)))
+
+    def _next_batch(self, now: PoolState) -> int:
+        if now.serial != self._serial:
+            self._serial, self._collated = now.serial, 0
+        worker = get_worker_info()
+        place, count = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        number = now.first_batch + self._collated * count + place
+        self._collated += 1
+        return number
 
     def _put_classes(self, batch: Any, mixed: Sequence[MixedExample]) -> None:
         """Class indices and soft labels of a batch of R rows."""
@@ -105,6 +128,28 @@ class MixingCollator:
         return soft
 
 
+class Installed:
+    """A `MixingCollator` in the place of the collator of a train loader.
+
+    Args:
+        loader: The train loader, as accelerate prepared it.
+        mixing: What it calls until `remove`.
+    """
+
+    def __init__(self, loader: Any, mixing: MixingCollator) -> None:
+        self.loader = loader
+        self._original = loader.base_dataloader.collate_fn
+        collate: Any = mixing
+        if hasattr(self._original, "data_collator"):  # RemoveColumnsCollator around ours
+            collate = copy.copy(self._original)
+            collate.data_collator = mixing
+        loader.base_dataloader.collate_fn = collate
+
+    def remove(self) -> None:
+        """Leave the loader as it was."""
+        self.loader.base_dataloader.collate_fn = self._original
+
+
 def _refuse_vector_labels(feature: Mapping[str, Any]) -> None:
     for key in LABEL_KEYS:
         label = feature.get(key)
@@ -128,11 +173,3 @@ def _labels_of(batch: Mapping[str, Any], rows: int) -> Tensor:
             "InversedMixup the labels: lists for multi-label, floats for regression."
         )
     return labels
-
-
-def _key(feature: Mapping[str, Any]) -> bytes:
-    """What identifies a real row: its tokens, else all it has."""
-    tokens = feature.get("input_ids")
-    if tokens is None:
-        return repr(sorted(feature.items())).encode()
-    return repr(torch.as_tensor(tokens).tolist()).encode()

@@ -1,4 +1,4 @@
-"""Training on mixed rows that were made before: no LLM is loaded, nothing is decoded."""
+"""Training on rows generated earlier: no LLM is loaded, nothing is decoded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 from mixup_hf import errors, runtime
 from mixup_hf.config import MixupConfig
-from mixup_hf.data.rows import RecordedRows, read_mixed
+from mixup_hf.data.row_files import read_mixed
 from mixup_hf.data.targets import Targets
+from mixup_hf.generation.replay import RecordedRows
 from mixup_hf.judging.leaks import LeakError, LeakGuard
 from mixup_hf.training.mixed_set import read_config
 from mixup_hf.training.plugin import TrainerPlugin
@@ -20,17 +21,17 @@ from mixup_hf.types import MixedExample
 
 
 class OfflineMixup(TrainerPlugin):
-    """Mixed rows of a file, for the training set that they were made from.
+    """Generated rows from a file, for the training set they were generated from.
 
-    The file comes from `mixup-hf augment`, or is the `mixed.jsonl` of a run that mixed. It may have
-    been made on another machine: the one that trains needs no LLM.
+    The file comes from `mixup-hf augment`, or is the `mixed.jsonl` of a run with mixup. It may come
+    from another machine: the one that trains needs no LLM.
 
     Example:
         trainer = Trainer(model, args, train_dataset=train, processing_class=tokenizer)
         OfflineMixup("augmented.jsonl").attach(trainer, text_column="text")
 
     Args:
-        rows_file: The rows, as JSON lines.
+        rows_file: The rows: jsonl, csv or parquet, with the columns of `data.row_formats`.
         texts: The training texts (N) that they were made from, in the same order. Default:
             `attach` reads them off the Trainer.
         labels: As for `InversedMixup`.

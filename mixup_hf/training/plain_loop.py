@@ -12,6 +12,7 @@ from mixup_hf import errors
 from mixup_hf.training.collator import Features, MixupCollator
 from mixup_hf.training.loss import row_losses
 from mixup_hf.training.mixing_collator import POOL_ROWS, ROW_WEIGHTS, SOFT_LABELS, MixingCollator
+from mixup_hf.training.schedule import mixed_per_real
 from mixup_hf.types import MixedExample
 
 _ADDED = ("labels", SOFT_LABELS, ROW_WEIGHTS, POOL_ROWS)
@@ -52,7 +53,7 @@ class _InOrder(MixingCollator):
 
 def mixed_rows(real_rows: int, mix_ratio: float) -> int:
     """Generated rows for `real_rows` real ones, rounded down."""
-    return int(real_rows * mix_ratio / (1 - mix_ratio) + 1e-9)
+    return int(real_rows * mixed_per_real(mix_ratio))
 
 
 def mixed_batches(

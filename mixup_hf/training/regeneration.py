@@ -1,10 +1,8 @@
-"""Generated rows made again from what they say of themselves."""
+"""Generated rows generated again from what was recorded with them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,121 +10,171 @@ import torch
 
 from mixup_hf import errors
 from mixup_hf.config import MixupConfig
-from mixup_hf.data.rows import mixed_json
+from mixup_hf.data.row_files import digest, mixed_json
+from mixup_hf.data.row_formats import read_records, read_run
+from mixup_hf.data.row_writer import select
 from mixup_hf.data.tables import LabelledTexts, read_table
+from mixup_hf.training.inversed import InversedMixup
 from mixup_hf.types import MixedExample
 
+# Settings of a run that a row depends on, beside those of `MixupConfig`.
+_NEEDED = ("data", "data_sha256", "columns", "num_samples", "settings", "written")
+_NEEDED_OF_A_ROW = ("index", "epoch", "engine", "aligner_fingerprint")
 
-def augmented_json(
-    row: MixedExample, table: LabelledTexts, names: list[str], run: dict[str, Any]
-) -> dict[str, Any]:
-    """A line of `mixup-hf augment`: the row as users read it, and the run that made it."""
-    return mixed_json(row, table.texts, names) | {"aligner": run["settings"]["aligner"], "run": run}
+
+def record_of(row: MixedExample, mixup: InversedMixup, written: dict[str, Any]) -> dict[str, Any]:
+    """A row as it is written.
+
+    Args:
+        row: The row.
+        mixup: What generated it.
+        written: `columns`, `provenance`, `parents` (whether to include the parents' texts) and
+            `indices` (whether labels are indices).
+    """
+    record = mixed_json(
+        row,
+        mixup.texts if written["parents"] else None,
+        mixup.label_names,
+        problem_type=mixup.problem_type,
+        indices=written["indices"],
+    )
+    return select(record, written["columns"], written["provenance"])
 
 
 def run_record(
-    data: Path,
-    columns: tuple[str, str],
+    data: dict[str, Any],
     table: LabelledTexts,
-    config: MixupConfig,
+    mixup: InversedMixup,
     num_samples: int,
+    written: dict[str, Any],
 ) -> dict[str, Any]:
-    """What a run of `mixup-hf augment` depends on: everything that a row is a function of.
+    """Everything that the rows of a run depend on, for `FILE.run.json`.
 
     Args:
-        data: File of the labelled texts.
-        columns: Its text and its label column.
-        table: Its content.
-        config: How rows are made; only what differs from the defaults is recorded.
-        num_samples: Rows of the run: the last chunk's composition depends on it.
+        data: Where the labelled texts are from: the arguments of `read_table`, and `eval_data`.
+        table: The labelled texts.
+        mixup: What generates the rows.
+        num_samples: Rows of the run; the composition of the last chunk depends on it.
+        written: As for `record_of`.
     """
-    plain = MixupConfig()
-    settings = {
-        field.name: getattr(config, field.name)
-        for field in fields(config)
-        if field.name == "aligner" or getattr(config, field.name) != getattr(plain, field.name)
-    }
     return {
-        "data": str(data),
+        **data,
         "data_sha256": table_digest(table),
-        "columns": list(columns),
+        "texts_sha256": digest(table.texts),
         "num_samples": num_samples,
-        "settings": settings,
+        "label_names": mixup.label_names,
+        "aligner_fingerprint": mixup.inverter.fingerprint,
+        "settings": _settings(mixup.config, mixup.label_names),
+        "written": written,
     }
+
+
+def _settings(config: MixupConfig, names: list[str]) -> dict[str, Any]:
+    """All settings, defaults too: a later version may have others."""
+    settings = asdict(config)
+    mixing = getattr(config, "mixing", None)
+    if mixing is not None:  # what the method stands for today
+        settings |= asdict(mixing() if callable(mixing) else mixing)
+    strategy = settings.get("sampling_strategy")
+    if isinstance(strategy, dict):  # JSON has no integer keys
+        named = {names[key] if isinstance(key, int) else key: strategy[key] for key in strategy}
+        settings["sampling_strategy"] = named
+    return settings
 
 
 def table_digest(table: LabelledTexts) -> str:
     """SHA-256 of texts and labels, in their order."""
-    content = json.dumps([table.texts, [str(label) for label in table.labels]])
-    return hashlib.sha256(content.encode()).hexdigest()
+    return digest([table.texts, [str(label) for label in table.labels]])
 
 
-def read_line(place: str) -> dict[str, Any]:
-    """The row at `FILE:LINE` (counted from 1).
+def read_line(place: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The row at `FILE:LINE` (lines, or rows of a csv or parquet file, from 1) and its settings.
 
     Raises:
-        ValueError: `place` is not of that form, there is no such line, or it is no augmented row.
-        FileNotFoundError: There is no such file.
+        InvalidInput: `place` has another form, there is no such line, or nothing is recorded about
+            how its row was generated.
+        MissingFile: There is no such file.
     """
     name, _, number = place.rpartition(":")
     if not name or not number.isdigit() or int(number) < 1:
         raise errors.bad("--from-row", "be FILE:LINE, lines counted from 1", place)
-    file = Path(name)
-    if not file.is_file():
+    if not Path(name).is_file():
         raise errors.MissingFile(f"--from-row: there is no file {name!r}.")
-    lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    if int(number) > len(lines):
-        raise errors.bad("--from-row", f"name one of {len(lines)} lines", place)
-    row: dict[str, Any] = json.loads(lines[int(number) - 1])
-    if "run" not in row:
+    rows = [record for _, record in read_records(name)]
+    if int(number) > len(rows):
+        raise errors.bad("--from-row", f"name one of {len(rows)} lines", place)
+    record, run = rows[int(number) - 1], read_run(name)
+    missing = [key for key in _NEEDED if key not in run]
+    missing += [key for key in _NEEDED_OF_A_ROW if key not in record]
+    if missing:
         raise errors.InvalidInput(
-            f"--from-row: {place} does not say which run made it. Only rows that "
-            "`mixup-hf augment` wrote can be made again."
+            f"--from-row: {place} has no record of how it was generated ({', '.join(missing)} "
+            f"missing). Only rows that `mixup-hf augment` wrote with provenance, next to their "
+            "settings file FILE.run.json, can be generated again."
         )
-    return row
+    return record, run
 
 
-def regenerate(row: dict[str, Any], data: Path | None = None) -> dict[str, Any]:
-    """Make a line of `mixup-hf augment` again: its whole chunk is decoded, as it was then.
+def regenerate(
+    record: dict[str, Any], run: dict[str, Any], data: str | Path | None = None
+) -> dict[str, Any]:
+    """Generate a row of `mixup-hf augment` again: its whole chunk is decoded as it was then.
 
     Args:
-        row: The line.
-        data: The labelled texts, if they lie elsewhere now.
+        record: The row.
+        run: Its settings.
+        data: The labelled texts, if they are elsewhere now.
 
     Raises:
-        ValueError: The labelled texts, or the aligner, are not those the row was made from.
+        InvalidInput: The labelled texts, or the aligner, are not those of the row.
     """
-    from mixup_hf.training.inversed import InversedMixup
-
-    run = row["run"]
-    table = read_table(data or Path(run["data"]), *run["columns"])
+    source = str(data or run["data"])
+    table = read_table(
+        source, *run["columns"], name=run.get("name"), split=run.get("split", "train")
+    )
     if table_digest(table) != run["data_sha256"]:
         raise errors.InvalidInput(
-            f"{data or run['data']} is not what it was when the row was made: its texts, its "
-            "labels or their order have changed. Give the file as it was with --data."
+            f"{source} is not what it was when the row was generated: its texts, its labels or "
+            "their order have changed. Give the file as it was with --data."
         )
-    settings = dict(run["settings"])
-    if "judges" in settings:
-        settings["judges"] = tuple(settings["judges"])
-    aligner = settings.pop("aligner")
-    # The engine of then, whatever this machine would choose; nothing that was kept is looked up.
-    engine, _, dtype = row["engine"].partition(":")
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in run["settings"].items()
+    }
+    aligner: str = settings.pop("aligner")
+    # The engine of then, whatever this machine would choose; cached sentences are not used.
+    engine, _, dtype = record["engine"].partition(":")
     if engine == "vllm":
         raise errors.InvalidInput(
-            f"The row was decoded by a server, {row['engine']!r}, whose arithmetic is not that of "
-            "this process: it cannot be made again here."
+            f"The row was decoded by a server ({record['engine']!r}), whose arithmetic differs "
+            "from this process's: it cannot be generated again here."
         )
     settings |= {"engine": engine, "reuse": False}
+    if "on_unreadable" in settings:
+        settings["on_unreadable"] = "off"
     mixup = InversedMixup.from_pretrained(
-        aligner, table.texts, table.labels, dtype=getattr(torch, dtype), **settings
+        aligner,
+        table.texts,
+        table.labels,
+        num_labels=len(run["label_names"]) if table.names else None,
+        label_names=run["label_names"] if table.names else None,
+        eval_texts=_eval_texts(run),
+        dtype=getattr(torch, dtype),
+        **settings,
     )
-    if mixup.inverter.fingerprint != row["aligner_fingerprint"]:
+    if mixup.inverter.fingerprint != record["aligner_fingerprint"]:
         raise errors.InvalidInput(
             f"The aligner {aligner!r} has the fingerprint {mixup.inverter.fingerprint}, but the "
-            f"row was made by {row['aligner_fingerprint']}. Pin its revision, or give the folder "
+            f"row is from {record['aligner_fingerprint']}. Pin its revision, or give the folder "
             "of the old one."
         )
-    chunk = mixup.producer.plan.chunk_of(row["index"])
-    made = mixup.producer.chunk(row["epoch"], chunk, run["num_samples"])
-    (again,) = (each for each in made if each.index == row["index"])
-    return augmented_json(again, table, mixup.label_names, run)
+    chunk = mixup.producer.plan.chunk_of(record["index"])
+    made = mixup.producer.chunk(record["epoch"], chunk, run["num_samples"])
+    (again,) = (each for each in made if each.index == record["index"])
+    return record_of(again, mixup, run["written"])
+
+
+def _eval_texts(run: dict[str, Any]) -> list[str]:
+    if run.get("eval_data") is None:
+        return []
+    return read_table(run["eval_data"], *run["columns"]).texts

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tiny import FakeEncoder, make_rows, word_tokenizer
 
+from mixup_hf.align import data
 from mixup_hf.align.data import cached_embeddings, read_sentences
 from mixup_hf.inverter.batches import IGNORED, TokenBudgetBatches, unwrap
 
@@ -85,7 +88,8 @@ def test_the_seed_decides_who_shares_a_batch() -> None:
 
 
 class CountingEncoder(FakeEncoder):
-    pooling, normalize, calls = "mean", True, 0
+    pooling, normalize, prefix, max_length, calls = "mean", True, "", 128, 0
+    model = SimpleNamespace(dtype=torch.float32, device=torch.device("cpu"))
 
     def encode(self, texts: list[str]) -> torch.Tensor:
         self.calls += 1
@@ -102,3 +106,41 @@ def test_embeddings_are_made_once_and_again_when_the_input_changes(tmp_path: Pat
     cached_embeddings(["one text", "another"], encoder, "g", tmp_path)  # type: ignore[arg-type]
     assert encoder.calls == 3
     assert not list(tmp_path.glob("*partial*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("prefix", "query: "), ("max_length", 8), ("pooling", "cls"), ("normalize", False)],
+)
+def test_embeddings_are_made_again_when_the_encoder_embeds_otherwise(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    encoder: Any = CountingEncoder()
+    cached_embeddings(["one text"], encoder, "f", tmp_path)
+    setattr(encoder, name, value)
+    cached_embeddings(["one text"], encoder, "f", tmp_path)
+    assert encoder.calls == 2
+
+
+def test_embeddings_are_made_again_in_another_precision(tmp_path: Path) -> None:
+    encoder: Any = CountingEncoder()
+    cached_embeddings(["one text"], encoder, "f", tmp_path)
+    cached_embeddings(["one text"], encoder, "f", tmp_path, bf16=True)
+    encoder.model = SimpleNamespace(dtype=torch.float16, device=torch.device("cpu"))
+    cached_embeddings(["one text"], encoder, "f", tmp_path)
+    assert encoder.calls == 3
+
+
+@pytest.mark.parametrize("name", ["data/x.txt", "data/x.gz", "data/x.jsonl", "./x", "folder/x"])
+def test_a_mistyped_path_is_not_asked_for_at_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileNotFoundError, match="neither a file nor a folder that exists"):
+        read(Path(name) if name[0] != "." else name)  # type: ignore[arg-type]
+
+
+def test_a_user_and_a_name_are_a_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "_hub_lines", lambda source, column: iter([f"{source} {column}"]))
+    assert read(Path("user/name")) == ["user/name text"]

@@ -12,7 +12,7 @@ from tiny import FakeEncoder
 
 from mixup_hf.align.joined import StackedRows, joined_embeddings, joined_pairs, with_joined
 from mixup_hf.align.session import Session
-from mixup_hf.evaluation.fidelity import recovered_lam
+from mixup_hf.evaluation.ratio_recovery import recovered_lam
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen"
 SENTENCES = ["the market fell", "a new film star is born", LONG, "who won?", "red wine"]

@@ -73,19 +73,23 @@ def test_augment_writes_exactly_the_rows_asked_for(
     rows = read_jsonl(output)
     assert len(rows) == 7
     for row in rows:
-        assert {"text", "label", "lam", "parents", "seed", "aligner"} <= set(row)
+        assert {"text", "label", "lam", "parents", "seed"} <= set(row)
         assert row["text"].strip()
-        assert set(row["label"]) == set(NAMES)
-        assert sum(row["label"].values()) == pytest.approx(1, abs=1e-5)
+        assert set(row["soft_label"]) == set(NAMES)
+        assert sum(row["soft_label"].values()) == pytest.approx(1, abs=1e-5)
+        assert row["label"] == max(row["soft_label"], key=row["soft_label"].__getitem__)
+        assert not {"run", "parent_texts"} & set(row)
         assert 0 <= row["lam"] <= 1
         assert row["seed"] == 3
-        assert row["aligner"] == str(aligner)
         assert all(0 <= parent < 24 for parent in row["parents"])
         assert row["method"] == "smotext"
         assert row["weights"] == "uniform"
         assert row["interpolation"] == "linear"
         assert row["engine"].startswith("fast:")
         assert {"events", "judges", "mitigation", "aligner_fingerprint"} <= set(row)
+    settings = json.loads((tmp_path / "mixed.jsonl.run.json").read_text())["settings"]
+    assert settings["aligner"] == str(aligner)
+    assert settings["weights"] == "uniform"  # what the method stood for
     first = output.read_text()
     run("augment", *options, "--seed", 3, "--output", output)
     assert output.read_text() == first
@@ -259,7 +263,7 @@ def test_env_names_versions_and_the_aligner(run: Callable[..., str]) -> None:
         (("augment", "--from-row", "rows.jsonl"), "be FILE:LINE"),
         (("augment", "--from-row", "rows.jsonl:0"), "be FILE:LINE"),
         (("augment", "--from-row", "rows.jsonl:1"), "no file 'rows.jsonl'"),
-        (("augment", "--from-row", "{data}:1"), "does not say which run"),
+        (("augment", "--from-row", "{data}:1"), "no record of how it was generated"),
         (("augment", "--from-row", "{data}:999"), "name one of"),
         (("augment", "--data", "no.csv", "--num-samples", "2", "--output", "x"), "no.csv"),
         (("preview", "--a", " ", "--b", "film"), "--a"),

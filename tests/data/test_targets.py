@@ -11,13 +11,13 @@ import torch
 from tiny import make_inverter, make_rows
 
 from mixup_hf import InversedMixup, MixupConfig
+from mixup_hf.data.label_checks import warn_conflicts
 from mixup_hf.data.targets import (
     MULTI_LABEL,
     REGRESSION,
     SINGLE_LABEL,
     like,
     read_targets,
-    warn_conflicts,
 )
 
 

@@ -6,8 +6,8 @@ import evaluate
 import numpy as np
 import pytest
 
-from mixup_hf.evaluation.fidelity import lam_recovery
 from mixup_hf.evaluation.metrics import METRICS, load_metric
+from mixup_hf.evaluation.ratio_recovery import lam_recovery
 from mixup_hf.finetuning.metrics import brier_score, expected_calibration_error
 from mixup_hf.intervals import wilson
 

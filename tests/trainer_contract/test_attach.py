@@ -16,7 +16,7 @@ from trainer_runs import LABELS, assert_close, record, weights
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from mixup_hf import InversedMixup, MixupCallback, MixupCollator, MixupConfig, OfflineMixup
-from mixup_hf.data.rows import mixed_json
+from mixup_hf.data.row_files import mixed_json
 from mixup_hf.errors import MixupError
 
 NAMES = ["world", "sport", "music"]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from trainer_runs import Run, assert_identical, make_run, weights
 
 from mixup_hf.training.auto_off import DevelopmentWatch
+from mixup_hf.training.checkpointing import Saved
 
 EPOCHS = 6
 
@@ -45,10 +46,10 @@ def test_mixing_stops_when_the_development_set_says_so(
 ) -> None:
     run = prepare(tmp_path, 1.0).train()
     losses = run.logged("eval_loss")
-    assert mixed_by_epoch(run) == [12, 12, 12, 12, 0, 0]
-    assert "Mixing is off from step 12 on" in caplog.text
-    assert f"rose from {min(losses):.4f} to {losses[3]:.4f}" in caplog.text
-    assert caplog.text.count("Mixing is off") == 1
+    assert mixed_by_epoch(run) == [12, 12, 0, 0, 0, 0]
+    assert "`auto_off` has stopped mixing at step 6" in caplog.text
+    assert f"rose from {losses[0]:.4f} to {losses[1]:.4f}" in caplog.text
+    assert caplog.text.count("has stopped mixing") == 1
 
 
 def test_mixing_goes_on_while_nothing_is_shown(tmp_path: Path) -> None:
@@ -60,10 +61,32 @@ def test_mixing_goes_on_while_nothing_is_shown(tmp_path: Path) -> None:
 
 def test_a_resumed_run_remembers_that_mixing_is_off_and_why(tmp_path: Path) -> None:
     whole = prepare(tmp_path, 1.0).train()
-    for step in (3, 9, 12, 15):  # before there was anything to compare, when it went off, and after
+    for step in (3, 6, 9, 15):  # before there was anything to compare, when it went off, and after
         again = prepare(tmp_path, 1.0)
         again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
         assert_identical(weights(again.model), weights(whole.model))
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_mixing_may_stop_within_an_epoch(tmp_path: Path, every: int, workers: int) -> None:
+    """Batches that the loader had prefetched are still mixed, and counted."""
+    loading = {"dataloader_num_workers": workers, "save_strategy": "steps", "save_steps": 1}
+    steps = {"eval_strategy": "steps", "eval_steps": every, **loading}
+    whole = prepare(tmp_path, 1.0, **steps).train()
+    mixed = [int((batch["mixup_rows"] >= 0).sum()) for batch in whole.batches.training]
+    off = mixed.index(0)
+    assert mixed == [4] * off + [0] * (len(mixed) - off)
+    assert sum(count for _, count in whole.used()) == 4 * off
+    stopped = next(
+        step
+        for step in range(1, len(mixed))
+        if Saved.read(tmp_path / f"checkpoint-{step}" / "mixup_hf").off
+    )
+    again = prepare(tmp_path, 1.0, **steps)
+    again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{stopped}"))
+    assert_identical(weights(again.model), weights(whole.model))
+    assert again.used() == whole.used()
 
 
 def test_it_is_refused_where_it_could_see_nothing(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from tiny import make_producer
 from trainer_runs import LABELS, Run, assert_identical, make_run, weights
 
 from mixup_hf import MixupConfig
-from mixup_hf.generation.background import Ahead
+from mixup_hf.generation.background import BackgroundProducer, Chunk
 from mixup_hf.generation.generator import Producer
 from mixup_hf.types import MixedExample
 
+CHUNKS = [Chunk(3, 0, 12), Chunk(3, 1, 12), Chunk(3, 2, 12)]
 SETTINGS: dict[str, Any] = {"rows": 12, "num_train_epochs": 4}
 
 
@@ -57,7 +58,7 @@ def test_only_the_first_refill_is_made_in_line_and_none_too_many(tmp_path: Path)
     prepare(tmp_path, producer, background=True).train()
     threads = {epoch: {name for at, name in producer.made if at == epoch} for epoch in range(5)}
     assert threads[0] == {"MainThread"}
-    assert threads[1] == threads[2] == threads[3] == {"mixup_hf-ahead"}
+    assert threads[1] == threads[2] == threads[3] == {"mixup_hf-background"}
     assert threads[4] == set()  # there is no fifth epoch
 
 
@@ -87,17 +88,30 @@ def test_a_run_that_ends_early_leaves_no_thread_behind(tmp_path: Path) -> None:
     run = prepare(tmp_path, watched(wait=0.05), background=True)
     run.trainer.args.max_steps = 2
     run.train()
-    assert not [each for each in threading.enumerate() if each.name == "mixup_hf-ahead"]
+    assert not [each for each in threading.enumerate() if each.name == "mixup_hf-background"]
 
 
-def test_rows_of_another_refill_than_the_one_begun_are_made_in_line() -> None:
-    ahead = Ahead(make_producer(12, LABELS))
-    ahead.start(3, 8)
-    expected = make_producer(12, LABELS).produce(5, 8)
-    assert ahead.take(5, 8) == expected
-    assert not ahead.busy
-    ahead.start(3, 8)
-    assert ahead.take(3, 8) == make_producer(12, LABELS).produce(3, 8)
+def test_chunks_that_were_not_asked_for_are_decoded_in_line() -> None:
+    expected = {each: make_producer(12, LABELS).chunk(*each) for each in CHUNKS}
+    background = BackgroundProducer(make_producer(12, LABELS))
+    background.start(CHUNKS[:2])
+    assert background.take(CHUNKS[2]) == expected[CHUNKS[2]]
+    background.start(CHUNKS)
+    assert [background.take(each) for each in CHUNKS] == [expected[each] for each in CHUNKS]
+
+
+def test_what_was_decoded_before_a_pause_is_kept() -> None:
+    producer = watched()
+    background = BackgroundProducer(producer)
+    background.start(CHUNKS)
+    while not producer.made:
+        time.sleep(0.001)
+    background.pause()
+    made = len(producer.made)
+    background.start(CHUNKS)
+    for each in CHUNKS:
+        background.take(each)
+    assert 0 < made <= len(producer.made) == len(CHUNKS)
 
 
 @pytest.mark.parametrize(

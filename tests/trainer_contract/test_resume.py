@@ -107,12 +107,17 @@ def test_smoothing_and_the_explicit_route_resume_bit_for_bit(tmp_path: Path) -> 
 
 def test_a_checkpoint_holds_the_rows_that_were_drawn_so_far(whole: Run) -> None:
     folder = Path(str(whole.trainer.args.output_dir)) / "checkpoint-5" / "mixup_hf"
-    assert sorted(path.name for path in folder.glob("*.jsonl")) == [
-        "refill-00000.jsonl",
-        "refill-00001.jsonl",
-    ]
+    assert sorted(path.name for path in folder.glob("refill-*")) == ["refill-00000", "refill-00001"]
     state = json.loads((folder / "state.json").read_text())
     assert sum(count for _, _, count in state["used"]) == 5 * 4
+
+
+def test_checkpoints_share_the_rows_on_disk(whole: Run) -> None:
+    """Each used to hold its own copy of all refills."""
+    output = Path(str(whole.trainer.args.output_dir))
+    first = "mixup_hf/refill-00000/00000000-00000004/rows.arrow"
+    files = [output / f"checkpoint-{step}" / first for step in (4, 9)]
+    assert files[0].stat().st_ino == files[1].stat().st_ino
 
 
 def test_resuming_with_other_settings_is_an_error_that_names_them(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
 from mixup_hf import InversedMixup, MixupConfig
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.training.mixing_collator import MixingCollator
+from mixup_hf.training.schedule import Schedule, mixed_per_real
 
 ROWS = 10
 SHUFFLED: dict[str, Any] = {
@@ -86,16 +87,22 @@ def test_mix_ratio_may_be_set_to_zero_between_two_trainings(tmp_path: Path) -> N
 
 
 def test_generating_and_hooking_do_not_shift_shuffling_or_dropout(tmp_path: Path) -> None:
-    """The pool is filled and the loss is ours, but no batch is large enough to get a mixed row."""
+    """Sentences are made and the loss is ours, but the share is too small for one mixed row."""
+
+    class Generates(TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            run.producer.produce(0, 8)
+
     run = make_run(
         tmp_path / "mixup",
         model=make_classifier(LABELS, dropout=0.3),
         rows=ROWS,
-        collator={"mix_ratio": 0.05},
+        collator={"mix_ratio": 0.01},
         **SHUFFLED,
-    ).train()
-    assert run.callback.pool is not None
-    assert run.callback.pool.refill == 1
+    )
+    run.trainer.add_callback(Generates())
+    run.train()
+    assert all((batch["mixup_rows"] < 0).all() for batch in run.batches.training)
     assert_close(weights(run.model), plain_weights(tmp_path / "plain"), 1e-6)
 
 
@@ -142,7 +149,8 @@ def test_drawing_for_a_batch_draws_no_global_random_numbers(tmp_path: Path) -> N
     assert run.callback.pool is not None
     features = [dict(row) for row in make_dataset(*make_rows(4, LABELS))]
     before = global_states()
-    batch = MixingCollator(run.collator, run.callback.pool)(features)
+    schedule = Schedule(mixed_per_real(0.5), batch_size=4, epoch_rows=8)
+    batch = MixingCollator(run.collator, run.callback.pool, schedule)(features)
     assert (batch["mixup_rows"] >= 0).sum() == 4
     assert global_states() == before
 
@@ -158,8 +166,15 @@ def test_two_trainings_from_one_seed_are_identical(tmp_path: Path) -> None:
     assert runs[0].used() == runs[1].used()
 
 
-def test_another_seed_of_the_callback_draws_other_rows(tmp_path: Path) -> None:
+def test_another_seed_of_the_callback_uses_too_few_rows_again_in_another_order(
+    tmp_path: Path,
+) -> None:
     settings: dict[str, Any] = {"rows": 24, "per_device_train_batch_size": 8}
-    one = make_run(tmp_path / "one", callback={"seed": 0}, **settings).train()
-    two = make_run(tmp_path / "two", callback={"seed": 1}, **settings).train()
-    assert one.batches.mixed_texts() != two.batches.mixed_texts()
+    runs = [
+        make_run(tmp_path / str(seed), callback={"seed": seed, "rows_per_refill": 8}, **settings)
+        for seed in (0, 1)
+    ]
+    one, two = (run.train().batches.mixed_texts() for run in runs)
+    assert one[:8] == two[:8]
+    assert one[8:] != two[8:]
+    assert sorted(one[8:16]) == sorted(one[:8])

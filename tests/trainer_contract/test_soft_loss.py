@@ -174,7 +174,7 @@ def test_a_mixed_row_weighs_mixed_weight_and_the_divisor_stays_the_rows(
 
 
 @pytest.mark.parametrize(
-    ("ratio", "mixed"), [(0.5, [4, 4, 2]), (0.2, [1, 1, 0]), (0.75, [12, 12, 6]), (0.1, [0, 0, 0])]
+    ("ratio", "mixed"), [(0.5, [4, 4, 2]), (0.2, [1, 1, 0]), (0.75, [12, 12, 6]), (0.1, [0, 0, 1])]
 )
 def test_mix_ratio_is_the_share_of_mixed_rows_in_each_batch(
     ratio: float, mixed: list[int], tmp_path: Path

@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 from trainer_runs import Run, assert_identical, make_run, tokens, weights
 
-from mixup_hf.training.pool import read_rows
-
 SETTINGS: dict[str, Any] = {"rows": 12, "num_train_epochs": 2, "collator": {"mix_ratio": 0.5}}
 
 
 def texts_of_refill(run: Run, refill: int) -> set[tuple[int, ...]]:
     assert run.callback.pool is not None
-    made = read_rows(run.callback.pool.path(refill))
+    made = run.callback.pool.rows(refill)
     assert {row.epoch for row in made} == {refill}
     return {tuple(tokens(row.text)) for row in made}
 
@@ -80,5 +78,5 @@ def test_rows_per_refill_bounds_what_is_made(tmp_path: Path) -> None:
     run = make_run(tmp_path, **SETTINGS, callback={"rows_per_refill": 3}).train()
     for batch in run.batches.training:
         drawn = batch["mixup_rows"][batch["mixup_rows"] >= 0].tolist()
-        assert sorted(set(drawn)) == [0, 1, 2]  # four are needed: all, then again
+        assert set(drawn) == {0, 1, 2}  # four are needed: all, then again
     assert len(run.used()) == 3 * 2

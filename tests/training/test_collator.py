@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny import make_producer, make_rows, word_tokenizer
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
 
 from mixup_hf import MixedExample, MixupCollator, MixupPool
 from mixup_hf.training.mixing_collator import MixingCollator
+from mixup_hf.training.schedule import Schedule, mixed_per_real
 
 Features = list[dict[str, Any]]
 NUM_LABELS = 3
@@ -34,16 +33,20 @@ def features(tokenizer: PreTrainedTokenizerFast) -> Features:
 @pytest.fixture
 def pool(tmp_path: Path) -> MixupPool:
     pool = MixupPool(tmp_path, seed=0)
-    pool.write(0, make_producer().produce(0, 12))
-    pool.publish(0)
+    pool.begin_epoch(0, refill=0, size=24)
+    pool.append(make_producer().produce(0, 24))
     return pool
+
+
+def extend(collator: MixupCollator, pool: MixupPool, batch_size: int = 4) -> MixingCollator:
+    ratio = mixed_per_real(collator.mix_ratio)
+    return MixingCollator(collator, pool, Schedule(ratio, batch_size, epoch_rows=24))
 
 
 @pytest.fixture
 def mixing(tokenizer: PreTrainedTokenizerFast, pool: MixupPool) -> Callable[..., MixingCollator]:
     def make(**settings: Any) -> MixingCollator:
-        collator = MixupCollator(tokenizer, num_labels=NUM_LABELS, **settings)
-        return MixingCollator(collator, pool)
+        return extend(MixupCollator(tokenizer, num_labels=NUM_LABELS, **settings), pool)
 
     return make
 
@@ -71,7 +74,7 @@ def test_making_a_mixing_side_does_not_make_the_plain_one_mix(
     tokenizer: PreTrainedTokenizerFast, features: Features, pool: MixupPool
 ) -> None:
     collator = MixupCollator(tokenizer, num_labels=NUM_LABELS)
-    MixingCollator(collator, pool)(features)
+    extend(collator, pool)(features)
     assert len(collator(features)["input_ids"]) == len(features)
 
 
@@ -106,27 +109,33 @@ def test_mixed_rows_are_rows_of_the_pool_tokenized_like_the_others(
         assert batch["labels"][row] == example.hard_label
 
 
-def test_a_batch_gets_the_same_mixed_rows_whatever_the_order_and_the_batches_before(
-    mixing: Callable[..., MixingCollator], tokenizer: PreTrainedTokenizerFast, features: Features
-) -> None:
-    one, two = mixing(), mixing()
-    two(make_features(tokenizer, 6))
-    rows = one(features)["mixup_rows"]
-    assert torch.equal(rows, two(features[::-1])["mixup_rows"])
-    assert not torch.equal(rows, two(features[:1] * 4)["mixup_rows"])
-
-
-def test_tensors_and_lists_of_the_same_tokens_draw_the_same_rows(
+def test_batches_take_the_rows_in_order_whatever_they_hold(
     mixing: Callable[..., MixingCollator], features: Features
 ) -> None:
-    tensors = [{key: torch.tensor(value) for key, value in row.items()} for row in features]
+    one, two = mixing(), mixing()
+    rows = [one(features)["mixup_rows"][4:].tolist() for _ in range(3)]
+    assert rows == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert [two(features[::-1])["mixup_rows"][4:].tolist() for _ in range(3)] == rows
+
+
+def test_batches_are_counted_anew_in_each_epoch(
+    mixing: Callable[..., MixingCollator], features: Features, pool: MixupPool
+) -> None:
     collator = mixing()
-    assert torch.equal(collator(features)["mixup_rows"], collator(tensors)["mixup_rows"])
+    collator(features)
+    pool.begin_epoch(0, refill=0, size=24, first_batch=5)
+    assert collator(features)["mixup_rows"][4:].tolist() == [20, 21, 22, 23]
 
 
-@pytest.mark.parametrize(
-    ("ratio", "mixed"), [(0.0, 0), (0.2, 2), (0.5, 8), (0.75, 24), (0.03, 0), (0.07, 1)]
-)
+def test_from_the_batch_that_stops_mixing_on_rows_are_real(
+    mixing: Callable[..., MixingCollator], features: Features, pool: MixupPool
+) -> None:
+    pool.stop(2)
+    collator = mixing()
+    assert [len(collator(features)["labels"]) for _ in range(4)] == [8, 8, 4, 4]
+
+
+@pytest.mark.parametrize(("ratio", "mixed"), [(0.0, 0), (0.2, 2), (0.5, 8), (0.75, 24)])
 def test_the_mix_ratio_is_the_share_of_mixed_rows(
     mixing: Callable[..., MixingCollator],
     tokenizer: PreTrainedTokenizerFast,
@@ -136,13 +145,6 @@ def test_the_mix_ratio_is_the_share_of_mixed_rows(
     batch = mixing(mix_ratio=ratio)(make_features(tokenizer, 8))
     assert len(batch["input_ids"]) == 8 + mixed
     assert (batch["mixup_rows"] >= 0).sum() == mixed
-
-
-@given(st.floats(0, 0.95), st.integers(1, 64))
-def test_the_share_is_met_as_closely_as_whole_rows_allow(ratio: float, real: int) -> None:
-    collator = MixupCollator(TOKENIZER, num_labels=2, mix_ratio=ratio)
-    mixed = collator.num_mixed(real)
-    assert abs(mixed - ratio * (real + mixed)) <= 0.5 + 1e-6  # off by half a row at the most
 
 
 def test_a_last_batch_that_is_too_small_for_a_mixed_row_still_has_soft_labels(
@@ -163,8 +165,8 @@ def test_the_weight_of_a_mixed_row_is_the_mass_of_its_labels(
 def test_smoothing_goes_over_real_and_mixed_rows(
     mixing: Callable[..., MixingCollator], features: Features
 ) -> None:
+    sharp = mixing()(features)["soft_labels"]
     collator = mixing()
-    sharp = collator(features)["soft_labels"]
     collator.plain.label_smoothing = 0.3
     assert torch.allclose(collator(features)["soft_labels"], 0.7 * sharp + 0.1, atol=1e-6)
 
@@ -186,7 +188,7 @@ def test_class_names_become_indices_for_training_and_evaluation(
     collator = MixupCollator(tokenizer, num_labels=NUM_LABELS, label2id=names)
     expected = [names["abc"[row["label"]]] for row in features]
     assert collator(named)["labels"].tolist() == expected
-    assert MixingCollator(collator, pool)(named)["labels"][:4].tolist() == expected
+    assert extend(collator, pool)(named)["labels"][:4].tolist() == expected
     with pytest.raises(ValueError, match=r"`label` must be one of \['a', 'b', 'c'\].*'d'"):
         collator([features[0] | {"label": "d"}])
 

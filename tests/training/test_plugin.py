@@ -203,7 +203,7 @@ def test_a_training_set_that_cannot_be_mixed_is_refused(
 def test_one_string_is_not_taken_for_a_list_of_letters(
     make: Callable[..., InversedMixup], argument: str
 ) -> None:
-    good = {"texts": ["p", "q"], "labels": ["x", "y"]}
+    good = {"texts": ["p", "q", "r"], "labels": ["x", "y", "x"]}
     make(**good)
     with pytest.raises(TypeError, match=f"`{argument}` must be a list"):
         make(**(good | {argument: "xy"}))

@@ -43,8 +43,9 @@ def command(
         str, typer.Option(help="Without --rows: the mixing method.")
     ] = DEFAULT_METHOD,
     weights: Annotated[
-        str, typer.Option(help="Without --rows: the distribution of λ.")
-    ] = "uniform",
+        str | None,
+        typer.Option(help="Without --rows: the distribution of λ. By default the method's."),
+    ] = None,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
     aligner: Aligner = "embedded",
@@ -76,12 +77,22 @@ def command(
 
 
 def _of_rows(rows: Path, table: LabelledTexts, others: list[str], aligner: str, seed: int) -> Audit:
+    from mixup_hf.data.row_files import read_shown
     from mixup_hf.evaluation.privacy import audit
     from mixup_hf.inverter.model import Inverter
 
-    made = [json.loads(line) for line in rows.read_text(encoding="utf-8").split("\n") if line]
-    lams = [max(row["shares"]) for row in made]
-    texts = [row["text"] for row in made]
+    if not rows.is_file():
+        raise errors.MissingFile(
+            f"--rows: there is no file {str(rows)!r}. `mixup-hf augment` writes one."
+        )
+
+    made = [row for row, _, _ in read_shown(rows)]
+    if not made or not all(row.shares for row in made):
+        raise errors.InvalidInput(
+            f"--rows: {rows} must hold rows with `shares`. Was it written with --no-provenance?"
+        )
+    lams = [max(row.shares) for row in made]
+    texts = [row.text for row in made]
     inverter = Inverter.from_pretrained(aligner)
     return audit(texts, table.texts, others, inverter, lams=lams, seed=seed)
 
@@ -91,7 +102,7 @@ def _of_a_run(
     num_samples: int,
     canaries: int,
     method: str,
-    weights: str,
+    weights: str | None,
     aligner: str,
     seed: int,
 ) -> Audit:

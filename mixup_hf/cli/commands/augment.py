@@ -1,63 +1,68 @@
-"""`mixup-hf augment`: a file of mixed rows from a file of labelled texts."""
+"""`mixup-hf augment`: a file of generated rows from labelled texts."""
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from tqdm.auto import tqdm
+from rich.markup import escape
+from rich.table import Table
 
-from mixup_hf import errors
-from mixup_hf.cli.options import Aligner, Keys, LabelColumn, TextColumn, print_settings
+from mixup_hf import errors, registry
+from mixup_hf.cli.options import Keys, LabelColumn, TextColumn, print_settings, takes_settings
 from mixup_hf.cli.paths import output_file
-from mixup_hf.config import DEFAULT_METHOD, MixupConfig
-from mixup_hf.data.tables import read_table
-from mixup_hf.registry import register
-from mixup_hf.training.regeneration import augmented_json, read_line, regenerate, run_record
+from mixup_hf.config import MixupConfig
+
+if TYPE_CHECKING:
+    from mixup_hf.training.augmentation import Augmented
 
 
-@register("command", "augment", help="write generated rows to a file")
+@registry.register("command", "augment", help="write generated rows to a file")
+@takes_settings(MixupConfig)
 def command(
     data: Annotated[
-        Path | None, typer.Option(help="Labelled texts: csv, jsonl or parquet.")
+        str | None,
+        typer.Option(help="Labelled texts: csv, jsonl, parquet, or the name of a data set."),
     ] = None,
     num_samples: Annotated[int | None, typer.Option(help="Rows to write, exactly.")] = None,
-    output: Annotated[Path | None, typer.Option(help="JSON-lines file to write.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; its settings go to OUTPUT.run.json.")
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="jsonl, csv or parquet. Default: the suffix of --output.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns to write, such as text,label. Default: all.")
+    ] = None,
+    provenance: Annotated[
+        bool, typer.Option(help="Write how each row was generated, not only texts and labels.")
+    ] = True,
+    parents: Annotated[
+        bool, typer.Option("--parents", help="Write the parents' texts: training data.")
+    ] = False,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
-    seed: Annotated[int, typer.Option(help="Another seed gives other sentences.")] = 0,
-    aligner: Aligner = "embedded",
-    method: Annotated[
-        str, typer.Option(help="smotext, inversed-mixup or structure-preserving.")
-    ] = DEFAULT_METHOD,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="beta:A, uniform, fixed:W, epbeta:eps=E; default: the method's."),
+    text_pair_column: Annotated[
+        str | None, typer.Option(help="Column of the second text, where rows are pairs.")
     ] = None,
-    pairing: Annotated[
-        str | None, typer.Option(help="same_class, random, smote, ...; default: the method's.")
+    name: Annotated[str | None, typer.Option(help="Configuration of a Hub data set.")] = None,
+    split: Annotated[str, typer.Option(help="Split of a data set.")] = "train",
+    eval_data: Annotated[
+        str | None, typer.Option(help="Evaluation texts; generated rows never nearly equal one.")
     ] = None,
-    intrusion: Annotated[
-        str, typer.Option(help="keep, drop, resample, relabel, blend, local, weight or off.")
-    ] = "drop",
-    temperature: Annotated[float, typer.Option(help="0 decodes greedily.")] = 0.7,
-    num_candidates: Annotated[int, typer.Option(help="Keep the best of this many.")] = 1,
-    engine: Annotated[
-        str, typer.Option(help="auto, transformers, fast, or vllm:http://host:8000.")
-    ] = "auto",
     keys: Keys = False,
     from_row: Annotated[
         str | None,
-        typer.Option(metavar="FILE:LINE", help="Print this row of an earlier output, made again."),
+        typer.Option(metavar="FILE:LINE", help="Print this row of an earlier output, regenerated."),
     ] = None,
+    *,
+    overrides: list[str],
 ) -> None:
-    """Write mixed sentences with soft labels, each with its parents, its ratio and its seed.
+    """Write generated sentences with their labels, their parents, ratio and seed.
 
-    With --from-row, nothing else is needed: the row says how it was made.
+    With --from-row, nothing else is needed: the settings beside the file are used.
     """
     if keys:
         print_settings(Console(), MixupConfig)
@@ -65,51 +70,127 @@ def command(
     if from_row is not None:
         _print_again(from_row, data)
         return
-    for name, value in (("--data", data), ("--num-samples", num_samples), ("--output", output)):
+    for option, value in (("--data", data), ("--num-samples", num_samples), ("--output", output)):
         if value is None:
-            raise errors.InvalidInput(f"{name} is missing. Give it, or --from-row FILE:LINE.")
+            raise errors.InvalidInput(f"{option} is missing. Give it, or --from-row FILE:LINE.")
     assert data is not None and num_samples is not None and output is not None
     errors.at_least("--num-samples", num_samples, 1)
     output_file("--output", output)
-    table = read_table(data, text_column, label_column)
-    from mixup_hf.training.inversed import InversedMixup
+    chosen = _written(output, format, columns, provenance, parents)
+    settings = _settings(overrides)
+    source: dict[str, Any] = {
+        "data": data,
+        "columns": [text_column, label_column, text_pair_column],
+        "name": name,
+        "split": split,
+        "eval_data": eval_data,
+    }
+    _show(Console(), _augment(output, format, num_samples, source, chosen, settings), output)
 
-    mixup = InversedMixup.from_pretrained(
-        aligner,
-        table.texts,
-        table.labels,
-        seed=seed,
-        method=method,
-        weights=weights,
-        intrusion=intrusion,
-        pairing=pairing,
-        temperature=temperature,
-        num_candidates=num_candidates,
-        engine=engine,
+
+def _written(
+    output: Path, format: str | None, columns: str | None, provenance: bool, parents: bool
+) -> Any:
+    """The columns to write, checked before anything is loaded."""
+    from mixup_hf.data.row_formats import format_of
+    from mixup_hf.data.row_writer import select
+    from mixup_hf.training.augmentation import Written
+
+    format_of(output, format)
+    names = tuple(name.strip() for name in columns.split(",")) if columns else ()
+    select({}, names)
+    return Written(names, "full" if provenance else "none", parents)
+
+
+def _settings(overrides: list[str]) -> dict[str, Any]:
+    from mixup_hf.config.load import load_config
+
+    config = load_config(MixupConfig, None, overrides)
+    return {name: getattr(config, name) for name in MixupConfig.__dataclass_fields__}
+
+
+def _augment(
+    output: Path,
+    format: str | None,
+    num_samples: int,
+    source: dict[str, Any],
+    written: Any,
+    settings: dict[str, Any],
+) -> Augmented:
+    from tqdm.auto import tqdm
+
+    from mixup_hf.data.row_writer import partial_of
+    from mixup_hf.data.tables import read_table
+    from mixup_hf.training.augmentation import augment_file, prepare
+
+    columns = source["columns"]
+    table = read_table(source["data"], *columns, name=source["name"], split=source["split"])
+    others = read_table(source["eval_data"], *columns).texts if source["eval_data"] else []
+    mixup = prepare(table, settings.pop("aligner"), None, others, settings)
+    made = 0
+    with tqdm(total=num_samples, desc="generating", unit="sentence") as bar:
+
+        def count(rows: int) -> None:
+            nonlocal made
+            made += rows
+            bar.update(rows)
+
+        try:
+            return augment_file(
+                output,
+                mixup,
+                table,
+                num_samples,
+                data=source,
+                written=written,
+                format=format,
+                on_chunk=count,
+            )
+        except BaseException:
+            bar.close()
+            where = f"; they are in {partial_of(output)}" if made else ""
+            typer.echo(f"{made} of {num_samples} rows were generated{where}.", err=True)
+            raise
+
+
+def _show(console: Console, done: Augmented, output: Path) -> None:
+    """Print what was generated."""
+    summary = done.summary
+    if len(done.names) > 1:
+        table = Table("class", "training rows", "generated rows")
+        for at, name in enumerate(done.names):
+            # Quoted: "politics " and "politics" are two classes.
+            shown = escape(repr(name))
+            table.add_row(shown, str(done.real_by_class[name]), str(summary.by_class[at]))
+        console.print(table)
+    if done.readability is not None:
+        console.print(done.readability.summary, soft_wrap=True, highlight=False)
+    console.print(str(summary), soft_wrap=True, highlight=False)
+    if summary.copies:
+        console.print(
+            f"{summary.copies} rows are copies of training rows: every sentence generated for them "
+            "was doubtful. Drop the rows whose `mitigation` is 'parent' if you do not want them.",
+            soft_wrap=True,
+            highlight=False,
+        )
+    console.print(
+        f"words per text: {done.real_words:.1f} real, {summary.mean_words:.1f} generated; "
+        f"{done.seconds:.1f} s",
+        highlight=False,
     )
-    run = run_record(data, (text_column, label_column), table, mixup.config, num_samples)
-    partial = output.with_name(f".{output.name}.partial")
-    with (
-        partial.open("w", encoding="utf-8") as stream,
-        tqdm(total=num_samples, desc="generating", unit="sentence") as bar,
-    ):
-        for rows in mixup.stream(num_samples):
-            for row in rows:
-                line = augmented_json(row, table, mixup.label_names, run)
-                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-            bar.update(len(rows))
-    os.replace(partial, output)
-    Console().print(f"{num_samples} rows written to {output}", soft_wrap=True)
+    console.print(f"{summary.rows} rows written to {output}", soft_wrap=True)
 
 
-def _print_again(place: str, data: Path | None) -> None:
-    row = read_line(place)
-    line = json.dumps(regenerate(row, data), ensure_ascii=False)
-    # Not rich: the line is to be as it stands in the file.
-    typer.echo(line)
-    again = json.loads(line)
-    if again != row:
-        changed = sorted(key for key in row if again.get(key) != row[key])
+def _print_again(place: str, data: str | None) -> None:
+    from mixup_hf.data.row_writer import json_line
+    from mixup_hf.training.regeneration import read_line, regenerate
+
+    record, run = read_line(place)
+    again = regenerate(record, run, data)
+    # Not rich: the line must be what the file has.
+    typer.echo(json_line(again), nl=False)
+    if again != record:
+        changed = sorted(key for key in record if again.get(key) != record[key])
         raise errors.InvalidInput(
             f"{place} came out differently ({', '.join(changed)}). Sentences are the same on the "
             "same kind of machine with the same versions of torch and transformers."

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from mixup_hf import errors
+from mixup_hf import errors, registry
 from mixup_hf.cli.options import (
     Aligner,
     Keys,
@@ -149,6 +149,8 @@ def command(
         raise errors.MissingFile(f"--rows: there is no file {str(rows)!r}.")
     errors.at_least("--generations", generations, 1)
     errors.at_least("--num-rows", num_rows, 2)
+    for spec in weights or ():
+        registry.build("weights", spec, argument="--weights")
     table = read_table(data, text_column, label_column)
     title = f"{aligner}, {len(table)} rows of {data.name}"
     from mixup_hf.inverter.model import Inverter

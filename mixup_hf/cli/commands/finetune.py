@@ -38,7 +38,9 @@ def command(overrides: Sequence[str], config: ConfigFile = None, keys: Keys = Fa
 
         mixup-hf finetune config.yaml --data.shots 20 --seed 1
 
-    Writes the model, its tokenizer, metrics.json and mixed.jsonl into the output directory.
+    Writes the model, its tokenizer, metrics.json and mixed.jsonl into the output directory. With
+    validation rows (`--data.validation_share 0.1`, say), the best checkpoint is kept; with
+    `--compare true`, a baseline is trained beside it.
     """
     console = Console()
     if keys:
@@ -99,7 +101,7 @@ def print_mixes(console: Console, rows: list[dict[str, Any]]) -> None:
     """Print mixed rows for a person to read."""
     table = Table("λ", "parents", "mixed sentence", "label", show_lines=True)
     for row in rows:
-        shares = sorted(row["label"].items(), key=lambda item: -item[1])
+        shares = sorted(row["soft_label"].items(), key=lambda item: -item[1])
         label = ", ".join(f"{name} {share:.2f}" for name, share in shares if share > 0)
         parents = "\n".join(_one_line(parent) for parent in row["parent_texts"])
         sides = [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]

@@ -33,7 +33,7 @@ def command(
     errors.texts("--a, --b", [a, b])
     import torch
 
-    from mixup_hf.evaluation.fidelity import recovered_lam
+    from mixup_hf.evaluation.ratio_recovery import recovered_lam
     from mixup_hf.inverter.model import Inverter
 
     # Not in bf16: what is printed shall be the same on every CPU.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -32,7 +31,7 @@ def run(config: Path | None, words: Sequence[str]) -> None:
     found, all_sets = summarise(made, settings.baseline), together(made, settings.baseline)
     console = Console()
     for (data, shots), arms in found.items():
-        title = f"{data}, {shots} rows a class; differences to {settings.baseline}"
+        title = f"{data}, {shots} rows per class; differences to {settings.baseline}"
         table = Table(*_SHOWN, title=title)
         for arm in arms:
             row = cells(arm)
@@ -42,12 +41,11 @@ def run(config: Path | None, words: Sequence[str]) -> None:
     written = Path(settings.output_dir) / "results.md"
     written.write_text(text, encoding="utf-8")
     console.print(f"In words, and as Markdown: {written}", soft_wrap=True)
-    if find_spec("matplotlib") is not None:
-        page = written.with_name("report.html")
-        title = f"An experiment: {written.parent.name}"
-        html = report_of_an_experiment(title, found, settings.baseline, all_sets)
-        page.write_text(html, encoding="utf-8")
-        console.print(f"To look at: {page}", soft_wrap=True)
+    page = written.with_name("report.html")
+    title = f"An experiment: {written.parent.name}"
+    html = report_of_an_experiment(title, found, settings.baseline, all_sets)
+    page.write_text(html, encoding="utf-8")
+    console.print(f"As a page: {page}", soft_wrap=True)
     missing = len(planned) - sum(job in runs for job in planned)
     if missing:
         console.print(f"{missing} runs are still being made by other processes.")

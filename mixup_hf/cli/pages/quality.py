@@ -15,7 +15,7 @@ from mixup_hf.data.tables import LabelledTexts
 from mixup_hf.intervals import rounded
 
 if TYPE_CHECKING:
-    from mixup_hf.evaluation.quality import Figure
+    from mixup_hf.evaluation.text_quality import Figure
     from mixup_hf.inverter.model import Inverter
 
 
@@ -25,10 +25,10 @@ def measure(
     """Figures of the rows in a file, made from the texts of a table."""
     import torch
 
-    from mixup_hf.data.rows import read_mixed
+    from mixup_hf.data.row_files import read_mixed
     from mixup_hf.data.targets import class_indices
     from mixup_hf.evaluation.perplexity import LanguageModel
-    from mixup_hf.evaluation.quality import measure_quality
+    from mixup_hf.evaluation.text_quality import measure_quality
 
     labels, names = class_indices(table.labels, None, None)
     made = read_mixed(rows, table.texts, names)

@@ -163,7 +163,7 @@ def markdown(summary: Summary, baseline: str, all_sets: Together) -> str:
         rows = together_cells(all_sets)
         parts.append(f"### All data sets\n\n{TOGETHER}\n\n{_lines(rows)}")
     for (data, shots), arms in summary.items():
-        parts.append(f"### {data}, {shots} rows a class\n\n{_table(arms)}")
+        parts.append(f"### {data}, {shots} rows per class\n\n{_table(arms)}")
         parts.append(in_words(arms, baseline))
     return "\n\n".join(parts) + "\n"
 
@@ -251,8 +251,8 @@ def in_words(arms: Iterable[ArmSummary], baseline: str) -> str:
     compared = [arm for arm in arms if arm.comparison is not None]
     if not compared:
         return (
-            f"No arm has two seeds in common with `{baseline}`: one difference says nothing of "
-            "chance, so nothing was tested."
+            f"No arm has two seeds in common with `{baseline}`: one difference cannot be told "
+            "from chance, so nothing was tested."
         )
     named = {
         verdict: [arm.arm for arm in compared if _verdict(arm.comparison) == verdict]

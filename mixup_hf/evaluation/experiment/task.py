@@ -6,7 +6,6 @@ through the same collator, pool and loss: they differ in the rows alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,8 @@ import torch
 
 from mixup_hf import registry
 from mixup_hf.config import MixupConfig
-from mixup_hf.data.rows import mixed_json
+from mixup_hf.data.row_files import mixed_json
+from mixup_hf.data.row_writer import write_rows
 from mixup_hf.data.tables import LabelledTexts
 from mixup_hf.data.targets import label_indices
 from mixup_hf.evaluation.experiment.models import Models
@@ -105,18 +105,18 @@ def _training_set(task: Task) -> dict[str, Any]:
 
 def _write(file: Path, task: Task, parents: Sequence[int], texts: Sequence[str]) -> None:
     labels = torch.eye(len(task.names))[label_indices(task.train.labels, task.names)]
-    with file.open("w", encoding="utf-8") as stream:
-        for index, (parent, text) in enumerate(zip(parents, texts, strict=True)):
-            row = MixedExample(
-                text=text,
-                label=tuple(labels[parent].tolist()),
-                lam=1.0,
-                parents=(parent,),
-                shares=(1.0,),
-                seed=task.seed,
-                epoch=0,
-                index=index,
-                aligner_fingerprint="",
-            )
-            line = mixed_json(row, task.train.texts, task.names)
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+    rows = [
+        MixedExample(
+            text=text,
+            label=tuple(labels[parent].tolist()),
+            lam=1.0,
+            parents=(parent,),
+            shares=(1.0,),
+            seed=task.seed,
+            epoch=0,
+            index=index,
+            aligner_fingerprint="",
+        )
+        for index, (parent, text) in enumerate(zip(parents, texts, strict=True))
+    ]
+    write_rows(file, [mixed_json(row, task.train.texts, task.names) for row in rows])

@@ -1,6 +1,6 @@
-"""Our metrics as modules of Hugging Face's `evaluate`: a folder each, loaded by path, no network.
+"""Metrics of this package as modules of Hugging Face's `evaluate`, loaded by path, offline.
 
-A folder holds one script, as `evaluate` wants it, and can be pushed to the Hub as it is.
+`evaluate` loads one metric per script, so there is one script per metric.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ METRICS = ("brier_score", "expected_calibration_error", "intrusion_rate", "lambd
 
 
 def load_metric(name: str) -> EvaluationModule:
-    """A metric of this package, ready for `compute` or for `evaluate.combine`.
+    """Load a metric of this package, for `compute` or for `evaluate.combine`; works offline.
 
     Args:
         name: One of `METRICS`.
@@ -28,5 +28,5 @@ def load_metric(name: str) -> EvaluationModule:
     errors.one_of("name", name, METRICS, "Others are loaded by evaluate.load.")
     import evaluate
 
-    with as_file(files("mixup_hf.evaluation.metrics") / name) as folder:
-        return evaluate.load(str(folder))
+    with as_file(files("mixup_hf.evaluation.metrics") / f"{name}.py") as script:
+        return evaluate.load(str(script))

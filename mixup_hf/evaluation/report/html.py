@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mixup_hf.data.rows import read_shown
+from mixup_hf.data.row_files import read_shown
 from mixup_hf.evaluation.experiment.summary import (
     TOGETHER,
     Summary,
@@ -22,7 +22,8 @@ from mixup_hf.evaluation.experiment.summary import (
 from mixup_hf.evaluation.report import plots
 from mixup_hf.evaluation.report.measured import measured_elsewhere
 from mixup_hf.evaluation.report.pages import PlotOf, TableOf, read_json, render
-from mixup_hf.evaluation.text_quality import copied_share, matched_quality
+from mixup_hf.evaluation.statistics import Comparison
+from mixup_hf.evaluation.text_scores import copied_share, matched_variety
 from mixup_hf.intervals import wilson
 from mixup_hf.judging import intrusion_report
 from mixup_hf.types import Encodes, MixedExample
@@ -92,17 +93,25 @@ def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
     """
     metrics = read_json(folder / "metrics.json")
     made = _read_made(folder / "mixed.jsonl")
-    drawn = _curves(folder / "history.json")
     tables = [_scores(metrics), _facts(metrics)]
     if made:
         tables.append(_quality(made))
-        drawn += _about_rows(made)
-        if encoder is not None and len(made) > 2:
-            drawn.append(_map(made, encoder))
     tables += measured_elsewhere(folder)
     lead = [_headline(metrics), *([] if made else ["Nothing was generated in this run."])]
+    drawn = _plots(folder, made, encoder) if plots.available() else []
+    if not plots.available():
+        lead.append(plots.LEFT_OUT)
     shown = made[:_MOST_SAMPLES]
     return render(f"A run: {folder.name}", lead, tables, drawn, shown, _SHOWN_FIRST)
+
+
+def _plots(folder: Path, made: Sequence[Made], encoder: Encodes | None) -> list[PlotOf]:
+    drawn = _curves(folder / "history.json")
+    if made:
+        drawn += _about_rows(made)
+    if encoder is not None and len(made) > 2:
+        drawn.append(_map(made, encoder))
+    return drawn
 
 
 def report_of_an_experiment(title: str, summary: Summary, baseline: str, all_sets: Together) -> str:
@@ -119,58 +128,63 @@ def report_of_an_experiment(title: str, summary: Summary, baseline: str, all_set
         rows = together_cells(all_sets)
         body = [list(row.values()) for row in rows]
         tables.append(TableOf("All data sets", list(rows[0]), body, TOGETHER))
-        gaps = {arm: (each.difference, each.low, each.high) for arm, (each, _) in all_sets.items()}
-        svg = plots.differences(gaps, f"accuracy minus that of {baseline}")
         note = "Means over all pairs of runs with 95 % bootstrap intervals."
-        drawn.append(PlotOf("All data sets", svg, note))
+        gaps = {arm: each for arm, (each, _) in all_sets.items()}
+        drawn += _differences("All data sets", gaps, baseline, note)
     for (data, shots), arms in summary.items():
-        name = f"{data}, {shots} rows a class"
+        name = f"{data}, {shots} rows per class"
         rows = [cells(arm) for arm in arms]
         body = [list(row.values()) for row in rows]
         tables.append(TableOf(name, list(rows[0]), body, in_words(arms, baseline)))
-        compared = {
-            arm.arm: (arm.comparison.difference, arm.comparison.low, arm.comparison.high)
-            for arm in arms
-            if arm.comparison is not None
-        }
-        if compared:
-            svg = plots.differences(compared, f"accuracy minus that of {baseline}")
-            drawn.append(PlotOf(name, svg, "Means over seeds with 95 % bootstrap intervals."))
-    return render(title, [explained(baseline)], tables, drawn, [], 0)
+        gaps = {arm.arm: arm.comparison for arm in arms if arm.comparison is not None}
+        note = "Means over seeds with 95 % bootstrap intervals."
+        drawn += _differences(name, gaps, baseline, note)
+    lead = [explained(baseline), *([] if plots.available() else [plots.LEFT_OUT])]
+    return render(title, lead, tables, drawn, [], 0)
+
+
+def _differences(
+    title: str, gaps: Mapping[str, Comparison], baseline: str, note: str
+) -> list[PlotOf]:
+    if not gaps or not plots.available():
+        return []
+    arms = {arm: (each.difference, each.low, each.high) for arm, each in gaps.items()}
+    svg = plots.differences(arms, f"accuracy minus that of {baseline}")
+    return [PlotOf(title, svg, note)]
 
 
 def _headline(metrics: dict[str, Any]) -> str:
     rate = wilson(round(metrics["test_accuracy"] * metrics["test_rows"]), metrics["test_rows"])
     return (
         f"Accuracy {rate.share:.1%} on {rate.of} test rows (95 % interval {rate.low:.1%} to "
-        f"{rate.high:.1%}), one seed. Whether mixing helped, one run cannot tell: "
+        f"{rate.high:.1%}), one seed. One run cannot show whether mixing helped: "
         "mixup-hf evaluate compares arms over seeds."
     )
 
 
 def _scores(metrics: dict[str, Any]) -> TableOf:
     rows = [(name, f"{metrics[key]:.3f}") for key, name in _METRICS.items() if key in metrics]
-    return TableOf("How good it is", ("on test rows", "value"), rows)
+    return TableOf("Test scores", ("on test rows", "value"), rows)
 
 
 def _facts(metrics: dict[str, Any]) -> TableOf:
     rows = [(key.replace("_", " "), str(metrics[key])) for key in _FACTS if key in metrics]
-    return TableOf("What was run", (), rows)
+    return TableOf("Run", (), rows)
 
 
 def _quality(made: Sequence[Made]) -> TableOf:
     parents = sorted({parent for each in made for parent in each.parents})
-    ours, real = matched_quality([each.text for each in made], parents)
+    ours, real = matched_variety([each.text for each in made], parents)
     copied = float(np.mean([copied_share(each.text, each.parents) for each in made]))
     rows = [
         ("texts", str(ours.texts), str(real.texts)),
         ("words, on average", f"{ours.mean_words:.1f}", f"{real.mean_words:.1f}"),
-        ("unlike all before", f"{ours.unique:.1%}", f"{real.unique:.1%}"),
+        ("unique share", f"{ours.unique:.1%}", f"{real.unique:.1%}"),
         ("distinct words", f"{ours.distinct_1:.3f}", f"{real.distinct_1:.3f}"),
-        ("distinct pairs of words", f"{ours.distinct_2:.3f}", f"{real.distinct_2:.3f}"),
+        ("distinct bigrams", f"{ours.distinct_2:.3f}", f"{real.distinct_2:.3f}"),
         ("longest run copied from a parent", f"{copied:.1%}", ""),
     ]
-    note = f"Distinct words and pairs are counted on {ours.words} words of each."
+    note = f"Distinct words and bigrams are counted on {ours.words} words of each."
     return TableOf("Variety", ("", "generated", "their parents"), rows, note)
 
 
@@ -180,7 +194,7 @@ def _about_rows(made: Sequence[Made]) -> list[PlotOf]:
     lams = [max(row.shares) for row in rows]
     drawn = [
         PlotOf(
-            "Ratios", plots.histogram(lams, "larger share"), "Of the two parents, the larger share."
+            "Ratios", plots.histogram(lams, "larger share"), "The larger share of the two parents."
         )
     ]
     if any(row.judges for row in rows):
@@ -194,8 +208,6 @@ def _about_rows(made: Sequence[Made]) -> list[PlotOf]:
 
 
 def _map(made: Sequence[Made], encoder: Encodes) -> PlotOf:
-    from sklearn.decomposition import PCA
-
     names = made[0].names
     some = made[: _MOST_POINTS // 2]
     real: dict[str, str] = {}
@@ -206,12 +218,21 @@ def _map(made: Sequence[Made], encoder: Encodes) -> PlotOf:
     texts = [*real][: _MOST_POINTS // 2] + [each.row.text for each in some]
     classes = [*real.values()][: _MOST_POINTS // 2] + [names[each.row.hard_label] for each in some]
     flags = [False] * (len(texts) - len(some)) + [True] * len(some)
-    points = PCA(2, random_state=0).fit_transform(encoder.encode(texts).numpy())
+    points = _principal(encoder.encode(texts).numpy())
     note = (
         "Rings are training rows, dots generated ones, in the colour of their largest class; two "
         "main directions (PCA) of the embeddings. What looks near here may be far apart."
     )
-    return PlotOf("Where they lie", plots.scatter(points, classes, flags, names), note)
+    return PlotOf("Map of the embeddings", plots.scatter(points, classes, flags, names), note)
+
+
+def _principal(rows: np.ndarray) -> np.ndarray:
+    """Rows (N, D) along their first two principal components (N, 2)."""
+    centered = rows - rows.mean(0)
+    _, _, axes = np.linalg.svd(centered, full_matrices=False)
+    largest = np.take_along_axis(axes[:2], np.abs(axes[:2]).argmax(1)[:, None], 1)
+    points: np.ndarray = centered @ (axes[:2] * np.sign(largest)).T  # a sign means nothing: fix it
+    return points
 
 
 def _pure(made: Made) -> bool:
@@ -231,7 +252,7 @@ def _curves(file: Path) -> list[PlotOf]:
     if not lines:
         return []
     note = "Loss of training rows, real and generated, and of evaluation rows where there were any."
-    return [PlotOf("Learning", plots.curves(lines, "loss"), note)]
+    return [PlotOf("Loss", plots.curves(lines, "loss"), note)]
 
 
 def _read_made(file: Path) -> list[Made]:

@@ -50,11 +50,10 @@ def render(
         samples: Generated rows, as `report.Made` shows them.
         shown: How many of them are shown before the reader asks for more.
     """
-    from jinja2 import Environment
-
+    jinja2 = errors.optional("jinja2", "report", "A report")
     source = (files("mixup_hf.evaluation.report") / "report.html.j2").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, trim_blocks=True).from_string(source)
-    return template.render(
+    template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(source)
+    page: str = template.render(
         title=title,
         lead=lead,
         tables=tables,
@@ -63,10 +62,11 @@ def render(
         shown=shown,
         version=version("mixup_hf"),
     )
+    return page
 
 
 def read_json(file: Path) -> Any:
-    """What a run has left in a file.
+    """Read a JSON file of a run.
 
     Raises:
         FileNotFoundError: It is not there.

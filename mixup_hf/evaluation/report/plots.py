@@ -1,9 +1,10 @@
-"""The plots of a report, as SVG that stands in its HTML."""
+"""The plots of a report, as inline SVG."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,19 @@ import numpy as np
 from mixup_hf import errors
 from mixup_hf.intervals import Rate
 
+LEFT_OUT = (
+    "Plots are left out, because matplotlib is not installed: `pip install 'mixup_hf[report]'`."
+)
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 
 
+def available() -> bool:
+    """Whether plots can be drawn."""
+    return find_spec("matplotlib") is not None
+
+
 def rates(groups: Mapping[str, Rate], label: str) -> str:
-    """Shares with their intervals, one point a group."""
+    """Shares with their intervals, one point per group."""
     figure, axis = _figure()
     shares = [rate.share for rate in groups.values()]
     below = [rate.share - rate.low for rate in groups.values()]
@@ -27,7 +36,7 @@ def rates(groups: Mapping[str, Rate], label: str) -> str:
 
 
 def histogram(values: Sequence[float], label: str) -> str:
-    """How values are spread."""
+    """Histogram of values."""
     figure, axis = _figure()
     axis.hist(values, bins=20, color=_COLOURS[0])
     axis.set(xlabel=label, ylabel="sentences")
@@ -62,7 +71,7 @@ def scatter(
 
 
 def differences(arms: Mapping[str, tuple[float, float, float]], label: str) -> str:
-    """Differences with their intervals, one line an arm, beside zero."""
+    """Differences with their intervals, one line per arm, against zero."""
     figure, axis = _figure(height=0.5 + 0.35 * len(arms))
     names = list(arms)[::-1]
     middle = np.array([arms[name] for name in names])
@@ -74,13 +83,8 @@ def differences(arms: Mapping[str, tuple[float, float, float]], label: str) -> s
 
 
 def _figure(height: float = 3.0) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise errors.MissingPackage(
-            "A report needs matplotlib for its plots: `pip install 'mixup_hf[plots]'`."
-        ) from error
-    figure = Figure(figsize=(6, height), layout="constrained")
+    module = errors.optional("matplotlib.figure", "report", "A plot")
+    figure = module.Figure(figsize=(6, height), layout="constrained")
     return figure, figure.subplots()
 
 

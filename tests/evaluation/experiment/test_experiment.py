@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from mixup_hf import load_config, registry
 from mixup_hf.cli import main as cli
-from mixup_hf.data.rows import read_mixed
+from mixup_hf.data.row_files import read_mixed
 from mixup_hf.data.tables import draw_shots, read_table
 from mixup_hf.evaluation.experiment.arms.contextual import replaced
 from mixup_hf.evaluation.experiment.arms.eda import edited
@@ -312,7 +312,7 @@ def test_shots_of_a_seed_are_one_pair_and_an_arm_must_have_been_everywhere() -> 
 def test_what_is_not_shown_is_said_so() -> None:
     assert "No arm is shown to differ from `oversample`." in summary_of([0.1, -0.1, 0.05, -0.05])
     assert "With 4 seeds no p can fall below 0.125: run at least 6." in summary_of([0.1] * 4)
-    assert "one difference says nothing of chance" in summary_of([0.1])
+    assert "one difference cannot be told from chance" in summary_of([0.1])
 
 
 def test_several_data_sets_are_corrected_for() -> None:
@@ -350,7 +350,9 @@ def test_the_command_runs_shows_and_writes(make: Callable[..., ExperimentConfig]
     file = str(Path(config.output_dir).parent / "experiment.yaml")
     result = CliRunner().invoke(cli.app, ["evaluate", file, "--seeds", "[0, 1, 2]"])
     assert result.exception is None, result.exception
-    assert "differences to oversample" in result.output and "tiny, 4 rows a class" in result.output
+    assert (
+        "differences to oversample" in result.output and "tiny, 4 rows per class" in result.output
+    )
     text = (Path(config.output_dir) / "results.md").read_text()
     assert "| none | 3 |" in text and "run at least 6" in text
     assert len(Results(config).read()) == 6

@@ -15,12 +15,12 @@ from tiny import make_encoder, make_producer, make_rows
 from typer.testing import CliRunner
 
 from mixup_hf.cli import main as cli
-from mixup_hf.data.rows import mixed_json
+from mixup_hf.data.row_files import mixed_json
 from mixup_hf.evaluation.experiment.runner import Job, Run
 from mixup_hf.evaluation.experiment.summary import summarise, together
 from mixup_hf.evaluation.privacy import Audit
 from mixup_hf.evaluation.report.html import report_of_a_run, report_of_an_experiment
-from mixup_hf.evaluation.text_quality import copied_share, matched_quality, text_quality
+from mixup_hf.evaluation.text_scores import copied_share, matched_variety, variety
 from mixup_hf.intervals import Interval, rounded, wilson
 
 NAMES = ["news", "film", "sport"]
@@ -78,8 +78,14 @@ def test_a_report_holds_all_it_shows(run: Callable[..., Path]) -> None:
     found = Page(page)
     assert found.fetched == [] and found.open == []
     assert not re.findall(r"url\((?!#)|@import", page)
-    assert page.count("<svg") == 4  # learning, ratios, doubtful, map
-    for heading in ("How good it is", "Variety", "What was generated", "Ratios", "Where they lie"):
+    assert page.count("<svg") == 4  # loss, ratios, doubtful, map
+    for heading in (
+        "Test scores",
+        "Variety",
+        "What was generated",
+        "Ratios",
+        "Map of the embeddings",
+    ):
         assert f"<h2>{heading}</h2>" in page
     assert "Accuracy 75.0% on 40 test rows (95 % interval 59.8% to 85.8%)" in page
     assert "10 more" in page  # of thirty, twenty are shown at once
@@ -120,7 +126,7 @@ def test_what_was_generated_cannot_break_the_page(run: Callable[..., Path]) -> N
     page = report_of_a_run(run(text="<script>alert('x')</script> & more"))
     assert "&lt;script&gt;alert(" in page
     assert "<script" not in page
-    assert "Where they lie" not in page  # no encoder, no map
+    assert "Map of the embeddings" not in page  # no encoder, no map
 
 
 def test_the_same_run_gives_the_same_file(run: Callable[..., Path]) -> None:
@@ -163,7 +169,7 @@ def test_an_experiment_has_tables_plots_and_words() -> None:
     )
     assert Page(page).fetched == []
     assert "All data sets" not in page  # there is one
-    assert "trec, 5 rows a class" in page and "+0.050 [" in page
+    assert "trec, 5 rows per class" in page and "+0.050 [" in page
     assert "No arm is shown to differ from `oversample`" in page
     assert page.count("<svg") == 1
 
@@ -180,11 +186,11 @@ def test_the_command_writes_it(run: Callable[..., Path], tmp_path: Path) -> None
 
 def test_variety_is_counted_on_as_many_words() -> None:
     few, many = ["a b a b"], ["c d e f", "c d e f", "g h"]
-    ours, real = matched_quality(few, many)
+    ours, real = matched_variety(few, many)
     assert ours.words == real.words == 4
     assert (ours.distinct_1, real.distinct_1) == (0.5, 1.0)
     assert ours.distinct_2 == pytest.approx(2 / 3)
-    assert text_quality(many).distinct_1 == pytest.approx(6 / 10)
+    assert variety(many).distinct_1 == pytest.approx(6 / 10)
     assert real.unique == pytest.approx(2 / 3)
     assert real.mean_words == pytest.approx(10 / 3)
 

@@ -18,7 +18,7 @@ class ExpectedCalibrationError(evaluate.Metric):  # type: ignore[misc]
             citation="Guo et al. 2017, On Calibration of Modern Neural Networks, arXiv 1706.04599.",
             inputs_description=(
                 "predictions: probabilities (N, C). references: class indices (N). num_bins: bins "
-                "of equal width, 15 unless told."
+                "of equal width, by default 15."
             ),
             features=datasets.Features(
                 {

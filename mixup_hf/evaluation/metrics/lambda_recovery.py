@@ -1,4 +1,4 @@
-"""Whether sentences lie where they were asked to, as a module of `evaluate`."""
+"""How well decoded sentences follow the requested ratio, as a module of `evaluate`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import datasets
 import evaluate
 import numpy as np
 
-from mixup_hf.evaluation.fidelity import lam_recovery
+from mixup_hf.evaluation.ratio_recovery import lam_recovery
 
 
 class LambdaRecovery(evaluate.Metric):  # type: ignore[misc]
-    """Recovered ratios against those asked for: slope and R2 of the line, Spearman correlation."""
+    """Recovered ratios against requested ones: slope and R2 of the line, Spearman correlation."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -18,7 +18,7 @@ class LambdaRecovery(evaluate.Metric):  # type: ignore[misc]
             citation="inversedMixup, arXiv 2601.21543.",
             inputs_description=(
                 "predictions: ratios recovered from decoded sentences (N), as `recovered_lam` "
-                "finds them. references: ratios asked for (N)."
+                "finds them. references: requested ratios (N)."
             ),
             features=datasets.Features(
                 {

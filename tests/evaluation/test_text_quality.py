@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from mixup_hf.cli.main import app
 from mixup_hf.evaluation.perplexity import LanguageModel
-from mixup_hf.evaluation.quality import Figure, measure_quality
-from mixup_hf.evaluation.text_quality import self_bleu
+from mixup_hf.evaluation.text_quality import Figure, measure_quality
+from mixup_hf.evaluation.text_scores import self_bleu
 from mixup_hf.intervals import Interval, bootstrap_interval, mean_over
 from mixup_hf.mixing.interpolation import mix
 from mixup_hf.types import MixedExample
@@ -97,13 +97,13 @@ def test_rows_of_the_same_kind_cannot_be_told_apart_and_others_can() -> None:
     def of_its_class(first: Tensor, second: Tensor, lam: float, noise: Tensor) -> Tensor:
         return 2.0 * torch.eye(2, WIDTH)[first[:2].argmax()] + 0.5 * noise
 
-    found = World(of_its_class).figures()["told from real rows"].generated
+    found = World(of_its_class).figures()["C2ST accuracy"].generated
     assert isinstance(found, Interval) and found.low < 0.6 and found.high > 0.4
     # Out of fold a copy is taken for what it was copied from.
     copies = World(lambda first, second, lam, noise: first - 0.05 * noise)
-    assert value(copies.figures()["told from real rows"]) < 0.4
+    assert value(copies.figures()["C2ST accuracy"]) < 0.4
     far = World(lambda first, second, lam, noise: first + 3.0)
-    assert value(far.figures()["told from real rows"]) > 0.95
+    assert value(far.figures()["C2ST accuracy"]) > 0.95
 
 
 def test_copies_are_seen_and_rows_that_stand_in_for_their_parents_are_not_judged_as_mixes() -> None:
@@ -142,7 +142,7 @@ def test_what_cannot_be_measured_is_left_out_and_the_rest_is_there() -> None:
     assert not any("lambda" in name for name in world.figures())  # one ratio has no line
     world.rows = [replace(row, parents=(0, 2)) for row in world.rows]
     figures = world.figures()
-    assert "told from real rows" not in figures and "words" in figures  # two real rows
+    assert "C2ST accuracy" not in figures and "words" in figures  # two real rows
 
 
 def test_ratios_beyond_the_parents_are_not_held_against_what_lies_between_them() -> None:
@@ -218,7 +218,7 @@ def test_the_command_measures_rows_of_a_file(
     assert result.exit_code == 0, result.output
     assert "Generated rows beside the real ones" in result.output
     figures = json.loads((tmp_path / "quality.json").read_text())["figures"]
-    assert {"words", "self-BLEU", "perplexity", "told from real rows"} <= {
+    assert {"words", "self-BLEU", "perplexity", "C2ST accuracy"} <= {
         figure["name"] for figure in figures
     }
     alone = CliRunner().invoke(app, ["evaluate", "--quality", *shared])

@@ -1,4 +1,4 @@
-"""Share of generated rows that judges doubt, as a module of `evaluate`."""
+"""Share of generated rows with an intrusion event, as a module of `evaluate`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,98 @@
+"""What came out of a run that generated rows: per class, redrawn, copied, how varied, how long."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from mixup_hf.data.text_pairs import MARK
+from mixup_hf.types import MixedExample
+
+
+@dataclass
+class RowSummary:
+    """Counts of generated rows, which grow as rows are added.
+
+    Attributes:
+        rows: All rows.
+        doubtful: Rows whose first sentence had an event (see `judging.events`).
+        redrawn: Rows whose sentence was generated again.
+        relabelled: Rows whose label was changed towards the judges' prediction.
+        downweighted: Rows with a smaller weight in the loss.
+        copies: Rows that are the text and label of a training row, used where every redraw was
+            doubtful.
+        words: Words in all rows.
+        by_class: Rows by the class with the largest share.
+    """
+
+    rows: int = 0
+    doubtful: int = 0
+    redrawn: int = 0
+    relabelled: int = 0
+    downweighted: int = 0
+    copies: int = 0
+    words: int = 0
+    by_class: Counter[int] = field(default_factory=Counter)
+    _texts: set[int] = field(default_factory=set, repr=False)
+
+    def add(self, rows: Iterable[MixedExample]) -> None:
+        """Count further rows."""
+        for row in rows:
+            self.rows += 1
+            self.doubtful += bool(row.events)
+            self.redrawn += row.attempts > 1
+            self.relabelled += row.mitigation in ("relabelled", "blended")
+            self.downweighted += row.mitigation == "weighted"
+            self.copies += row.mitigation == "parent"
+            self.words += count_words(row.text)
+            self.by_class[row.hard_label] += 1
+            self._texts.add(hash(row.text))
+
+    @property
+    def distinct(self) -> float:
+        """Distinct sentences per row."""
+        return len(self._texts) / max(1, self.rows)
+
+    @property
+    def mean_words(self) -> float:
+        """Mean words per row."""
+        return self.words / max(1, self.rows)
+
+    def figures(self) -> dict[str, float]:
+        """The figures as a log or a tracker takes them: shares of the rows."""
+        count = max(1, self.rows)
+        return {
+            "generated_rows": float(self.rows),
+            "doubtful_share": self.doubtful / count,
+            "redrawn_share": self.redrawn / count,
+            "relabelled_share": self.relabelled / count,
+            "copied_share": self.copies / count,
+            "distinct_share": self.distinct,
+            "mean_words": self.mean_words,
+        }
+
+    def __str__(self) -> str:
+        line = (
+            f"{self.rows} rows: {self.doubtful} doubtful, {self.redrawn} redrawn, "
+            f"{self.relabelled} relabelled, {self.copies} copied from a training row; "
+            f"{self.distinct:.0%} distinct, {self.mean_words:.1f} words on average"
+        )
+        return line + (f", {self.downweighted} with less weight" if self.downweighted else "")
+
+
+def summarize(rows: Iterable[MixedExample]) -> RowSummary:
+    """Count generated rows: doubtful, redrawn, relabelled, copied, distinct, per class."""
+    summary = RowSummary()
+    summary.add(rows)
+    return summary
+
+
+def count_words(text: str) -> int:
+    """Words of a text; of both sides of a pair."""
+    return len(text.replace(MARK, " ").split())
+
+
+def mean_words(texts: Sequence[str]) -> float:
+    """Mean words per text."""
+    return sum(map(count_words, texts)) / max(1, len(texts))

@@ -1,0 +1,121 @@
+"""What a checkpoint holds of the plugin: the rows made so far, which were used, and when to stop.
+
+    checkpoint-N/mixup_hf/state.json             settings, used rows, auto_off
+    checkpoint-N/mixup_hf/refill-00000/...       the pool's segments, hard links where possible
+
+Segments never change once they are written, so a hard link in a checkpoint is as good as a copy and
+takes no space.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerState, TrainingArguments
+
+from mixup_hf import errors, runtime
+from mixup_hf.training.pool import MixupPool
+
+FOLDER = "mixup_hf"
+_STATE_FILE = "state.json"
+Used = Counter[tuple[int, int]]
+
+
+@dataclass
+class Saved:
+    """The content of `state.json`.
+
+    Attributes:
+        settings: What the rows depend on.
+        used: How often each row, by refill and index, was trained on by all processes.
+        epoch: The mixing epoch of the checkpoint.
+        stop_batch: From which batch of that epoch on nothing is mixed.
+        off: Whether mixing is over, as `auto_off` decides.
+        watch: State of `DevelopmentWatch`.
+    """
+
+    settings: dict[str, Any]
+    used: Used
+    epoch: int
+    stop_batch: int
+    off: bool = False
+    watch: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write it into a checkpoint."""
+        folder.mkdir(parents=True, exist_ok=True)
+        used = [(refill, at, count) for (refill, at), count in sorted(self.used.items())]
+        (folder / _STATE_FILE).write_text(json.dumps(self.__dict__ | {"used": used}))
+
+    @classmethod
+    def read(cls, folder: Path) -> Saved | None:
+        """What a checkpoint holds; None if it has nothing of the plugin."""
+        file = folder / _STATE_FILE
+        if not file.is_file():
+            return None
+        content = json.loads(file.read_text())
+        if "stop_batch" not in content:
+            raise errors.InvalidInput(
+                f"The checkpoint {folder.parent} was written by an older version of mixup_hf, "
+                "whose rows this one cannot draw in the same order. Finish the run with that "
+                "version, or start again into another output_dir."
+            )
+        used = Counter({(refill, at): count for refill, at, count in content["used"]})
+        return cls(**(content | {"used": used}))
+
+
+def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where the plugin's part of the checkpoint of this step lies."""
+    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / FOLDER
+
+
+def require_same_settings(saved: Saved, settings: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on with rows of another kind."""
+    changed = sorted(
+        key for key in {*saved.settings, *settings} if saved.settings.get(key) != settings.get(key)
+    )
+    if changed:
+        raise errors.InvalidInput(
+            f"The checkpoint {folder.parent} was made with other mixup settings ({changed}). "
+            "Resume with the same settings, or start into another output_dir."
+        )
+
+
+def save_pool(pool: MixupPool, refills: set[int], folder: Path) -> None:
+    """Put the segments of these refills into a checkpoint."""
+    for refill in refills:
+        _link_tree(pool.path(refill), folder / pool.path(refill).name)
+
+
+def restore_pool(pool: MixupPool, folder: Path | None) -> None:
+    """Make the pool's files those of a checkpoint, or none; every process calls this."""
+    if runtime.is_local_main_process():
+        shutil.rmtree(pool.folder, ignore_errors=True)
+        for source in sorted(folder.glob("refill-*")) if folder is not None else ():
+            _link_tree(source, pool.folder / source.name)
+    runtime.wait_for_everyone()
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(
+            source,
+            target,
+            copy_function=_link,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns(".*"),
+        )
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)

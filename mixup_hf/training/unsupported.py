@@ -1,0 +1,72 @@
+"""Trainings that mixing cannot join, refused before the first step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import TrainingArguments
+
+from mixup_hf import errors, runtime
+from mixup_hf.data.targets import SINGLE_LABEL
+from mixup_hf.training.collator import MixupCollator
+
+
+def refuse_unwatchable(args: TrainingArguments, label_format: str) -> None:
+    """Raise where `auto_off` would have no development losses to look at."""
+    if str(getattr(args.eval_strategy, "value", args.eval_strategy)) == "no":
+        raise errors.InvalidInput(
+            "`auto_off` watches the development set, but `eval_strategy` is 'no'. Give the Trainer "
+            "an eval_dataset and TrainingArguments(eval_strategy='epoch'), or leave `auto_off` out."
+        )
+    if label_format == "labels" or args.label_smoothing_factor > 0:
+        raise errors.InvalidInput(
+            "`auto_off` reads the loss of each row off the model, which the Trainer gives no "
+            "labels with `explicit_loss` or `label_smoothing_factor`. Leave one of them out."
+        )
+
+
+def refuse_unsupported(args: TrainingArguments, loader: Any, model: Any, problem_type: str) -> None:
+    """Raise for set-ups whose batches, model or labels cannot be mixed."""
+    if args.n_gpu > 1:
+        raise errors.InvalidInput(
+            f"One process with {args.n_gpu} GPUs trains through DataParallel, whose replicas "
+            "cannot share the loss. Start one process per GPU: `accelerate launch script.py`."
+        )
+    if runtime.is_dispatched(loader):
+        raise errors.InvalidInput(
+            "The batches of this data set are made on one process and cut apart for the others "
+            "(dispatch_batches), which would tear mixed rows from their labels. Set "
+            "TrainingArguments(accelerator_config={'dispatch_batches': False})."
+        )
+    if not hasattr(loader, "base_dataloader"):
+        raise errors.InvalidInput(
+            f"`train_dataloader` must be one that accelerate prepared, but got "
+            f"{type(loader).__name__}. Do not override Trainer.get_train_dataloader."
+        )
+    if "TokenClassification" in type(model).__name__:
+        raise errors.InvalidInput(
+            f"{type(model).__name__} labels single tokens, and a mixed sentence has none of its "
+            "parents' tokens to label. Mixing is for labels of whole texts."
+        )
+    problem = getattr(getattr(model, "config", None), "problem_type", None)
+    if problem not in (None, problem_type):
+        raise errors.InvalidInput(
+            f"`problem_type` must be {problem_type!r}, as the labels given to InversedMixup are, "
+            f"but the model has {problem!r}. Lists are several labels a row, floats are regression."
+        )
+    if problem_type != SINGLE_LABEL and args.label_smoothing_factor > 0:
+        raise errors.InvalidInput(
+            f"`label_smoothing_factor` must be 0 for {problem_type!r}: the Trainer would smooth "
+            "the labels as if they were classes."
+        )
+
+
+def require_collator(loader: Any, collator: MixupCollator) -> None:
+    """Raise when the Trainer was given another collator than the callback."""
+    collate = loader.base_dataloader.collate_fn
+    if getattr(collate, "data_collator", collate) is not collator:
+        raise errors.InvalidState(
+            f"The Trainer was given another collator ({type(collate).__name__}) than this "
+            "callback. Pass both: Trainer(..., **mixup.trainer_kwargs(tokenizer)); a collator "
+            "of your own goes into trainer_kwargs(tokenizer, my_collator)."
+        )
