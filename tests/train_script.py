@@ -5,7 +5,6 @@ Run by a launcher as `train_script.py OUTPUT`, and imported for the same cases i
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import logging
@@ -121,21 +120,20 @@ def agreed() -> float:
 
 def write(output: Path) -> None:
     """Run all cases; write one file per process, and weights per case."""
-    errors = io.StringIO()
     content: dict[str, Any] = {}
-    with contextlib.redirect_stderr(errors):
-        for name, case in CASES.items():
-            run = case(output / "runs")
-            content[name] = summary(run)
-            save_file(weights(run.model), output / f"{name}-{runtime.rank()}.safetensors")
+    for name, case in CASES.items():
+        run = case(output / "runs")
+        content[name] = summary(run)
+        save_file(weights(run.model), output / f"{name}-{runtime.rank()}.safetensors")
     content |= {
         "world": runtime.world_size(),
         "torch_world": torch.distributed.get_world_size(),
         "produced": produced(),
         "logged": logged(),
         "agreed": agreed(),
-        "progress": "generating mixed sentences" in errors.getvalue(),
-        "pool": sorted(path.name for path in (output / "runs" / "epochs").rglob("*.jsonl")),
+        "pool": sorted(
+            path.name for path in (output / "runs" / "epochs" / "mixup_hf").rglob("refill-*")
+        ),
     }
     (output / f"rank-{runtime.rank()}.json").write_text(json.dumps(content))
 

@@ -135,7 +135,7 @@ def make_run(
         **given,
     )
     if built.label_smoother is not None:
-        use_soft_smoother(built, plugin)
+        use_soft_smoother(built)
     return Run(built, mixing, plugin, producer, record(model), copy.deepcopy(model))
 
 

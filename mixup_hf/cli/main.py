@@ -20,15 +20,6 @@ _REPORT = (
     "output of `mixup-hf env`."
 )
 
-app = typer.Typer(
-    name="mixup-hf",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-
 
 def _print_version(asked: bool) -> None:
     if asked:
@@ -36,8 +27,7 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def root(
+def _root(
     version: Annotated[
         bool,
         typer.Option(
@@ -51,10 +41,24 @@ def root(
     """Inverted mixup: mix two texts' embeddings, decode the mix, train on the sentence."""
 
 
-for _entry in registry.entries("command"):
-    app.command(_entry.name, cls=Command, short_help=_entry.help[:1].upper() + _entry.help[1:])(
-        _entry.value
+def _build() -> typer.Typer:
+    """The app: one command for each registered entry."""
+    app = typer.Typer(
+        name="mixup-hf",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_root)
+    for entry in registry.entries("command"):
+        summary = entry.help[:1].upper() + entry.help[1:]
+        app.command(entry.name, cls=Command, short_help=summary)(entry.value)
+    return app
+
+
+app = _build()
 
 
 def main() -> None:
@@ -69,7 +73,7 @@ def main() -> None:
     try:
         app(prog_name="mixup-hf")
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)  # noqa: T201
+        typer.echo("Interrupted.", err=True)
         raise SystemExit(130) from None
     except MixupError as error:
         if debug:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -14,17 +15,6 @@ from mixup_hf import errors
 from mixup_hf.config import build
 
 Config = TypeVar("Config")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1, but `1e-3`, without a point, is a number too."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
 
 
 def load_config(
@@ -64,7 +54,19 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader: it builds plain values only
+    return yaml.load(text, Loader=_loader())  # a SafeLoader: it builds plain values only
+
+
+@cache
+def _loader() -> type[yaml.SafeLoader]:
+    """YAML 1.1, but `1e-3`, without a point, is a number too."""
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return Loader
 
 
 def _pairs(words: Sequence[str]) -> list[tuple[str, Any]]:

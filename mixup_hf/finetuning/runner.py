@@ -29,6 +29,7 @@ from mixup_hf.finetuning import compare, results, splits
 from mixup_hf.finetuning.arguments import saves_by_default, training_arguments
 from mixup_hf.finetuning.metrics import REPORTED, metrics_of
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.training.attaching import use_soft_smoother
 from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.inversed import InversedMixup
 from mixup_hf.training.offline import OfflineMixup
@@ -175,9 +176,10 @@ def _fit(
         compute_metrics=metrics_of(data.targets.problem_type),
         **kwargs,
     )
+    use_soft_smoother(trainer)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if save_to is not None:
-        _save(trainer, save_to)
+        results.save_model(trainer, save_to)
     if discard and runtime.is_main_process():
         results.remove_checkpoints(Path(config.output_dir))
     test = tokenized(data.test, data.targets, tokenizer, max_length)
@@ -249,13 +251,6 @@ def _fitted(
         gaps.tolist(),
         max(1, round(trainer.state.global_step / epochs)),
     )
-
-
-def _save(trainer: Trainer, folder: Path) -> None:
-    """Save model and tokenizer; the Trainer's pickled arguments are not kept."""
-    trainer.save_model(str(folder))
-    if runtime.is_main_process():
-        (folder / "training_args.bin").unlink(missing_ok=True)
 
 
 def _prepare_mixup(

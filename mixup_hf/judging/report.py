@@ -96,6 +96,25 @@ def intrusion_report(
     )
 
 
+def events_line(rows: Iterable[MixedExample]) -> str | None:
+    """One line about rows that went through a gate; None where no sentence was doubtful.
+
+    Unlike `intrusion_report` it needs no statistics package, so any training run can log it.
+    """
+    rows = list(rows)
+    doubtful = sum(bool(row.events) for row in rows)
+    if not doubtful:
+        return None
+    events = Counter(name for row in rows for name in row.events)
+    found = ", ".join(f"{name} {events[name]}" for name in EVENTS if events[name])
+    actions = Counter(row.mitigation for row in rows)
+    done = ", ".join(f"{name} {count}" for name, count in sorted(actions.items()))
+    return (
+        f"{doubtful} of {len(rows)} generated sentences were doubtful at first ({found}). "
+        f"Actions: {done}"
+    )
+
+
 def rates_by_lam(hit: Sequence[bool], lams: Sequence[float]) -> dict[str, Rate]:
     """Rate of hits by tenths of the larger weight."""
     return _rates(hit, lams, _lam_bin)

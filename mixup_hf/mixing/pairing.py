@@ -207,6 +207,7 @@ def _wanted(strategy: SamplingStrategy | None, labels: np.ndarray) -> dict[int, 
     """Rows to generate per class, without the classes that need none; None without a strategy."""
     if strategy is None:
         return None
+    errors.optional("imblearn", "imbalance", "`sampling_strategy`")
     from imblearn.utils import check_sampling_strategy
 
     way_out = (

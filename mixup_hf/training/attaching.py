@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, Trainer
@@ -11,6 +10,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 from mixup_hf import errors
 from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.collator import MixupCollator
+from mixup_hf.training.loss import LossFunction
 from mixup_hf.training.loss_hooks import SoftLabelSmoother
 
 
@@ -44,13 +44,12 @@ def require_tokenizer(trainer: Any) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def own_loss(trainer: Trainer) -> Callable[..., Any] | None:
+def own_loss(trainer: Trainer) -> LossFunction | None:
     """What the Trainer was built with to compute the loss: a function, or an overridden method."""
-    if trainer.compute_loss_func is not None:
-        loss: Callable[..., Any] = trainer.compute_loss_func
-        return loss
     overridden = type(trainer).compute_loss is not Trainer.compute_loss
-    return trainer.compute_loss if overridden else None
+    loss: Any = trainer.compute_loss if overridden else None
+    found: LossFunction | None = trainer.compute_loss_func or loss
+    return found
 
 
 def connect(trainer: Trainer, kwargs: dict[str, Any]) -> None:
@@ -68,15 +67,18 @@ def connect(trainer: Trainer, kwargs: dict[str, Any]) -> None:
     callback.collator.has_callback = True
     if own_loss(trainer) is None:
         trainer.compute_loss_func = kwargs.get("compute_loss_func")
-    use_soft_smoother(trainer, callback)
+    use_soft_smoother(trainer)
 
 
-def use_soft_smoother(trainer: Trainer, callback: MixupCallback) -> None:
+def use_soft_smoother(trainer: Trainer) -> None:
     """Let the Trainer's label smoothing keep the loss of soft labels, which are smoothed already.
 
     On this Trainer only, for batches that mix; with `label_smoothing_factor` = 0 nothing changes.
+    `attach` calls it; a script that swaps the collator and smooths labels may do so too.
     """
     smoother = trainer.label_smoother
     if type(smoother) is LabelSmoother:
         trainer.label_smoother = SoftLabelSmoother(smoother.epsilon, smoother.ignore_index)
-    callback.attached = True
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, MixupCallback):
+            callback.attached = True

@@ -22,26 +22,16 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from mixup_hf import errors, runtime
 from mixup_hf.training.auto_off import DevelopmentWatch
-from mixup_hf.training.checkpointing import (
-    FOLDER,
-    Saved,
-    checkpoint_folder,
-    require_same_settings,
-    restore_pool,
-    save_pool,
-)
-from mixup_hf.training.checks import RowContract, check_smoothing
+from mixup_hf.training.checkpointing import FOLDER, Saved, checkpoint_folder, resume, save_pool
+from mixup_hf.training.checks import RowContract
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.loss_hooks import SoftLabelHooks
 from mixup_hf.training.mixing_collator import Installed, MixingCollator
-from mixup_hf.training.pool import MixupPool
-from mixup_hf.training.refill import Refiller, background_of
+from mixup_hf.training.pool import NEVER, MixupPool
+from mixup_hf.training.refill import Refiller
+from mixup_hf.training.row_pieces import background_of
 from mixup_hf.training.schedule import Lookahead, mixed_per_real, schedule_of, start_of
-from mixup_hf.training.unsupported import (
-    refuse_unsupported,
-    refuse_unwatchable,
-    require_collator,
-)
+from mixup_hf.training.unsupported import check_training, refuse_unwatchable
 from mixup_hf.types import Follows, MixedExample, Supplies
 
 ON_FAILURE = ("stop", "real_rows")
@@ -70,9 +60,6 @@ class MixupCallback(TrainerCallback):
         on_failure: What happens when rows cannot be made: `stop`, or `real_rows`: a warning, and
             training goes on without generated rows until the next epoch tries again. Several
             processes always stop, because one of them cannot go on alone.
-
-    Attributes:
-        used: How often each row was trained on, by refill and index.
     """
 
     def __init__(
@@ -115,12 +102,10 @@ class MixupCallback(TrainerCallback):
         self.pool: MixupPool | None = None
         self.used: Counter[tuple[int, int]] = Counter()
         self._refiller: Refiller | None = None
-        self._lookahead = Lookahead(1, 1)
         self._hooks: SoftLabelHooks | None = None
         self._installed: Installed | None = None
         self._epoch = 0
         self._skipped = 0  # batches that a resume skips in its first epoch
-        self._steps = 0  # optimizer steps done in this epoch
         self._saved: Saved | None = None
         self._watch: DevelopmentWatch | None = None
         self._off = False
@@ -144,13 +129,7 @@ class MixupCallback(TrainerCallback):
         if self.collator.mix_ratio == 0:
             return  # the plain Trainer, bit for bit
         loader = kwargs["train_dataloader"]
-        refuse_unsupported(args, loader, kwargs["model"], self.collator.problem_type)
-        require_collator(loader, self.collator)
-        check_smoothing(
-            args.label_smoothing_factor,
-            attached=self.attached,
-            label_format=self.collator.label_format,
-        )
+        check_training(args, loader, kwargs["model"], self.collator, attached=self.attached)
         if self.contract is not None:
             self.contract.check(kwargs["model"], loader.dataset)
         self.pool = MixupPool(Path(str(args.output_dir)) / FOLDER / "pool", self.seed)
@@ -177,27 +156,21 @@ class MixupCallback(TrainerCallback):
             return
         self._epoch += 1
         first, self._skipped = self._skipped, 0
-        self._steps = first // self._lookahead.accumulation
         mixing_epoch = self._epoch - self.warmup_epochs
         if mixing_epoch < 0:
-            return  # nothing has been published: the pool is stopped
-        if self._off and not self._stops_in(mixing_epoch):
-            self.pool.stop()
-            return
-        self._refiller.begin_epoch(mixing_epoch, first, kwargs["model"])
-        if self._saved is not None and self._stops_in(mixing_epoch):
-            self.pool.stop(self._saved.stop_batch)
-        self._top_up(state, requested=first)
+            return  # nothing has been published, so nothing is drawn
+        stop_batch = 0 if self._off else NEVER
+        if self._saved is not None and self._saved.epoch == mixing_epoch:
+            stop_batch = self._saved.stop_batch  # mixing stopped within the epoch that is resumed
+        left = state.max_steps - state.global_step
+        self._refiller.begin_epoch(mixing_epoch, first, kwargs["model"], left, stop_batch)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Make the rows that the next step's batches may draw."""
-        self._steps += 1
-        if state.global_step < state.max_steps and self._epoch >= self.warmup_epochs:
-            self._top_up(state, requested=self._lookahead.requested(self._steps))
-            if self._refiller is not None and not self._off:
-                self._refiller.work_ahead(self._last_batch(state))
+        if self._refiller is not None and not self._off:
+            self._refiller.end_step(state.max_steps - state.global_step)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -206,19 +179,26 @@ class MixupCallback(TrainerCallback):
         if self._hooks is not None:
             self._hooks.require_gradient()
 
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Add what was generated to the Trainer's logs and history."""
+        if self._refiller is not None and "loss" in kwargs["logs"]:
+            for each in (kwargs["logs"], state.log_history[-1]):
+                each.update(self._refiller.figures())
+
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """With `auto_off`, stop mixing once the model has become worse on the development set."""
-        if self._watch is None or self._off or self.pool is None:
+        if self._watch is None or self._off or self._refiller is None:
             return
         # Several sets are told apart by the names of their metrics.
         name = min((key for key in kwargs["metrics"] if key.endswith("_loss")), default="")
         found = self._watch.judge(name)
         if found is not None:
             self._off = True
-            # Batches asked for by now are mixed already, or are being mixed by a worker.
-            self.pool.stop(self._lookahead.requested(self._steps))
+            self._refiller.stop()
             runtime.warn(
                 f"`auto_off` has stopped mixing at step {state.global_step}: {found}. Training "
                 "goes on with real rows."
@@ -278,13 +258,13 @@ class MixupCallback(TrainerCallback):
             rows=len(self.producer.texts),
         )
         accumulation = args.gradient_accumulation_steps
-        self._lookahead = Lookahead.of(loader, accumulation)
         done, skipped = start_of(loader, state.global_step, state.max_steps, accumulation)
         self._epoch, self._skipped = done - 1, 0 if args.ignore_data_skip else skipped
         self._refiller = Refiller(
             self.producer,
             pool,
             schedule,
+            Lookahead.of(loader, accumulation),
             rows_per_refill=self.rows_per_refill,
             follower=self.follower,
             background=self._background,
@@ -292,56 +272,26 @@ class MixupCallback(TrainerCallback):
         )
         self._installed = Installed(loader, MixingCollator(self.collator, pool, schedule))
 
-    def _top_up(self, state: TrainerState, requested: int) -> None:
-        if self._refiller is None:
-            return
-        batches = self._lookahead.requested(self._steps + 1)
-        self._refiller.top_up(batches, requested, self._last_batch(state))
-
-    def _last_batch(self, state: TrainerState) -> int:
-        """The batch, counted from the beginning of this epoch, at which the run ends."""
-        steps = self._steps + state.max_steps - state.global_step
-        return self._lookahead.taken(steps)
-
-    def _stops_in(self, mixing_epoch: int) -> bool:
-        """Whether the checkpoint that was resumed stopped mixing within this epoch."""
-        return self._saved is not None and self._saved.epoch == mixing_epoch
-
     def _count(self, positions: Tensor) -> None:
         assert self.pool is not None
         self.used.update((self.pool.refill, int(at)) for at in positions.tolist())
 
     def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
-        """On a resume, take the pool from the checkpoint; on a fresh start, forget older files."""
+        """Go on from the checkpoint, if this is a resume."""
         assert self.pool is not None
-        folder = checkpoint_folder(args, state)
-        self._saved = Saved.read(folder) if state.global_step else None
-        if self._saved is None:
-            if state.global_step > 0:
-                runtime.warn(
-                    f"Resumed at step {state.global_step}, but {folder} holds no generated rows: "
-                    "they are made again from the seed."
-                )
-            restore_pool(self.pool, None)
+        self._saved = saved = resume(self.pool, self.settings, args, state)
+        if saved is None:
             return
-        require_same_settings(self._saved, self.settings, folder)
-        if self._watch is not None and self._saved.watch:
-            self._off = self._saved.off
-            self._watch.load(self._saved.watch)
+        if self._watch is not None and saved.watch:
+            self._off = saved.off
+            self._watch.load(saved.watch)
         if self.follower is not None:
-            self.follower.load(folder)
+            self.follower.load(checkpoint_folder(args, state))
         if runtime.is_main_process():  # the checkpoint holds the sum over all processes
-            self.used = Counter(self._saved.used)
-        restore_pool(self.pool, folder)
+            self.used = Counter(saved.used)
 
     def _uninstall(self) -> None:
-        if self._hooks is not None:
-            self._hooks.remove()
-            self._hooks = None
-        if self._watch is not None:
-            self._watch.remove()
-            self._watch = None
-        if self._installed is not None:
-            self._installed.remove()
-            self._installed = None
-        self._refiller = None
+        for each in (self._hooks, self._watch, self._installed):
+            if each is not None:
+                each.remove()
+        self._hooks = self._watch = self._installed = self._refiller = None

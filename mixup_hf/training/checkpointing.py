@@ -75,7 +75,31 @@ def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / FOLDER
 
 
-def require_same_settings(saved: Saved, settings: dict[str, Any], folder: Path) -> None:
+def resume(
+    pool: MixupPool, settings: dict[str, Any], args: TrainingArguments, state: TrainerState
+) -> Saved | None:
+    """Take the pool from the checkpoint of this step; on a fresh start, forget older files.
+
+    Returns:
+        What the checkpoint holds; None on a fresh start, or if it has nothing of the plugin.
+
+    Raises:
+        InvalidInput: The checkpoint was made with other settings.
+    """
+    folder = checkpoint_folder(args, state)
+    saved = Saved.read(folder) if state.global_step else None
+    if saved is None and state.global_step > 0:
+        runtime.warn(
+            f"Resumed at step {state.global_step}, but {folder} holds no generated rows: they are "
+            "made again from the seed."
+        )
+    if saved is not None:
+        _require_same_settings(saved, settings, folder)
+    _restore_pool(pool, None if saved is None else folder)
+    return saved
+
+
+def _require_same_settings(saved: Saved, settings: dict[str, Any], folder: Path) -> None:
     """Refuse to go on with rows of another kind."""
     changed = sorted(
         key for key in {*saved.settings, *settings} if saved.settings.get(key) != settings.get(key)
@@ -93,7 +117,7 @@ def save_pool(pool: MixupPool, refills: set[int], folder: Path) -> None:
         _link_tree(pool.path(refill), folder / pool.path(refill).name)
 
 
-def restore_pool(pool: MixupPool, folder: Path | None) -> None:
+def _restore_pool(pool: MixupPool, folder: Path | None) -> None:
     """Make the pool's files those of a checkpoint, or none; every process calls this."""
     if runtime.is_local_main_process():
         shutil.rmtree(pool.folder, ignore_errors=True)

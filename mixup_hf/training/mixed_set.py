@@ -125,8 +125,9 @@ class MixedTrainingSet:
         self.label_names = list(targets.names)
         self.num_labels = len(self.label_names)
         self.problem_type = targets.problem_type
-        setting = getattr(self.config, "class_weights", None)
-        self.class_weights = read_class_weights(setting, self.targets, self.problem_type)
+        self.class_weights = read_class_weights(
+            self.config.class_weights, self.targets, self.problem_type
+        )
         self._guard(eval_texts)
         self.has_rows = True
 

@@ -4,38 +4,24 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm.auto import tqdm
 
-from mixup_hf import errors, runtime
+from mixup_hf import runtime
 from mixup_hf.generation.background import BackgroundProducer, Chunk
 from mixup_hf.generation.generator import Producer
-from mixup_hf.judging import intrusion_report
+from mixup_hf.judging.report import events_line
 from mixup_hf.training.pool import NEVER, MixupPool
-from mixup_hf.training.schedule import Schedule
+from mixup_hf.training.row_pieces import pieces_of
+from mixup_hf.training.schedule import Lookahead, Schedule
 from mixup_hf.types import Follows, MixedExample, Supplies
 
 _WORTH_A_LINE = 2.0  # seconds
 Rows = list[MixedExample]
 OnChunk = Callable[[int], object]
-
-
-class _Source(Protocol):
-    """Rows of a refill in pieces; a piece is what is decoded, gathered and published at once."""
-
-    def size(self, refill: int, wanted: int) -> int:
-        """Rows that a refill has when `wanted` are asked for."""
-        ...
-
-    def piece(self, position: int, needed: int, size: int) -> range:
-        """Chunks of the next piece, which begins at `position`; rows up to `needed` are used."""
-        ...
-
-    def make(self, refill: int, chunks: range, size: int, on_chunk: OnChunk) -> Rows:
-        """The rows of a piece, on every process."""
-        ...
 
 
 class Refiller:
@@ -45,6 +31,7 @@ class Refiller:
         producer: Makes the rows, or has them.
         pool: Where they go.
         schedule: Which rows each batch draws.
+        lookahead: How far ahead of the steps the loader asks for batches.
         rows_per_refill: Rows of a refill. Default: what its epochs use.
         follower: Keeps the producer's inverter in step with the model. The rows of a refill are
             then made all at once, because the model moves while it trains.
@@ -60,6 +47,7 @@ class Refiller:
         producer: Supplies,
         pool: MixupPool,
         schedule: Schedule,
+        lookahead: Lookahead,
         *,
         rows_per_refill: int | None = None,
         follower: Follows | None = None,
@@ -68,19 +56,30 @@ class Refiller:
     ) -> None:
         self.pool = pool
         self.schedule = schedule
+        self.lookahead = lookahead
+        self._steps = 0  # optimizer steps done in this epoch
         self.rows_per_refill = rows_per_refill
         self.follower = follower
         self.background = background
         self.may_fail = may_fail
         self.seconds = 0.0
+        self._tally: Counter[str] = Counter()
         self._producer = producer
-        self._source: _Source = (
-            _Decoded(producer, background) if isinstance(producer, Producer) else _AtHand(producer)
-        )
+        self._source = pieces_of(producer, background)
         self._announced = False
 
-    def begin_epoch(self, epoch: int, first_batch: int, model: Any) -> None:
-        """Draw from the refill of this epoch, which may be a new one."""
+    def begin_epoch(
+        self, epoch: int, first_batch: int, model: Any, steps_left: int, stop_batch: int = NEVER
+    ) -> None:
+        """Make the rows of an epoch's first batches, maybe those of a new refill.
+
+        Args:
+            epoch: Counted from the first one that mixes.
+            first_batch: Where a resume begins.
+            model: The model being trained.
+            steps_left: Optimizer steps until the run ends.
+            stop_batch: From this batch on nothing is mixed.
+        """
         refill = self.schedule.refill(epoch)
         if self.background is not None:
             self.background.pause()  # the loader's workers are forked after this
@@ -90,20 +89,33 @@ class Refiller:
         # Skipped batches of a stream are collated, and thrown away.
         first = first_batch if self.schedule.sized else 0
         self.pool.begin_epoch(epoch, refill, self._size(refill), first)
-        if is_new and not len(self.pool) and self.follower is not None:
+        self.pool.stop(stop_batch)
+        if stop_batch and is_new and not len(self.pool) and self.follower is not None:
             self.follower.follow(model)
             self._producer.forget()
+        self._steps = first_batch // self.lookahead.accumulation
+        self._top_up(first_batch, steps_left)
 
-    def top_up(self, batches: int, requested: int, last: int) -> None:
-        """Make what the next batches draw.
+    def end_step(self, steps_left: int) -> None:
+        """Make the rows that the next step's batches may draw, and let the background go on."""
+        self._steps += 1
+        if steps_left and self.pool.refill >= 0:
+            self._top_up(self.requested, steps_left)
+            self._work_ahead(steps_left)
 
-        Args:
-            batches: Number of batches of each process, counted from the beginning of the epoch,
-                whose rows have to be there.
-            requested: Batches that may have been asked for already; if rows cannot be made, those
-                after them stay without.
-            last: The batch, counted in the same way, at which the whole run ends.
-        """
+    @property
+    def requested(self) -> int:
+        """Batches of this epoch that the loader may have been asked for by now."""
+        return self.lookahead.requested(self._steps)
+
+    def stop(self) -> None:
+        """Mix nothing more; batches that were asked for are mixed already, or being mixed."""
+        self.pool.stop(self.requested)
+
+    def _top_up(self, requested: int, steps_left: int) -> None:
+        """Make what the next step draws; `requested` batches can no longer be changed."""
+        last = self.lookahead.taken(self._steps + steps_left)
+        batches = self.lookahead.requested(self._steps + 1)
         now = self.pool.state
         limit = self._limit(now.refill, last)
         needed = min(self.schedule.drawn(now.epoch, min(batches, now.stop_batch)), now.size)
@@ -126,10 +138,11 @@ class Refiller:
         self.seconds += time.monotonic() - started
         self._announce(last)
 
-    def work_ahead(self, last: int) -> None:
+    def _work_ahead(self, steps_left: int) -> None:
         """Let the background decode the rest of this refill, and the next one."""
         if self.background is None:
             return
+        last = self.lookahead.taken(self._steps + steps_left)
         now, chunks = self.pool.state, list[Chunk]()
         if now.stop_batch == NEVER:  # else this refill has failed, and waits for the next epoch
             chunks += self._chunks(now.refill, now.published, self._limit(now.refill, last))
@@ -138,22 +151,25 @@ class Refiller:
             chunks += self._chunks(following, 0, self._limit(following, last))
         self.background.start(chunks)
 
+    def figures(self) -> dict[str, float]:
+        """What trackers show: of all rows made in this run so far."""
+        rows = self._tally["rows"]
+        found: dict[str, float] = {
+            "mixup_hf/rows_made": rows,
+            "mixup_hf/seconds_waited": round(self.seconds, 2),
+        }
+        if rows:
+            found["mixup_hf/doubtful_rate"] = self._tally["doubtful"] / rows
+            found["mixup_hf/redraws_per_row"] = self._tally["redraws"] / rows
+        return found
+
     def report(self) -> None:
         """Log what the judges found in the refill that is being left."""
         if self.pool.refill < 0 or not runtime.is_main_process():
             return
-        rows = self.pool.rows()
-        report = intrusion_report(list(rows))
-        if report.overall.count == 0:
-            return
-        events = ", ".join(
-            f"{name} {rate.count}" for name, rate in report.by_event.items() if rate.count
-        )
-        done = ", ".join(f"{name} {count}" for name, count in sorted(report.mitigations.items()))
-        runtime.log(
-            f"{report.overall.count} of {len(rows)} generated sentences were doubtful at first "
-            f"({events}). Actions: {done}"
-        )
+        line = events_line(self.pool.rows())
+        if line is not None:
+            runtime.log(line)
 
     def _size(self, refill: int) -> int:
         wanted = self.rows_per_refill or self.schedule.size(refill, len(self._producer.texts))
@@ -166,14 +182,20 @@ class Refiller:
 
     def _make(self, needed: int, limit: int, size: int) -> None:
         refill = self.pool.refill
-        total = needed - len(self.pool)
+        total = self._source.stop(needed, size) - len(self.pool)
         silent = not runtime.is_main_process()
         with tqdm(
             total=total, desc="generating sentences", delay=1, leave=False, disable=silent
         ) as bar:
             while (position := len(self.pool)) < needed:
                 chunks = self._source.piece(position, limit, size)
-                self.pool.append(self._source.make(refill, chunks, size, bar.update))
+                rows = self._source.make(refill, chunks, size, bar.update)
+                self.pool.append(rows)
+                self._tally.update(
+                    rows=len(rows),
+                    doubtful=sum(bool(row.events) for row in rows),
+                    redraws=sum(row.attempts - 1 for row in rows),
+                )
 
     def _announce(self, last: int) -> None:
         """Print once what the run will take, as soon as a chunk was timed without the start-up."""
@@ -206,59 +228,7 @@ class Refiller:
         return [Chunk(refill, number, size) for number in self._producer.share(chunks)]
 
 
-class _Decoded:
-    """Rows of a `Producer`: every process decodes one chunk of a piece."""
-
-    def __init__(self, producer: Producer, background: BackgroundProducer | None) -> None:
-        self.producer = producer
-        self.background = background
-
-    def size(self, refill: int, wanted: int) -> int:
-        return wanted
-
-    def piece(self, position: int, needed: int, size: int) -> range:
-        first = self.producer.plan.chunk_of(position)
-        last = self.producer.plan.chunk_of(min(needed, size) - 1)
-        return range(first, min(first + runtime.world_size(), last + 1))
-
-    def make(self, refill: int, chunks: range, size: int, on_chunk: OnChunk) -> Rows:
-        if self.background is None:
-            return self.producer.make(refill, chunks, size, on_chunk)
-        mine: dict[int, Rows] = {}
-        for number in self.producer.share(chunks):
-            mine[number] = self.background.take(Chunk(refill, number, size))
-            on_chunk(len(mine[number]))
-        return self.producer.gather(mine)
-
-
-class _AtHand:
-    """Rows that were made before: one piece per refill."""
-
-    def __init__(self, producer: Supplies) -> None:
-        self.producer = producer
-        self._rows: tuple[int, Rows] = (-1, [])
-
-    def size(self, refill: int, wanted: int) -> int:
-        if self._rows[0] != refill:
-            self._rows = (refill, self.producer.produce(refill, wanted) if wanted else [])
-        return len(self._rows[1])
-
-    def piece(self, position: int, needed: int, size: int) -> range:
-        return range(1)
-
-    def make(self, refill: int, chunks: range, size: int, on_chunk: OnChunk) -> Rows:
-        on_chunk(size)
-        return self._rows[1]
-
-
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def background_of(producer: Supplies) -> BackgroundProducer:
-    """A thread for `producer`, which has to be one that decodes."""
-    if not isinstance(producer, Producer):
-        raise errors.bad("background", "be false where rows are read from a file", True)
-    return BackgroundProducer(producer)

@@ -8,7 +8,24 @@ from transformers import TrainingArguments
 
 from mixup_hf import errors, runtime
 from mixup_hf.data.targets import SINGLE_LABEL
+from mixup_hf.training.checks import check_smoothing
 from mixup_hf.training.collator import MixupCollator
+
+
+def check_training(
+    args: TrainingArguments, loader: Any, model: Any, collator: MixupCollator, *, attached: bool
+) -> None:
+    """Raise unless mixing can join this training.
+
+    Raises:
+        InvalidInput: Its batches, model or labels cannot be mixed.
+        InvalidState: The Trainer was given another collator.
+    """
+    _refuse_unsupported(args, loader, model, collator.problem_type)
+    _require_collator(loader, collator)
+    check_smoothing(
+        args.label_smoothing_factor, attached=attached, label_format=collator.label_format
+    )
 
 
 def refuse_unwatchable(args: TrainingArguments, label_format: str) -> None:
@@ -25,7 +42,9 @@ def refuse_unwatchable(args: TrainingArguments, label_format: str) -> None:
         )
 
 
-def refuse_unsupported(args: TrainingArguments, loader: Any, model: Any, problem_type: str) -> None:
+def _refuse_unsupported(
+    args: TrainingArguments, loader: Any, model: Any, problem_type: str
+) -> None:
     """Raise for set-ups whose batches, model or labels cannot be mixed."""
     if args.n_gpu > 1:
         raise errors.InvalidInput(
@@ -61,7 +80,7 @@ def refuse_unsupported(args: TrainingArguments, loader: Any, model: Any, problem
         )
 
 
-def require_collator(loader: Any, collator: MixupCollator) -> None:
+def _require_collator(loader: Any, collator: MixupCollator) -> None:
     """Raise when the Trainer was given another collator than the callback."""
     collate = loader.base_dataloader.collate_fn
     if getattr(collate, "data_collator", collate) is not collator:

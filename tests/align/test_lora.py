@@ -12,7 +12,7 @@ from tiny import make_llm, with_random_lora
 
 from mixup_hf import AlignConfig
 from mixup_hf.align.lora import load_lora, with_lora
-from mixup_hf.inverter.checkpoint import AlignerMismatchError
+from mixup_hf.inverter.lora import AlignerMismatchError
 
 
 def config(**settings: Any) -> AlignConfig:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from mixup_hf.cli import main as cli
+from mixup_hf.data.rows import mixed_json
+from mixup_hf.errors import InvalidInput, MissingFile
 from mixup_hf.evaluation.privacy import audit, plant
+from mixup_hf.training.inversed import InversedMixup
+from mixup_hf.types import MixedExample
 
 
 @cache
@@ -142,17 +148,68 @@ def test_the_command_audits_a_file_or_a_run(
 
     inside, outside = write(tmp_path / "in.jsonl", INSIDE), write(tmp_path / "out.jsonl", OUTSIDE)
     rows, aligner = tmp_path / "rows.jsonl", saved_aligner()
-    lines = [json.dumps({"text": text, "shares": [0.7, 0.3]}) for text in INSIDE[:40]]
+    made_rows = [
+        MixedExample(
+            text=text,
+            label=(1.0, 0.0),
+            lam=0.7,
+            parents=(0, 1),
+            shares=(0.7, 0.3),
+            seed=0,
+            epoch=0,
+            index=index,
+            aligner_fingerprint="",
+        )
+        for index, text in enumerate(INSIDE[:40])
+    ]
+    lines = [json.dumps(mixed_json(row, INSIDE, ["0", "1"])) for row in made_rows]
     rows.write_text("\n".join(lines) + "\n")
     figures = tmp_path / "audit.json"
     printed = run(
         *("--data", inside, "--rows", rows, "--holdout", outside, "--aligner", aligner),
         *("--output", figures),
     )
-    assert "who reads the rows reads those texts" in " ".join(printed.split())
+    assert "anyone who reads the rows reads those texts" in " ".join(printed.split())
     found = json.loads(figures.read_text())
     assert found["copies"]["count"] == 40 and found["verdict"] and list(found["copies_by_lam"])
     made = run("--data", inside, "--aligner", aligner, "--num-samples", 24, "--canaries", 3)
     assert "planted secrets, word for word" in made
     with pytest.raises(ValueError, match="belong together"):
         run("--data", inside, "--rows", rows)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [('{"text": "a", "label": "x"}', "line 1, .*"), ("text,label\na,x\n", "line 1, .*JSON")],
+)
+def test_rows_that_augment_did_not_write_are_refused(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    inside, outside = write(tmp_path / "in.jsonl", INSIDE), write(tmp_path / "out.jsonl", OUTSIDE)
+    rows = tmp_path / "rows.jsonl"
+    words = ["audit", "--data", inside, "--rows", rows, "--holdout", outside]
+    missing = CliRunner().invoke(cli.app, list(map(str, words))).exception
+    assert isinstance(missing, MissingFile) and "no file" in str(missing)
+    rows.write_text(content)
+    refused = CliRunner().invoke(cli.app, list(map(str, words))).exception
+    assert isinstance(refused, InvalidInput) and re.search(said, str(refused))
+
+
+def test_the_audit_of_a_method_uses_its_ratios(
+    tmp_path: Path, saved_aligner: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    generate = InversedMixup.generate
+
+    def noted(self: InversedMixup, *given: Any, **more: Any) -> list[MixedExample]:
+        asked.append(self.config.mixing.weights)
+        return generate(self, *given, **more)
+
+    monkeypatch.setattr(InversedMixup, "generate", noted)
+    inside = write(tmp_path / "in.jsonl", INSIDE)
+    words = ["audit", "--data", inside, "--aligner", saved_aligner(), "--num-samples", 24]
+    for more in ([], ["--weights", "fixed:0.5"]):
+        every = [*words, "--canaries", 3, "--method", "inversed-mixup", *more]
+        result = CliRunner().invoke(cli.app, list(map(str, every)))
+        assert result.exception is None, result.exception
+    assert asked == ["beta:0.4", "fixed:0.5"]

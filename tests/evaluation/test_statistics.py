@@ -57,7 +57,7 @@ def test_identical_arms_have_no_difference() -> None:
 
 
 def test_one_seed_is_refused_with_the_reason() -> None:
-    with pytest.raises(ValueError, match="`seeds` must be at least 2 .* says nothing of chance"):
+    with pytest.raises(ValueError, match="`seeds` must be at least 2.*told from chance"):
         compare([0.7], [0.6])
     with pytest.raises(ValueError, match="must pair up"):
         compare([0.7, 0.8], [0.6])

@@ -116,3 +116,11 @@ def test_intrusion_is_reported_for_one_class_and_for_two(
         assert sum(rate["of"] for rate in content[pairing]["by_lam"].values()) == 12
         assert content[pairing]["mitigations"] == {"none": 12}
     assert (tmp_path / "out" / "intrusion.png").stat().st_size > 1000
+
+
+def test_bad_weights_are_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"text": "a", "label": "x"}\n')
+    words = ["evaluate", "--intrusion", "--data", str(data), "--weights", "nonsense"]
+    result = CliRunner().invoke(app, [*words, "--aligner", str(tmp_path / "nowhere")])
+    assert "`--weights` must be one of" in str(result.exception)

@@ -16,6 +16,7 @@ from mixup_hf import MixedExample
 from mixup_hf.intervals import wilson
 from mixup_hf.judging import POLICIES, Gate, intrusion_report
 from mixup_hf.judging.events import Finding
+from mixup_hf.judging.report import events_line
 
 PARENTS = ("the first parent", "the second")
 TARGETS = torch.eye(3)[[0, 1]]
@@ -169,6 +170,19 @@ def test_a_report_counts_first_attempts_by_ratio() -> None:
     }
     assert report.by_distance["cosine 0.0-0.2"].of == 3
     assert report.mitigations == {"none": 2, "redrawn:pair": 1}
+
+
+def test_a_line_about_rows_names_events_and_actions() -> None:
+    rows = [
+        replace(ROW, events=("conflict",), mitigation="redrawn:pair"),
+        replace(ROW, events=("conflict", "leak"), mitigation="parent"),
+        ROW,
+    ]
+    assert events_line(rows) == (
+        "2 of 3 generated sentences were doubtful at first (conflict 2, leak 1). "
+        "Actions: none 1, parent 1, redrawn:pair 1"
+    )
+    assert events_line([ROW]) is None
 
 
 def test_wilson_intervals_are_those_of_the_tables() -> None:

@@ -118,7 +118,7 @@ def test_what_was_decoded_before_a_pause_is_kept() -> None:
     ("settings", "message"),
     [
         ({"on_failure": "ignore"}, "`on_failure` must be one of"),
-        ({"background": True, "source": "task"}, "`background` cannot be had with `source`"),
+        ({"background": True, "source": "task"}, "`background` is incompatible with `source`"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:

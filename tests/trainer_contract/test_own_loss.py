@@ -167,8 +167,7 @@ def test_a_weighted_step_is_the_one_done_by_hand_however_it_is_accumulated(
     )
     model = copy.deepcopy(trainer.model).eval()
     batches = record(trainer.model)
-    mixup = make_mixup(pairing="cross_class")
-    object.__setattr__(mixup.config, "class_weights", WEIGHTS.tolist())
+    mixup = make_mixup(pairing="cross_class", class_weights=WEIGHTS.tolist())
     mixup.attach(trainer, explicit_loss=explicit)
     soft: list[Tensor] = []
     if explicit:

@@ -15,10 +15,10 @@ from mixup_hf import errors
 from mixup_hf.cli.options import Aligner, LabelColumn, TextColumn, given
 from mixup_hf.cli.paths import output_file
 from mixup_hf.config import DEFAULT_METHOD
-from mixup_hf.data.tables import LabelledTexts, read_table
 from mixup_hf.registry import register
 
 if TYPE_CHECKING:
+    from mixup_hf.data.tables import LabelledTexts
     from mixup_hf.evaluation.privacy import Audit
 
 
@@ -59,6 +59,8 @@ def command(
     """
     if output is not None:
         output_file("--output", output)
+    from mixup_hf.data.tables import read_table
+
     table = read_table(data, text_column, label_column)
     if (rows is None) != (holdout is None):
         raise errors.InvalidInput("--rows and --holdout belong together: give both, or neither.")

@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mixup_hf.data.tables import LabelledTexts
-
 if TYPE_CHECKING:
+    from mixup_hf.data.tables import LabelledTexts
     from mixup_hf.intervals import Rate
     from mixup_hf.inverter.model import Inverter
     from mixup_hf.judging import IntrusionReport
@@ -43,15 +42,23 @@ def measure_judges(inverter: Inverter, table: LabelledTexts, seed: int) -> dict[
     """How often real rows that they have not seen are doubted, by judge; or why none can say."""
     import torch
 
+    from mixup_hf import registry
     from mixup_hf.data.targets import class_indices
-    from mixup_hf.judging import ClassifierJudge, KnnJudge, false_alarms
+    from mixup_hf.judging.judges import JudgeInputs, build_judge
+    from mixup_hf.judging.report import false_alarms
 
     indices, names = class_indices(table.labels, None, None)
     targets, embeddings = torch.eye(len(names))[indices], inverter.encode(table.texts)
     rates: dict[str, Rate | str] = {}
-    for name, judge in (("knn", KnnJudge), ("classifier", ClassifierJudge)):
+    for name in registry.names("judge"):
         try:
-            rates[name] = false_alarms(judge, table.texts, embeddings, targets, seed=seed)
+            rates[name] = false_alarms(
+                lambda seen, labels, name=name: build_judge(  # type: ignore[misc]
+                    name, JudgeInputs((), seen, labels, inverter, names, seed=seed)
+                ),
+                *(table.texts, embeddings, targets),
+                seed=seed,
+            )
         except ValueError as error:  # too few rows of a class for this judge
             rates[name] = str(error)
     return rates

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from mixup_hf.data.tables import LabelledTexts
 from mixup_hf.intervals import rounded
 
 if TYPE_CHECKING:
+    from mixup_hf.data.tables import LabelledTexts
     from mixup_hf.evaluation.text_quality import Figure
     from mixup_hf.inverter.model import Inverter
 

@@ -20,7 +20,10 @@ _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#
 
 def available() -> bool:
     """Whether plots can be drawn."""
-    return find_spec("matplotlib") is not None
+    try:
+        return find_spec("matplotlib") is not None
+    except ValueError:  # blocked: its entry in `sys.modules` is None
+        return False
 
 
 def rates(groups: Mapping[str, Rate], label: str) -> str:

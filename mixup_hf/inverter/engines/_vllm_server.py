@@ -134,14 +134,11 @@ class VllmServer:
 
 
 def _open_session(connections: int) -> requests.Session:
-    try:
-        import requests
-        from requests.adapters import HTTPAdapter
-        from urllib3.util import Retry
-    except ImportError as error:
-        raise errors.MissingPackage(
-            "The vllm engine needs requests: pip install 'mixup_hf[vllm]'"
-        ) from error
+    errors.optional("requests", "vllm", "The vllm engine")
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
     session = requests.Session()
     # Only requests that never reached the server are retried: no sentence is decoded twice.
     retry = Retry(connect=3, read=False, backoff_factor=0.2, allowed_methods=None)

@@ -57,7 +57,7 @@ class ServerSettings:
         errors.at_least("max_inflight", self.max_inflight, 1)
 
 
-@register("engine", "vllm", help="a vLLM server at that address", usage="vllm:URL")
+@register("engine", "vllm", help="a vLLM server at that address", usage="vllm:http://host:8000")
 class Vllm(EngineChoice):
     """Decodes on a server; the local LLM is what it is compared with, and the fallback."""
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +17,12 @@ from scipy.stats import wilcoxon
 from tiny import make_rows
 from typer.testing import CliRunner
 
-from mixup_hf import load_config, registry
+from mixup_hf import MixupConfig, load_config, registry
 from mixup_hf.cli import main as cli
 from mixup_hf.data.row_files import read_mixed
 from mixup_hf.data.tables import draw_shots, read_table
+from mixup_hf.evaluation.experiment import models as models_module
+from mixup_hf.evaluation.experiment import task as task_module
 from mixup_hf.evaluation.experiment.arms.contextual import replaced
 from mixup_hf.evaluation.experiment.arms.eda import edited
 from mixup_hf.evaluation.experiment.arms.paraphrase import paraphrased
@@ -111,6 +114,33 @@ def test_an_arm_is_one_registered_function(make: Callable[..., ExperimentConfig]
         assert all(json.loads(line)["text"].isupper() for line in file.read_text().splitlines())
     finally:
         registry.unregister("arm", "capitals")
+
+
+def test_what_is_set_for_all_mixing_arms_survives_the_method(
+    make: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where it is what the default method would have set."""
+    seen: list[Any] = []
+    monkeypatch.setattr(task_module, "mixed", lambda task, mixup: seen.append(mixup.mixing))
+    settings = {"aligner": "nowhere", "weights": "uniform"}
+    config = make(mixup=settings)
+    task: Any = SimpleNamespace(mixup=config.mixup)
+    registry.get("arm", "inversed_mixup")(task)
+    assert seen[0].weights == "uniform" and seen[0].pairing == "same_class"
+
+
+def test_the_llm_is_that_of_the_aligners_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def resolve(name: str, revision: str | None = None) -> Any:
+        asked[name] = revision
+        return SimpleNamespace(path="somewhere")
+
+    monkeypatch.setattr(models_module, "resolve", resolve)
+    models = Models(MixupConfig())
+    config = SimpleNamespace(llm="user/llm", llm_revision="a" * 40)
+    models.__dict__["inverter"] = SimpleNamespace(aligner=SimpleNamespace(config=config))
+    assert models._source == "somewhere" and asked == {"user/llm": "a" * 40}
 
 
 def test_variants_are_arms_that_mix_in_their_own_way(

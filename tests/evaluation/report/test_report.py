@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -141,6 +142,15 @@ def test_a_run_without_mixing_says_so(run: Callable[..., Path]) -> None:
     page = report_of_a_run(folder)
     assert "Nothing was generated in this run." in page
     assert "<svg" not in page
+
+
+def test_without_matplotlib_the_page_says_that_plots_are_left_out(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = report_of_a_run(run(), make_encoder())
+    assert "Plots are left out" in page and "mixup_hf[report]" in page
+    assert "<svg" not in page and "<h2>Variety</h2>" in page
 
 
 def test_what_is_no_run_is_refused(run: Callable[..., Path], tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def test_what_is_not_an_engine_is_refused(spec: str) -> None:
 
 
 def test_an_unknown_name_is_answered_with_how_engines_are_written() -> None:
-    with pytest.raises(InvalidInput, match="'auto', 'fast', 'transformers', 'vllm:URL'"):
+    with pytest.raises(
+        InvalidInput, match="'auto', 'fast', 'transformers', 'vllm:http://host:8000'"
+    ):
         check_engine("slow")
 
 

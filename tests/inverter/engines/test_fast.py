@@ -184,4 +184,4 @@ def test_an_engine_says_what_it_is() -> None:
     assert make_engine(llm, "transformers").name == "transformers:float32"
     with pytest.raises(ValueError, match="`engine` must be one of") as error:
         make_engine(llm, "slow")
-    assert all(name in str(error.value) for name in ("auto", "fast", "transformers", "vllm:URL"))
+    assert all(name in str(error.value) for name in ("auto", "fast", "transformers", "vllm:http"))
