@@ -18,7 +18,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from mixup_hf.cli import main as cli
-from mixup_hf.data.rows import mixed_json
+from mixup_hf.data.row_files import mixed_json
 from mixup_hf.errors import InvalidInput, MissingFile
 from mixup_hf.evaluation.privacy import audit, plant
 from mixup_hf.training.inversed import InversedMixup

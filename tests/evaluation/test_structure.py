@@ -123,4 +123,4 @@ def test_bad_weights_are_refused_before_a_model_is_loaded(tmp_path: Path) -> Non
     data.write_text('{"text": "a", "label": "x"}\n')
     words = ["evaluate", "--intrusion", "--data", str(data), "--weights", "nonsense"]
     result = CliRunner().invoke(app, [*words, "--aligner", str(tmp_path / "nowhere")])
-    assert "`--weights` must be one of" in str(result.exception)
+    assert "`weights` must be one of" in str(result.exception)

@@ -391,6 +391,6 @@ def test_the_command_runs_shows_and_writes(make: Callable[..., ExperimentConfig]
 def test_the_command_says_what_it_wants() -> None:
     for words in (["evaluate"], ["evaluate", "--data", "x.jsonl"]):
         result = CliRunner().invoke(cli.app, words)
-        assert "Say what to measure: a CONFIG.yaml" in str(result.exception)
+        assert "Choose what to measure: a CONFIG.yaml" in str(result.exception)
     shown = CliRunner().invoke(cli.app, ["evaluate", "--keys"]).output
     assert "baseline" in shown and "mixup.weights" in shown
