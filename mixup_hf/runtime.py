@@ -6,12 +6,12 @@ import logging
 import os
 import sys
 from collections import Counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.data_loader import DataLoaderDispatcher
+from accelerate.data_loader import DataLoaderDispatcher, get_sampler
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from tqdm.auto import tqdm
@@ -65,6 +65,11 @@ def memory_ran_out(error: Exception) -> bool:
 def is_dispatched(loader: object) -> bool:
     """Whether the main process builds all batches and dispatches slices to the others."""
     return isinstance(loader, DataLoaderDispatcher)
+
+
+def sampler_of(loader: Any) -> Any:
+    """The sampler behind a loader that accelerate prepared; None if it cannot be found."""
+    return get_sampler(loader)
 
 
 def wait_for_everyone() -> None:

@@ -22,7 +22,9 @@ settings.load_profile("steady")
 
 @pytest.fixture(autouse=True)
 def no_sentences_from_earlier_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixup_hf.training.inversed.default_cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(
+        "mixup_hf.training.mix_settings.default_cache_dir", lambda: tmp_path / "cache"
+    )
 
 
 @pytest.fixture

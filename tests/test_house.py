@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "mixup_hf"
 MODULES_AT_THE_ROOT = 8
 LONGEST_MODULE = 300  # lines
-LONGEST_FUNCTION = 60  # lines
+LONGEST_FUNCTION = 60  # lines, without its docstring
 ONLY_INSIDE_FUNCTIONS = {"peft", "bitsandbytes", "faiss", "imblearn", "datasketch"}
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
@@ -209,7 +209,9 @@ def test_recipes_use_public_names_only(path: Path) -> None:
     for each in used:
         if each.module in ENGINE_TRIALS.get(path.stem, ()):
             continue
-        assert each.module in ("", "align"), f"line {each.line} reaches into {each.module}"
+        assert each.module in ("", "align", "registry"), f"line {each.line}: {each.module}"
+        if each.module == "registry":
+            continue
         home = mixup_hf if not each.module else importlib.import_module("mixup_hf.align")
         assert set(each.names) <= set(home.__all__), f"line {each.line}: {each.names}"
 
@@ -231,12 +233,21 @@ def test_no_module_is_long() -> None:
     assert {path for path, length in lengths.items() if length > LONGEST_MODULE} == set()
 
 
+def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function; a docstring that lists many arguments is no fault."""
+    lines = (function.end_lineno or 0) - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        docstring = function.body[0]
+        lines -= (docstring.end_lineno or 0) - docstring.lineno + 1
+    return lines
+
+
 def test_no_function_is_long() -> None:
     long = [
         f"{name}:{node.lineno} {node.name}"
         for name, tree in modules().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (node.end_lineno or 0) - node.lineno + 1 > LONGEST_FUNCTION
+        and _length(node) > LONGEST_FUNCTION
     ]
     assert long == []

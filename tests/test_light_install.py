@@ -88,11 +88,6 @@ def test_the_one_line_path_needs_no_extra(
 @pytest.mark.parametrize(
     ("package", "call"),
     [
-        (
-            "imblearn",
-            "PairPlan(numpy.arange(4) % 2, pairing='random', weights=Beta(1.0), "
-            "sampling_strategy='auto')",
-        ),
         ("gguf", "EMBEDDED['smollm2-135m-instruct'].unpack(None, None)"),
         ("sklearn", "EMBEDDED['bbc_headlines'].unpack(None, None)"),
         ("requests", "_open_session(1)"),
@@ -104,7 +99,7 @@ def test_a_missing_extra_is_named_with_the_command(package: str, call: str) -> N
         "from mixup_hf import PairPlan\n"
         "from mixup_hf.data.embedded import EMBEDDED\n"
         "from mixup_hf.inverter.engines._vllm_server import _open_session\n"
-        "from mixup_hf.mixing.weights import Beta\n"
+        "from mixup_hf.mixing.weights.beta import Beta\n"
         f"{call}\n"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from typer.core import TyperCommand
 
 from mixup_hf.config import describe
@@ -101,7 +101,8 @@ def takes_settings(
 
 def print_settings(console: Console, kind: type[Any]) -> None:
     """Print every setting of a config class: how it is given, its type, default and help."""
-    table = Table("option", "type", "default", "what it does", title=kind.__name__)
+    option = Column("option", no_wrap=True)
+    table = Table(option, "type", "default", "what it does", title=kind.__name__)
     for key in describe(kind):
         type_ = f"{key.type}, {key.bounds}" if key.bounds else key.type
         default = "required" if key.default is None else key.default

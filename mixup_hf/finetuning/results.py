@@ -61,6 +61,13 @@ def remove_checkpoints(folder: Path) -> None:
         shutil.rmtree(each)
 
 
+def save_model(trainer: Any, folder: Path) -> None:
+    """Save a Trainer's model and tokenizer, without the Trainer's pickled arguments."""
+    trainer.save_model(str(folder))
+    if runtime.is_main_process():
+        (folder / "training_args.bin").unlink(missing_ok=True)
+
+
 def write(
     folder: Path,
     metrics: dict[str, Any],

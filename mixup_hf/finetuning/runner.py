@@ -179,7 +179,7 @@ def _fit(
     use_soft_smoother(trainer)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if save_to is not None:
-        _save(trainer, save_to)
+        results.save_model(trainer, save_to)
     if discard and runtime.is_main_process():
         results.remove_checkpoints(Path(config.output_dir))
     test = tokenized(data.test, data.targets, tokenizer, max_length)
@@ -251,13 +251,6 @@ def _fitted(
         gaps.tolist(),
         max(1, round(trainer.state.global_step / epochs)),
     )
-
-
-def _save(trainer: Trainer, folder: Path) -> None:
-    """Save model and tokenizer; the Trainer's pickled arguments are not kept."""
-    trainer.save_model(str(folder))
-    if runtime.is_main_process():
-        (folder / "training_args.bin").unlink(missing_ok=True)
 
 
 def _prepare_mixup(

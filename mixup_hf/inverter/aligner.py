@@ -72,14 +72,7 @@ class AlignerConfig(PreTrainedConfig):
         errors.one_of("base_grid", base_grid, ("nf4", None))
         errors.at_least("num_soft_tokens", num_soft_tokens, 1)
         errors.at_least("projector_width", projector_width, 1)
-        errors.at_least("num_hints", num_hints, 0)
-        if num_hints:
-            errors.at_least(
-                "lexicon_words",
-                lexicon_words,
-                num_hints,
-                "The corpus has too few frequent words for that many hints: give more sentences.",
-            )
+        _check_hints(num_hints, lexicon_words)
         self.encoder = encoder
         self.encoder_revision = encoder_revision
         self.encoder_fingerprint = encoder_fingerprint
@@ -104,6 +97,17 @@ class AlignerConfig(PreTrainedConfig):
         self.ratio_curve = _checked_curve(ratio_curve)
         self.format_version = format_version
         super().__init__(**kwargs)
+
+
+def _check_hints(num_hints: int, lexicon_words: int) -> None:
+    errors.at_least("num_hints", num_hints, 0)
+    if num_hints:
+        errors.at_least(
+            "lexicon_words",
+            lexicon_words,
+            num_hints,
+            "The corpus has too few frequent words for that many hints: give more sentences.",
+        )
 
 
 def _checked_curve(curve: list[float] | None) -> list[float] | None:

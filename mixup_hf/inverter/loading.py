@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from mixup_hf import errors
 from mixup_hf.data.sources import resolve
 from mixup_hf.data.wheels import file_sha256
 from mixup_hf.inverter.aligner import Aligner, AlignerConfig
@@ -111,6 +113,10 @@ def load_parts(
 
 def aligner_folder(aligner: str, revision: str | None = None) -> Path:
     """The folder of an aligner given as `"embedded"`, a folder, or a Hub id."""
+    if "/" not in aligner and aligner != EMBEDDED_ALIGNER and not Path(aligner).exists():
+        rule = f"be {EMBEDDED_ALIGNER!r}, a folder, or a Hub id such as 'user/name'"
+        meant = get_close_matches(aligner.lower(), [EMBEDDED_ALIGNER], n=1)
+        raise errors.bad("aligner", rule, aligner, f"Did you mean {meant[0]!r}?" if meant else "")
     if aligner != EMBEDDED_ALIGNER:
         return resolve(aligner, revision=revision).path
     with as_file(files("mixup_hf.inverter") / "embedded_aligner") as folder:

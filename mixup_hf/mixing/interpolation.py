@@ -27,9 +27,9 @@ def linear(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
 
 
 def linear_renorm(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
-    """`linear`, brought to the length that lies between the parents' lengths in the same ratio.
+    """`linear`, rescaled to the length interpolated between the parents' lengths.
 
-    A linear mix of unit vectors is shorter than one: half way between unrelated ones, 0.71.
+    A linear mix of unit vectors is shorter than 1: 0.71 halfway between orthogonal ones.
 
     Args:
         first: (B, D).
@@ -45,16 +45,16 @@ def linear_renorm(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
 
 
 def slerp(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
-    """Spherical interpolation: equal steps of lam are equal angles; lengths change linearly.
+    """Spherical interpolation: the angle is linear in lam, and so is the length.
 
     Args:
         first: (B, D).
         second: (B, D).
-        lams: Weights of `first` (B,); outside [0, 1] it goes on along the same circle.
+        lams: Weights of `first` (B,); outside [0, 1] the mix continues along the same circle.
 
     Returns:
-        (B, D). Rows whose parents point the same way, or exactly opposite ways, where there is no
-        one circle through them, are those of `linear_renorm`.
+        (B, D). Where the parents are parallel or exactly opposite, so that the circle is not
+        unique, the rows are those of `linear_renorm`.
     """
     ends = [F.normalize(vector.double(), dim=-1) for vector in (first, second)]
     angle = (ends[0] * ends[1]).sum(-1, keepdim=True).clamp(-1, 1).acos()
@@ -66,7 +66,7 @@ def slerp(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
 
 
 def _length(first: Tensor, second: Tensor, lams: Tensor) -> Tensor:
-    """The length between the parents' in the ratio of `lams` (B, 1)."""
+    """The parents' lengths, interpolated with `lams` (B, 1)."""
     lengths = (vector.norm(dim=-1, keepdim=True) for vector in (first, second))
     return linear(next(lengths), next(lengths), lams.clamp(0, 1))
 
@@ -85,14 +85,14 @@ def mix(parents: Tensor, shares: Tensor, interpolation: str = "linear") -> Tenso
 
     Args:
         parents: (B, m, D).
-        shares: Their weights (B, m); each line sums to 1.
+        shares: Their weights (B, m); each row sums to 1.
         interpolation: A name of `INTERPOLATIONS`; `slerp` is defined for two parents only.
 
     Returns:
         (B, D).
 
     Raises:
-        ValueError: An unknown name, or `slerp` of more than two parents.
+        InvalidInput: Unknown name, or `slerp` of more than two parents.
     """
     check_interpolation(interpolation, parents.shape[1])
     if parents.shape[1] == 2:
@@ -112,14 +112,13 @@ def mix_targets(targets: Tensor, shares: Tensor, *, bounded: bool = True) -> Ten
     Args:
         targets: One-hot or multi-hot labels, or real numbers (B, m, C), float32.
         shares: The parents' weights (B, m).
-        bounded: Labels: a weight of two parents outside [0, 1] counts as the nearest of the two,
-            for there is no less than none of a class. False: real targets, which go on beyond the
-            parents in a straight line.
+        bounded: True for labels: weights outside [0, 1] are clamped, because a class probability
+            cannot be negative. False for real targets, which are extrapolated linearly.
 
     Returns:
         (B, C), float32.
     """
     weights = shares.to(targets.dtype)
     if bounded:
-        weights = weights.clamp(0, 1)  # of two parents, one is cut to 0 and the other one to 1
+        weights = weights.clamp(0, 1)  # two parents: one weight becomes 0, the other 1
     return (weights[..., None] * targets).sum(1)

@@ -43,12 +43,12 @@ class Neighbors:
         """The `count` rows nearest to each of `rows` (n,), nearest first; never the row itself.
 
         Returns:
-            (n, count), filled up with -1 where there are fewer.
+            (n, count), padded with -1 where there are fewer.
         """
         errors.at_least("count", count, 1)
         if not len(rows):
             return np.empty((0, count), np.int64)
-        # One more is asked for: the row itself comes first, or among its exact copies.
+        # One more than needed, because the row itself is among the results.
         found = self.search(self.embeddings[torch.from_numpy(rows)], count + 1)
         return _without_self(found, rows, count)
 
@@ -56,7 +56,7 @@ class Neighbors:
         """The `count` rows nearest to each of `queries` (n, D), nearest first.
 
         Returns:
-            (n, count), filled up with -1 where there are fewer.
+            (n, count), padded with -1 where there are fewer.
         """
         if self._index is not None:
             return self._near(queries, count)
@@ -85,7 +85,7 @@ class Neighbors:
 
 
 def _without_self(found: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """Drop each row's own number, or the last where exact copies pushed it out."""
+    """Drop each row's own index, or the last one where exact copies pushed it out."""
     own = found == rows[:, None]
     own[~own.any(axis=1), -1] = True
     kept: np.ndarray = found[~own].reshape(len(rows), count)
@@ -97,7 +97,7 @@ def _faiss_index(embeddings: Tensor) -> Any:
         import faiss
     except ImportError:
         warnings.warn(
-            f"Among {len(embeddings)} rows neighbors are found far faster with faiss: "
+            f"Searching {len(embeddings)} rows is much faster with faiss: "
             "`pip install 'mixup_hf[large]'`. Without it all distances are computed.",
             stacklevel=3,
         )

@@ -19,7 +19,7 @@ from mixup_hf.types import Redraw
 
 SamplingStrategy = str | float | Mapping[int, int]
 
-# What a stream of random numbers is for; part of its key, so that streams never meet.
+# Part of the key of each random stream, so that no two streams coincide.
 _PAIRS = 0
 _REDRAWS = 3
 
@@ -31,7 +31,7 @@ class Pairs:
     Attributes:
         index: Position of each in the plan (n,).
         parents: Rows of the parents (n, m).
-        shares: Their weights (n, m); each line sums to 1.
+        shares: Their weights (n, m); each row sums to 1.
     """
 
     index: np.ndarray
@@ -62,8 +62,8 @@ class PairPlan:
 
     A chunk is the unit that is decoded as one batch. It is the same for every batch size, worker
     count and world size, and can be made without making the chunks before it. First parents follow
-    a seeded shuffle of the rows, so every row is a first parent before any is one twice; a
-    `sampling_strategy` decides how often each class comes instead.
+    a seeded shuffle of the rows, so every row is a first parent once before any is twice; with a
+    `sampling_strategy`, each class comes as often as it asks for instead.
 
     Args:
         labels: Class indices of the training rows (N,); real targets for `near_target`.
@@ -75,13 +75,13 @@ class PairPlan:
             `chunk_size`.
         num_neighbors: k, for pairings that choose among neighbors.
         embeddings: Gives the rows' embeddings (N, D), for pairings that need them.
-        sampling_strategy: How many rows of which class are asked for, as imbalanced-learn has it:
+        sampling_strategy: How many rows to generate per class, as in imbalanced-learn:
             "auto" ("not majority"), "minority", "not minority", "all", a ratio for two classes, or
-            the count that each class shall have afterwards.
+            the target count of each class.
 
     Raises:
-        ValueError: An unknown pairing, too few rows or classes, a strategy that asks for fewer rows
-            of a class than it has, or for none at all.
+        InvalidInput: Unknown pairing, too few rows or classes, or a strategy that asks for fewer
+            rows of a class than it has, or for none at all.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class PairPlan:
 
     @property
     def rows_per_turn(self) -> int:
-        """First parents until the order of them begins anew: N, or what the strategy asks for."""
+        """First parents in one pass over the rows: N, or what the strategy asks for."""
         return len(self.labels) if self.wanted is None else sum(self.wanted.values())
 
     def num_chunks(self, num_pairs: int) -> int:
@@ -204,7 +204,7 @@ class PairPlan:
 
 
 def _wanted(strategy: SamplingStrategy | None, labels: np.ndarray) -> dict[int, int] | None:
-    """Rows to make of each class, those of which none are left out; None without a strategy."""
+    """Rows to generate per class, without the classes that need none; None without a strategy."""
     if strategy is None:
         return None
     errors.optional("imblearn", "imbalance", "`sampling_strategy`")
@@ -212,7 +212,7 @@ def _wanted(strategy: SamplingStrategy | None, labels: np.ndarray) -> dict[int, 
 
     way_out = (
         "Give 'auto', 'minority', 'not minority', 'not majority', 'all', a ratio for two classes, "
-        "or for each class the number of rows it shall have afterwards."
+        "or the target number of rows of each class."
     )
     if isinstance(strategy, str):
         errors.one_of("sampling_strategy", strategy, get_args(StrategyName))
@@ -227,7 +227,7 @@ def _wanted(strategy: SamplingStrategy | None, labels: np.ndarray) -> dict[int, 
     wanted = {int(label): int(count) for label, count in counts.items() if count > 0}
     if not wanted:
         raise errors.InvalidInput(
-            f"`sampling_strategy` = {strategy!r} asks for no row: every class has as many as it "
-            "wants already. Leave it out, or give larger counts."
+            f"`sampling_strategy` = {strategy!r} asks for no rows: every class already has "
+            "as many. Leave it out, or give larger counts."
         )
     return wanted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any, Self
 
@@ -13,28 +12,24 @@ from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors
 from mixup_hf.config import MixupConfig
-from mixup_hf.data.sources import default_cache_dir
-from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL, Targets
-from mixup_hf.data.text_pairs import PairEncoder, are_pairs, both_sides, split_sides
-from mixup_hf.generation.cache import SentenceStore
+from mixup_hf.data.targets import SINGLE_LABEL, Targets
+from mixup_hf.data.text_pairs import PairEncoder, are_pairs, split_sides
 from mixup_hf.generation.generator import Producer
 from mixup_hf.generation.readability import Readability, check_readability
-from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.engines.vllm import ServerSettings
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.judging import Gate, build_gate
-from mixup_hf.mixing.pairing import PairPlan
-from mixup_hf.mixing.weights import parse_weights
 from mixup_hf.training.mix_settings import (
-    by_index,
     check_pairs,
     check_partners,
     decode_settings,
+    invert_chunk,
     pairing_of,
     refuse_rows_file,
 )
 from mixup_hf.training.mixed_set import read_config
 from mixup_hf.training.plugin import TrainerPlugin
+from mixup_hf.training.production import new_producer
 from mixup_hf.training.training_rows import check_rows
 from mixup_hf.types import Encodes, Follows, MixedExample, Supplies
 
@@ -106,47 +101,15 @@ class InversedMixup(TrainerPlugin):
 
     def _new_producer(self) -> Producer:
         """A producer of the frozen inverter's rows."""
-        inverter, pairs = self.inverter, are_pairs(self.texts)
-        decoding, mixing = decode_settings(self.config), self.config.mixing
-        plan = PairPlan(
-            self._groups,
-            pairing=pairing_of(self.config, self.problem_type),
-            weights=parse_weights(mixing.weights),
-            seed=self.seed,
-            chunk_size=self.config.chunk_size,
-            num_neighbors=self.config.num_neighbors,
-            embeddings=lambda: producer.embeddings(),
-            sampling_strategy=by_index(self.config.sampling_strategy, self.label_names),
-        )
-        invert = partial(_invert_chunk, inverter, decoding)
-        producer = Producer(
-            self.texts,
-            self.targets,
-            plan,
+        return new_producer(
+            self.inverter,
             self.encoder,
-            both_sides(invert) if pairs else invert,
-            inverter.fingerprint,
-            mixing.interpolation,
-            mix_weights=inverter.mix_weights,
+            self.config,
+            self.texts,
+            Targets(self.problem_type, self.targets, self._groups, tuple(self.label_names)),
+            seed=self.seed,
             gate=self._build_gate,
-            bounded=self.problem_type != REGRESSION,
-            provenance={"method": self.config.method, "weights": mixing.weights},
-            engine=lambda: inverter.engine,
-            store=self._store(decoding) if self.config.reuse else None,
         )
-        return producer
-
-    def _store(self, settings: DecodeSettings) -> SentenceStore | None:
-        inverter = self.inverter
-        if not inverter.fingerprint:  # made of parts: its weights are not identified
-            return None
-        identity = {
-            "aligner": inverter.fingerprint,
-            "quantization": inverter.quantization,
-            "decoding": asdict(settings),
-        }
-        folder = default_cache_dir() / "sentences"
-        return SentenceStore(folder, identity, self.config.cache_megabytes)
 
     def _follows_model(self) -> bool:
         return self.config.mixing.source == "task" and self.config.enabled
@@ -172,7 +135,7 @@ class InversedMixup(TrainerPlugin):
         )
         followed.follow(
             follower,
-            partial(_invert_chunk, follower.inverter, decode_settings(self.config)),
+            partial(invert_chunk, follower.inverter, decode_settings(self.config)),
             follower.inverter.fingerprint,
         )
         return followed, follower
@@ -329,12 +292,3 @@ class InversedMixup(TrainerPlugin):
                 "`source` = 'task' mixes embeddings of a model in training, and there is none "
                 "here. Fine-tune with `attach` or `trainer_kwargs`, or set `source: frozen`."
             )
-
-
-def _invert_chunk(
-    inverter: Inverter, settings: DecodeSettings, mixes: Tensor, seed: Sequence[int]
-) -> list[str]:
-    """Decode a chunk as one batch: its composition is part of what determines the sentences."""
-    return inverter.invert(
-        mixes, seed=seed, batch_size=len(mixes), progress=False, **asdict(settings)
-    )

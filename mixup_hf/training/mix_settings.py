@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
+from torch import Tensor
 
 from mixup_hf import errors, registry
 from mixup_hf.config import MixupConfig
+from mixup_hf.data.sources import default_cache_dir
 from mixup_hf.data.targets import REGRESSION
+from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.inverter.engines.base import DecodeSettings
+from mixup_hf.inverter.model import Inverter
 from mixup_hf.mixing.pairing import SamplingStrategy
 
 _WITHIN_CLASSES = ("same_class", "smote")
@@ -79,4 +84,25 @@ def decode_settings(config: MixupConfig) -> DecodeSettings:
         config.top_p,
         config.top_k,
         config.num_candidates,
+    )
+
+
+def sentence_store(inverter: Inverter, config: MixupConfig) -> SentenceStore | None:
+    """The cache of decoded sentences; None without `reuse`, or for an unidentified inverter."""
+    if not config.reuse or not inverter.fingerprint:
+        return None
+    identity = {
+        "aligner": inverter.fingerprint,
+        "quantization": inverter.quantization,
+        "decoding": asdict(decode_settings(config)),
+    }
+    return SentenceStore(default_cache_dir() / "sentences", identity, config.cache_megabytes)
+
+
+def invert_chunk(
+    inverter: Inverter, settings: DecodeSettings, mixes: Tensor, seed: Sequence[int]
+) -> list[str]:
+    """Decode a chunk as one batch: its composition is part of what determines the sentences."""
+    return inverter.invert(
+        mixes, seed=seed, batch_size=len(mixes), progress=False, **asdict(settings)
     )

@@ -182,7 +182,7 @@ class Refiller:
 
     def _make(self, needed: int, limit: int, size: int) -> None:
         refill = self.pool.refill
-        total = needed - len(self.pool)
+        total = self._source.stop(needed, size) - len(self.pool)
         silent = not runtime.is_main_process()
         with tqdm(
             total=total, desc="generating sentences", delay=1, leave=False, disable=silent

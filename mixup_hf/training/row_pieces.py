@@ -21,6 +21,10 @@ class RowPieces(Protocol):
         """Rows that a refill has when `wanted` are asked for."""
         ...
 
+    def stop(self, needed: int, size: int) -> int:
+        """Rows that have been made once row `needed - 1` has: whole chunks are decoded."""
+        ...
+
     def piece(self, position: int, needed: int, size: int) -> range:
         """Chunks of the next piece, which begins at `position`; rows up to `needed` are used."""
         ...
@@ -40,6 +44,11 @@ class DecodedPieces:
     def size(self, refill: int, wanted: int) -> int:
         """All that are wanted."""
         return wanted
+
+    def stop(self, needed: int, size: int) -> int:
+        """The end of the chunk that holds row `needed - 1`."""
+        plan = self.producer.plan
+        return min(plan.chunks.start(plan.chunk_of(needed - 1) + 1), size)
 
     def piece(self, position: int, needed: int, size: int) -> range:
         """One chunk for every process, or as many as are needed."""
@@ -70,6 +79,10 @@ class StoredPieces:
         if self._rows[0] != refill:
             self._rows = (refill, self.producer.produce(refill, wanted) if wanted else [])
         return len(self._rows[1])
+
+    def stop(self, needed: int, size: int) -> int:
+        """All rows."""
+        return size
 
     def piece(self, position: int, needed: int, size: int) -> range:
         """The whole refill."""

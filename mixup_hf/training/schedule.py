@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from accelerate.data_loader import get_sampler
 from torch.utils.data import IterableDataset
 
 from mixup_hf import runtime
@@ -190,4 +189,4 @@ def epoch_rows_of(loader: Any, batch_size: int, world_size: int) -> int | None:
     evened = world_size > 1 and getattr(sampler, "even_batches", True)
     if evened or getattr(sampler, "drop_last", False):
         return batches * full
-    return len(get_sampler(loader) or loader.dataset)
+    return len(runtime.sampler_of(loader) or loader.dataset)

@@ -145,3 +145,11 @@ def test_every_command_checks_its_output(words: tuple[str, ...], tmp_path: Path)
     result = CliRunner().invoke(cli.app, [word.format(data=data) for word in words])
     assert isinstance(result.exception, MixupError)
     assert "must be writable" in str(result.exception)
+
+
+@pytest.mark.parametrize("name", ["Embedded", "all-minilm-l6-v2"])
+def test_an_unknown_aligner_is_told_which_aligners_there_are(name: str) -> None:
+    words = ["preview", "--a", "red", "--b", "film", "--aligner", name]
+    result = CliRunner().invoke(cli.app, words)
+    assert "must be 'embedded', a folder, or a Hub id" in str(result.exception)
+    assert "smollm2" not in str(result.exception)

@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tiny import make_llm
 
 from mixup_hf.inverter import lora
-from mixup_hf.inverter.lora import load_lora, save_lora
+from mixup_hf.inverter.lora import load_lora, lora_state, save_lora
 
 
 def save(folder: Path, **settings: Any) -> None:
@@ -21,7 +21,7 @@ def save(folder: Path, **settings: Any) -> None:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
-    save_lora(folder / "lora", model, torch.bfloat16)
+    save_lora(folder / "lora", model, lora_state(model, torch.bfloat16))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -68,21 +68,21 @@ def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(
     tiny_inverter: Inverter, embeddings: Tensor, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = tiny_inverter.invert(embeddings, seed=1, **HOT)
-    small, sizes = tiny_inverter._decode, []
+    small, sizes = tiny_inverter.prompts, []
 
-    def decode(rows: Tensor, *rest: Any) -> list[str]:
+    def decode(rows: Tensor) -> Tensor:
         sizes.append(len(rows))
         if len(rows) > 3:
             raise RuntimeError(OUT_OF_MEMORY[where])
-        return small(rows, *rest)
+        return small(rows)
 
-    monkeypatch.setattr(tiny_inverter, "_decode", decode)
+    monkeypatch.setattr(tiny_inverter, "prompts", decode)
     with pytest.warns(UserWarning, match="Out of memory while decoding .* at once") as said:
         assert tiny_inverter.invert(embeddings, seed=1, **HOT) == expected
     assert sizes == [10, 5, 2, 2, 2, 2, 2]
     assert [str(each.message).split(":")[1].split(".")[0] for each in said] == [
-        " going on with 5",
-        " going on with 2",
+        " continuing with 5",
+        " continuing with 2",
     ]
 
 
@@ -90,10 +90,10 @@ def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(
 def test_one_row_too_large_and_any_other_error_are_raised(
     tiny_inverter: Inverter, embeddings: Tensor, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def decode(rows: Tensor, *rest: Any) -> list[str]:
+    def decode(rows: Tensor) -> Tensor:
         raise RuntimeError(message)
 
-    monkeypatch.setattr(tiny_inverter, "_decode", decode)
+    monkeypatch.setattr(tiny_inverter, "prompts", decode)
     count = 1 if "memory" in message else 4
     with pytest.raises(RuntimeError, match=message):
         tiny_inverter.invert(embeddings[:count], **HOT)

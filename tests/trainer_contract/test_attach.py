@@ -273,7 +273,7 @@ def test_a_second_call_of_trainer_kwargs_works_with_source_task(tmp_path: Path) 
 
 def test_settings_may_be_keywords_of_the_class() -> None:
     assert make_mixup(TEXTS, CLASSES, mix_ratio=0.3).config.mix_ratio == 0.3
-    with pytest.raises(MixupError, match="`settings` must be one of"):
+    with pytest.raises(MixupError, match="Did you mean 'mix_ratio'"):
         make_mixup(TEXTS, CLASSES, ratio=0.3)
     with pytest.raises(MixupError, match="either `config` or single settings"):
         make_mixup(TEXTS, CLASSES, config=MixupConfig())

@@ -70,22 +70,21 @@ def command(
     if from_row is not None:
         _print_again(from_row, data)
         return
-    for option, value in (("--data", data), ("--num-samples", num_samples), ("--output", output)):
-        if value is None:
-            raise errors.InvalidInput(f"{option} is missing. Give it, or --from-row FILE:LINE.")
+    _require({"--data": data, "--num-samples": num_samples, "--output": output})
     assert data is not None and num_samples is not None and output is not None
     errors.at_least("--num-samples", num_samples, 1)
     output_file("--output", output)
     chosen = _written(output, format, columns, provenance, parents)
     settings = _settings(overrides)
-    source: dict[str, Any] = {
-        "data": data,
-        "columns": [text_column, label_column, text_pair_column],
-        "name": name,
-        "split": split,
-        "eval_data": eval_data,
-    }
+    source: dict[str, Any] = {"data": data, "name": name, "split": split, "eval_data": eval_data}
+    source["columns"] = [text_column, label_column, text_pair_column]
     _show(Console(), _augment(output, format, num_samples, source, chosen, settings), output)
+
+
+def _require(options: dict[str, object]) -> None:
+    for option, value in options.items():
+        if value is None:
+            raise errors.InvalidInput(f"{option} is missing. Give it, or --from-row FILE:LINE.")
 
 
 def _written(

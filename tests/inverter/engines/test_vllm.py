@@ -126,7 +126,7 @@ def rounded_prompts() -> Inverter:
     """An inverter that decodes here what goes over the wire: prompts in bf16."""
     inverter = make_inverter()
     prompt = inverter.prompts
-    setattr(inverter, "_prompts", lambda rows: prompt(rows).bfloat16().float())  # noqa: B010
+    setattr(inverter, "prompts", lambda rows: prompt(rows).bfloat16().float())  # noqa: B010
     return inverter
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mixup_hf.registry import register
@@ -12,25 +11,31 @@ if TYPE_CHECKING:
     from mixup_hf.finetuning.runner import Attaches
 
 
-def _arm(method: str) -> Callable[[Task], Attaches]:
+def _mixed(task: Task, method: str) -> Attaches:
     """The method's own weights, pairing and interpolation, where `mixup` does not set them."""
+    from mixup_hf.evaluation.experiment.config import mixup_with
+    from mixup_hf.evaluation.experiment.task import mixed
 
-    def arm(task: Task) -> Attaches:
-        from mixup_hf.evaluation.experiment.config import mixup_with
-        from mixup_hf.evaluation.experiment.task import mixed
-
-        return mixed(task, mixup_with(task.mixup, {"method": method}))
-
-    return arm
+    return mixed(task, mixup_with(task.mixup, {"method": method}))
 
 
-for _name, _method, _paper in (
-    ("inversed_mixup", "inversed-mixup", "inversedMixup, arXiv 2601.21543"),
-    ("smotext", "smotext", "SMOTExT, arXiv 2505.13434"),
-    (
-        "structure_preserving",
-        "structure-preserving",
-        "structure-preserving mixup, arXiv 2503.02645",
-    ),
-):
-    register("arm", _name, help=f"mixed and decoded: {_paper}")(_arm(_method))
+@register("arm", "inversed_mixup", help="mixed and decoded: inversedMixup, arXiv 2601.21543")
+def inversed_mixup(task: Task) -> Attaches:
+    """InversedMixup (arXiv 2601.21543)."""
+    return _mixed(task, "inversed-mixup")
+
+
+@register("arm", "smotext", help="mixed and decoded: SMOTExT, arXiv 2505.13434")
+def smotext(task: Task) -> Attaches:
+    """SMOTExT (arXiv 2505.13434)."""
+    return _mixed(task, "smotext")
+
+
+@register(
+    "arm",
+    "structure_preserving",
+    help="mixed and decoded: structure-preserving mixup, arXiv 2503.02645",
+)
+def structure_preserving(task: Task) -> Attaches:
+    """Structure-preserving mixup (arXiv 2503.02645)."""
+    return _mixed(task, "structure-preserving")
