@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +20,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from tqdm.auto import tqdm
 
 _LOGGER = logging.getLogger("mixup_hf")
+_LISTENERS: list[Callable[[], object]] = []
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -142,6 +146,43 @@ def warn(message: str) -> None:
     """Log `message` at WARNING on the main process only."""
     if is_main_process():
         _LOGGER.warning(message)
+
+
+@contextmanager
+def ticking(bar: Any, seconds: float = 1.0) -> Iterator[None]:
+    """Redraw a tqdm bar after decoding steps, at most every `seconds`, while the block runs.
+
+    A chunk is decoded as one batch, which may take many seconds: without this the bar would stand
+    still. Steps of all threads count.
+    """
+    last = time.monotonic()
+
+    def redraw() -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            bar.refresh()
+
+    _LISTENERS.append(redraw)
+    try:
+        yield
+    finally:
+        _LISTENERS.remove(redraw)
+
+
+def decoding_step_done() -> None:
+    """Let the bars of `ticking` move."""
+    for listener in list(_LISTENERS):
+        listener()
+
+
+def memory_in_use() -> str:
+    """How much memory this process takes now: of its GPU if it has one, else of the machine."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.memory_allocated() / 2**30:.1f} GiB of GPU memory"
+    import psutil  # a dependency of accelerate
+
+    return f"{psutil.Process().memory_info().rss / 2**30:.1f} GiB of memory"
 
 
 def counter_rng(seed: int, *counters: int) -> np.random.Generator:

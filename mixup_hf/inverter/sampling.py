@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mixup_hf import errors
+from mixup_hf import errors, runtime
 from mixup_hf.inverter.engines.base import DecodeSettings, Engine
 from mixup_hf.runtime import counter_rng
 
@@ -135,6 +135,7 @@ def decode(
         tokens = choose(logits, settings, None if draws is None else draws[rows, step])
         alive &= ~torch.isin(tokens, ends)
         output[rows[alive], step] = tokens[alive]
+        runtime.decoding_step_done()
         if step + 1 == settings.max_new_tokens or not alive.any():
             break
         size = engine.size_for(int(alive.sum()), len(alive))

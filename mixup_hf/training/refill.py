@@ -184,9 +184,12 @@ class Refiller:
         refill = self.pool.refill
         total = self._source.stop(needed, size) - len(self.pool)
         silent = not runtime.is_main_process()
-        with tqdm(
-            total=total, desc="generating sentences", delay=1, leave=False, disable=silent
-        ) as bar:
+        with (
+            tqdm(
+                total=total, desc="generating sentences", delay=1, leave=False, disable=silent
+            ) as bar,
+            runtime.ticking(bar),
+        ):
             while (position := len(self.pool)) < needed:
                 chunks = self._source.piece(position, limit, size)
                 rows = self._source.make(refill, chunks, size, bar.update)
@@ -214,9 +217,11 @@ class Refiller:
         seconds = rows * producer.seconds_per_row / runtime.world_size()
         if seconds < _WORTH_A_LINE:
             return
+        speed = 1 / producer.seconds_per_row
         runtime.announce(
             f"mixup_hf: about {rows:,} more sentences will be generated while this run trains, in "
-            f"about {_duration(seconds)} at {1 / producer.seconds_per_row:.1f} sentences per second"
+            f"about {_duration(seconds)} at {speed:.1f} sentences per second; this process uses "
+            f"{runtime.memory_in_use()}"
         )
 
     def _chunks(self, refill: int, position: int, limit: int) -> list[Chunk]:

@@ -118,6 +118,7 @@ def _augment(
 ) -> Augmented:
     from tqdm.auto import tqdm
 
+    from mixup_hf import runtime
     from mixup_hf.data.row_writer import partial_of
     from mixup_hf.data.tables import read_table
     from mixup_hf.training.augmentation import augment_file, prepare
@@ -127,7 +128,8 @@ def _augment(
     others = read_table(source["eval_data"], *columns).texts if source["eval_data"] else []
     mixup = prepare(table, settings.pop("aligner"), None, others, settings)
     made = 0
-    with tqdm(total=num_samples, desc="generating", unit="sentence") as bar:
+    bar_of = tqdm(total=num_samples, desc="generating", unit="sentence")
+    with bar_of as bar, runtime.ticking(bar):
 
         def count(rows: int) -> None:
             nonlocal made
