@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -35,6 +35,10 @@ _SHORT = {
 }
 
 
+_SWITCH = "[true|false]"
+_TRUE_OR_FALSE = {"true", "false", "yes", "no", "on", "off"}
+
+
 class Command(TyperCommand):
     """A command whose options may also be written with underscores.
 
@@ -43,8 +47,15 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Rewrite the words as the parser knows them, then parse."""
-        known = {name for each in self.get_params(ctx) for name in each.opts}
-        return super().parse_args(ctx, list(_as_declared(args, known)))
+        options = [each for each in self.get_params(ctx) if each.opts[0].startswith("--")]
+        known = {name for each in options for name in each.opts}
+        switches = {
+            name
+            for each in options
+            if getattr(each, "metavar", "") == _SWITCH
+            for name in each.opts
+        }
+        return super().parse_args(ctx, list(_as_declared(_with_values(args, switches), known)))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; Ctrl-C is answered with one line."""
@@ -136,12 +147,22 @@ def _option(key: Any, own: Iterable[str]) -> Any:
     option = typer.Option(
         *names,
         help=f"{key.help}{default}",
-        metavar="VALUE",
+        metavar=_SWITCH if key.type == "true or false" else "VALUE",
         show_default=False,
         rich_help_panel=f"{_PANEL}: {group}" if group else _PANEL,
     )
     named = "by name" in key.type  # such settings take keys of the user's choice, each an option
     return Annotated[(list[str] if named else str) | None, option]
+
+
+def _with_values(words: Sequence[str], switches: Set[str]) -> list[str]:
+    """The words of the command line, with `--compare` alone spelled out as `--compare=true`."""
+    spelled_out = []
+    for at, word in enumerate(words):
+        following = words[at + 1] if at + 1 < len(words) else "--"
+        alone = word.replace("_", "-") in switches and following.lower() not in _TRUE_OR_FALSE
+        spelled_out.append(f"{word}=true" if alone else word)
+    return spelled_out
 
 
 def _as_declared(words: Sequence[str], known: Iterable[str]) -> Iterable[str]:

@@ -106,14 +106,14 @@ def test_a_training_is_not_lost_for_a_curve_that_cannot_be_fitted(
         raise NoResponseError("No response.")
 
     monkeypatch.setattr(train, "fit_ratio_curve", nothing)
-    folder = align(make_config(save_partners(tmp_path), tmp_path / "out", ratio_pairs=4))
+    folder = align(make_config(save_partners(tmp_path), tmp_path / "out", ratio_pairs=12))
     assert load_aligner(folder).config.ratio_curve is None
     assert "written without" in caplog.text
 
 
 def test_an_aligner_carries_its_curve(tmp_path: Path) -> None:
     partners = save_partners(tmp_path)
-    folder = align(make_config(partners, tmp_path / "out", ratio_pairs=4))
+    folder = align(make_config(partners, tmp_path / "out", ratio_pairs=12))
     inverter = Inverter.from_pretrained(folder, device="cpu", quantization="none")
     curve = inverter.aligner.config.ratio_curve
     assert curve is not None

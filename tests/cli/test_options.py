@@ -106,6 +106,22 @@ def test_underscores_and_hyphens_are_the_same(words: tuple[str, ...]) -> None:
     assert settings.data.text_column == "b"
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--compare",), True),
+        (("--compare", "--seed", "3"), True),
+        (("--compare", "c.yaml"), True),
+        (("--compare", "false"), False),
+        (("--compare=false",), False),
+        (("--save_model", "no", "--compare"), True),
+    ],
+)
+def test_a_switch_needs_no_value(words: tuple[str, ...], expected: bool) -> None:
+    _, settings = call(finetune_like, "--data.dataset=x", "--output-dir", "o", *words)
+    assert settings.compare is expected
+
+
 @pytest.mark.parametrize("option", ["--training.learning-rate", "--training.learning_rate"])
 def test_training_arguments_are_options(option: str) -> None:
     needed = ("--data.dataset=x", "--output-dir", "o", "--training", "{optim: sgd}")

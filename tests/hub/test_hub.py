@@ -129,5 +129,5 @@ def test_pushing_what_is_no_aligner_is_refused(hub: HubStub, tmp_path: Path) -> 
     code = f"from mixup_hf.inverter.hub import push_folder; push_folder('.', {REPO!r})"
     result = run(hub, tmp_path, code)
     assert result.returncode != 0
-    assert "no aligner checkpoint" in result.stderr
+    assert "not an aligner checkpoint" in result.stderr
     assert not hub.repos
