@@ -90,6 +90,8 @@ def _prepare_streams() -> None:
     """Show the package's progress lines; never fail on a sign that the terminal cannot print."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("mixup_hf").setLevel(logging.INFO)
+    # Not a fault: bitsandbytes looks for an optional kernel when transformers imports it.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
