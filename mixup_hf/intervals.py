@@ -23,7 +23,7 @@ class Interval:
 
 
 def rounded(value: float) -> str:
-    """Three decimals; fewer for values of ten or more."""
+    """Format with three decimals; fewer for values of ten or more."""
     places = 3 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:,.{places}f}"
 
@@ -45,7 +45,7 @@ class Rate:
 
     @property
     def share(self) -> float:
-        """`count / of`; 0 where no row was examined."""
+        """`count / of`; 0 if no row was examined."""
         return self.count / self.of if self.of else 0.0
 
     def __str__(self) -> str:
@@ -53,11 +53,11 @@ class Rate:
 
 
 def wilson(count: int, of: int) -> Rate:
-    """A proportion with its 95 % Wilson score interval (Wilson 1927), which contains it.
+    """Return a proportion with its 95 % Wilson score interval (Wilson 1927), which contains it.
 
     Args:
         count: Rows that have the property.
-        of: Rows examined; with none, the interval is [0, 1].
+        of: Rows examined; if 0, the interval is [0, 1].
     """
     if of == 0:
         return Rate(0, 0, 0.0, 1.0)
@@ -65,24 +65,24 @@ def wilson(count: int, of: int) -> Rate:
 
     interval = binomtest(count, of).proportion_ci(method="wilson")
     share = count / of
-    # At 0 and 1, rounding could put an end of the interval on the wrong side of the share.
+    # At 0 and 1, rounding could move a bound of the interval past the share.
     low, high = float(interval.low), float(interval.high)
     return Rate(count, of, min(share, max(0.0, low)), max(share, min(1.0, high)))
 
 
 def mean_over(values: np.ndarray) -> Callable[[np.ndarray], float]:
-    """The mean of `values` (N,) over given rows: a statistic for `bootstrap_interval`."""
+    """Return a statistic for `bootstrap_interval`: the mean of `values` (N,) over given rows."""
     return lambda rows: float(values[rows].mean())
 
 
 def bootstrap_interval(
     figure: Callable[[np.ndarray], float], count: int, seed: int = 0
 ) -> Interval:
-    """A statistic of `count` rows with its bootstrap percentile interval.
+    """Return a statistic of `count` rows with its bootstrap percentile interval.
 
     Args:
         figure: Computes the statistic from row numbers.
-        count: How many rows there are.
+        count: Number of rows.
         seed: Seed of the resampling.
     """
     from scipy.stats import bootstrap

@@ -1,4 +1,4 @@
-"""What the parts of the library hand to one another: rows, and the protocols of their makers."""
+"""Types shared across the library: generated rows, and protocols of the objects that make them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-# Between the two texts of a pair, which the library holds as one string: "record separator".
+# "Record separator" between the two texts of a pair, which the library keeps as one string.
 PAIR_MARK = "\x1e"
 
 
@@ -18,26 +18,26 @@ class MixedExample:
     """One generated sentence with its soft label and where it came from.
 
     Attributes:
-        text: The decoded sentence. For pairs of texts it holds both, joined by a control character:
-            read them from `sides`.
+        text: The decoded sentence. For text pairs, both sentences joined by a control character;
+            use `sides` to get them separately.
         label: Soft label (C,), in the order of the classes; sums to 1.
-        lam: Weight of the first parent; in [0, 1], but for distributions that go beyond it.
-        parents: Rows of the parents in the texts that were given; two of them, or m.
+        lam: Weight of the first parent; in [0, 1], except for distributions that extrapolate.
+        parents: Row numbers of the two (or m) parents in the given texts.
         shares: The weights of all parents; they sum to 1.
         seed: Seed of the run.
-        epoch: Which refill of the pool made it.
+        epoch: The refill of the pool that generated it.
         index: Position in that refill's pair plan.
-        aligner_fingerprint: Of the aligner that decoded it.
-        method: Preset it was made under.
-        weights: Specification of the distribution that its shares are from.
+        aligner_fingerprint: Fingerprint of the aligner used for decoding.
+        method: Preset used to generate it.
+        weights: Specification of the distribution that its shares were drawn from.
         interpolation: How embeddings were mixed.
-        engine: What decoded it.
-        events: What intrusion judges found wrong with the first sentence made for this place; names
-            of `intrusion.EVENTS`.
+        engine: The engine that decoded it.
+        events: Problems that intrusion judges found in the first sentence generated for this
+            position; names from `intrusion.EVENTS`.
         judges: Each judge's class probabilities (C,) for this sentence.
-        mitigation: What was done about the events: "none", or as `intrusion.Gate` says.
-        attempts: How many sentences were made for this place.
-        weight: Weight in the loss, beside that of all mixed rows.
+        mitigation: How the events were handled: "none", or a value set by `intrusion.Gate`.
+        attempts: Number of sentences generated for this position.
+        weight: Weight of this row in the loss, on top of the weight of all mixed rows.
     """
 
     text: str
@@ -61,7 +61,7 @@ class MixedExample:
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """The sentence alone, or both sentences of a pair."""
+        """The single sentence, or both sentences of a pair."""
         return tuple(self.text.split(PAIR_MARK))
 
     @property
@@ -71,16 +71,16 @@ class MixedExample:
 
     @property
     def hard_label(self) -> int:
-        """The class with the largest share; the first of them when several have it."""
+        """The class with the largest share; the first one in case of a tie."""
         return max(range(len(self.label)), key=self.label.__getitem__)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict; `from_json` is its inverse."""
+        """Return a JSON-serializable dict; `from_json` is the inverse."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> MixedExample:
-        """Rebuild from `to_json`."""
+        """Rebuild from the output of `to_json`."""
         sequences = {name: tuple(row[name]) for name in ("label", "parents", "shares", "events")}
         judges = {name: tuple(values) for name, values in row["judges"].items()}
         return cls(**(row | sequences | {"judges": judges}))
@@ -90,14 +90,14 @@ Redraw = Literal["pair", "ratio", "near"]
 
 
 class Reviews(Protocol):
-    """Judges generated rows and mends them."""
+    """Judges generated rows and repairs them."""
 
     def review(
         self,
         rows: Sequence[MixedExample],
         redraw: Callable[[list[int], int, Redraw], list[MixedExample]],
     ) -> list[MixedExample]:
-        """The rows as they may be trained on; `redraw(places, attempt, how)` makes some anew."""
+        """Return rows fit for training; `redraw(places, attempt, how)` regenerates some of them."""
         ...
 
 
@@ -111,7 +111,7 @@ class Encodes(Protocol):
 
 
 class Supplies(Protocol):
-    """Has mixed rows of a training set for every refill."""
+    """Supplies mixed rows of a training set for every refill."""
 
     @property
     def texts(self) -> Sequence[str]:
@@ -121,27 +121,27 @@ class Supplies(Protocol):
     def produce(
         self, epoch: int, num_rows: int, on_chunk: Callable[[int], object] | None = None
     ) -> list[MixedExample]:
-        """The rows of a refill, on every process; `on_chunk` hears of those made on this one."""
+        """Return a refill's rows on every process; `on_chunk` gets the size of each local chunk."""
         ...
 
     def forget(self) -> None:
-        """Forget what was learnt of a model that has moved since."""
+        """Discard anything computed from a model that has changed since."""
         ...
 
 
 class Follows(Protocol):
-    """Keeps an inverter in step with a model in training."""
+    """Keeps an inverter in sync with a model being trained."""
 
     def follow(self, model: Any) -> float:
-        """Embed with `model` from now on; how stale the inverter had become, in nats/token."""
+        """Embed with `model` from now on; return how stale the inverter was, in nats per token."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write what has changed."""
+        """Save what has changed."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Take what `save` wrote."""
+        """Load what `save` wrote."""
         ...
 
 
@@ -151,9 +151,9 @@ class Inverts(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the weights behind the texts."""
+        """Identifies the weights that decode the texts."""
         ...
 
     def invert(self, embeddings: Tensor, *, seed: int | Sequence[int]) -> list[str]:
-        """Decode (N, D) embeddings to N sentences; the same seed gives the same sentences."""
+        """Decode (N, D) embeddings into N sentences; the same seed gives the same sentences."""
         ...

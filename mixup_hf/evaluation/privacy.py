@@ -1,7 +1,7 @@
-"""Privacy: what generated rows reveal of the texts they were made from.
+"""Privacy: what generated rows reveal about the texts they were generated from.
 
-Everything is measured against a holdout: real texts of the same origin that nothing was made from.
-Rows made without having seen the training texts are as near to these as to those.
+Everything is measured against a holdout: real texts from the same source that were not used for
+generation. Rows generated without access to the training texts would be equally close to both sets.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from mixup_hf.mixing.neighbors import Neighbors
 from mixup_hf.runtime import counter_rng
 from mixup_hf.types import Encodes
 
-_FEWEST = 20  # texts on either side
+_FEWEST = 20  # minimum number of rows, training texts and holdout texts
 _FALSE_POSITIVES = 0.01
-_PLANTING, _CHOOSING = 9, 10  # what streams of random numbers are for; part of their keys
+_PLANTING, _CHOOSING = 9, 10  # purposes of random streams; part of their keys
 _LIMITS = (
     "The audit looks for copies, for rows nearer to training texts than to others, and for "
     "secrets, with one encoder. It does not bound what a stronger attack could find."
@@ -32,21 +32,22 @@ _LIMITS = (
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """Results of a privacy audit.
 
     Attributes:
-        rows: Generated rows.
-        texts: Training texts compared with, and as many of the holdout.
-        nearer: Rows nearer to a training text than to any of the holdout; a half by chance.
-        copies: Rows that are nearly a training text.
-        chance_copies: Rows that are nearly a text of the holdout.
-        auc: Of telling training texts from the holdout by how near the nearest row is; 0.5 by
-            chance.
-        true_positives: Share of training texts found when 1 % of the holdout is; None with fewer
-            than 100 texts.
-        nearer_by_lam: `nearer`, by the larger of a row's shares; empty for rows without shares.
+        rows: Number of generated rows.
+        texts: Number of training texts compared, and of holdout texts.
+        nearer: Rows closer to a training text than to any holdout text; one half by chance.
+        copies: Rows that are near copies of a training text.
+        chance_copies: Rows that are near copies of a holdout text.
+        auc: AUC of distinguishing training texts from holdout texts by the distance to the nearest
+            row; 0.5 by chance.
+        true_positives: Share of training texts detected when 1 % of the holdout is falsely flagged;
+            None with fewer than 100 texts.
+        nearer_by_lam: `nearer`, grouped by the larger share of a row's parents; empty if the rows
+            have no shares.
         copies_by_lam: `copies`, likewise.
-        canaries: Planted secrets that stand in a row, word for word; None if none were planted.
+        canaries: Planted secrets that appear verbatim in a row; None if none were planted.
     """
 
     rows: int
@@ -62,7 +63,7 @@ class Audit:
 
     @property
     def findings(self) -> list[str]:
-        """What rows made without the training texts would not show; empty if nothing."""
+        """Evidence that the rows leak training texts; empty if there is none."""
         found = []
         if self.copies.low > self.chance_copies.high:
             found.append(
@@ -83,7 +84,7 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """In plain words, with its limits."""
+        """The findings in plain words, with their limits."""
         if not self.findings:
             return (
                 "The rows show nothing that rows made without these texts would not show. "
@@ -106,16 +107,16 @@ def audit(
 
     Args:
         rows: The generated texts.
-        texts: The training texts that they were made from.
-        holdout: Texts of the same origin that nothing was made from. The larger of both is cut to
-            the size of the smaller.
+        texts: The training texts that they were generated from.
+        holdout: Texts from the same source that were not used for generation. The larger of `texts`
+            and `holdout` is subsampled to the size of the smaller.
         encoder: Embeds texts to measure distances.
-        lams: The larger share of each row's parents, to tell apart by it.
-        secrets: What `plant` has planted in `texts`.
-        seed: Of the cut and of the intervals.
+        lams: The larger share of each row's parents, used to group the results.
+        secrets: The secrets that `plant` added to `texts`.
+        seed: Seed for the subsampling and the intervals.
 
     Raises:
-        ValueError: Too few texts, or a text stands on both sides.
+        ValueError: There are too few texts, or a text is in both `texts` and `holdout`.
     """
     size = min(len(texts), len(holdout))
     for name, given in (("rows", rows), ("texts", texts), ("holdout", holdout)):
@@ -159,7 +160,7 @@ def plant(
     """Add canaries: the beginnings of real texts, each followed by a secret number.
 
     Returns:
-        Texts and labels with the canaries at their end, and the secrets.
+        The texts and labels with the canaries appended, and the secrets.
     """
     errors.at_least("canaries", count, 1)
     if count > len(texts):
@@ -180,7 +181,7 @@ def _first_half(text: str) -> list[str]:
 
 
 def _distances(queries: Tensor, rows: Tensor) -> Tensor:
-    """Of each of `queries` (n, D) to the nearest of `rows`."""
+    """Return the distance from each of `queries` (n, D) to the nearest of `rows`."""
     nearest = Neighbors(rows).search(queries, 1)[:, 0]
     found: Tensor = (queries - rows[torch.from_numpy(nearest)]).norm(dim=-1)
     return found
@@ -197,7 +198,7 @@ def _auc(member: np.ndarray, other: np.ndarray) -> float:
 
 
 def _found(member: np.ndarray, other: np.ndarray) -> float:
-    """Share of members nearer than all but 1 % of the others."""
+    """Return the share of members that are nearer than all but 1 % of the others."""
     allowed = int(len(other) * _FALSE_POSITIVES)
     return float((member < np.sort(other)[allowed]).mean())
 

@@ -19,16 +19,16 @@ def _stats() -> Any:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against the baseline, over pairs of runs that share everything but the arm.
+    """An arm compared with the baseline, over pairs of runs that differ only in the arm.
 
     Attributes:
-        pairs: How many pairs.
-        difference: Mean of arm minus baseline.
-        low, high: 95 % bootstrap interval of it, by percentiles.
-        permutation_p: Two-sided p of a permutation test that flips pairs: at best 2 ** (1 - pairs),
-            and never below 0.0002.
+        pairs: Number of pairs.
+        difference: Mean difference, arm minus baseline.
+        low, high: 95 % bootstrap percentile interval of the difference.
+        permutation_p: Two-sided p of a permutation test that flips the signs of pairs: at best
+            2 ** (1 - pairs), and never below 0.0002.
         wilcoxon_p: Two-sided p of Wilcoxon's signed-rank test.
-        holm_p: `permutation_p` corrected for all that was compared at once (Holm).
+        holm_p: `permutation_p`, corrected for all simultaneous comparisons (Holm).
     """
 
     pairs: int
@@ -44,7 +44,8 @@ def compare(arm: Sequence[float], baseline: Sequence[float]) -> Comparison:
     """Compare paired values of two arms.
 
     Raises:
-        ValueError: There are fewer than two pairs: one difference cannot be told from chance.
+        ValueError: There are fewer than two pairs: one difference cannot be distinguished from
+            chance.
     """
     if len(arm) != len(baseline):
         raise errors.InvalidInput(
@@ -66,7 +67,7 @@ def compare(arm: Sequence[float], baseline: Sequence[float]) -> Comparison:
 
 
 def holm(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
-    """The comparisons with `holm_p` corrected for how many there are (Holm 1979)."""
+    """Return the comparisons with `holm_p` corrected for their number (Holm 1979)."""
     order = sorted(comparisons, key=lambda name: comparisons[name].permutation_p)
     corrected, least = {}, 0.0
     for rank, name in enumerate(order):
@@ -76,7 +77,7 @@ def holm(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
 
 
 def mcnemar_p(one: Sequence[bool], other: Sequence[bool]) -> float:
-    """Exact two-sided p that two classifiers are right equally often on the same rows (McNemar)."""
+    """Exact two-sided McNemar p: are two classifiers equally accurate on the same rows?"""
     if len(one) != len(other):
         raise errors.InvalidInput(
             f"Both must have judged the same rows, but got {len(one)}, {len(other)}."

@@ -1,7 +1,7 @@
-"""Structure: do generated rows vary as real ones do, before decoding and after?
+"""Structure: do generated rows vary as real ones do, before and after decoding?
 
 Mixing shrinks the covariance of a class by a known factor (arXiv 2503.02645); decoding changes it
-again, by one that only a measurement tells.
+again, by a factor that has to be measured.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from mixup_hf.mixing.weights import parse_weights, variance_factor
 from mixup_hf.runtime import counter_rng
 
 _PERMUTATIONS = 199
-_STRUCTURE = 5  # what this stream of random numbers is for
+_STRUCTURE = 5  # identifies this random stream
 
 
 @dataclass(frozen=True)
 class Structure:
-    """How alike the spread of two sets of embeddings is.
+    """How similarly two sets of embeddings are spread.
 
     Attributes:
-        variance_ratio: `tr Cov(made) / tr Cov(real)`; 1 keeps the variance.
+        variance_ratio: `tr Cov(made) / tr Cov(real)`; 1 means that the variance is preserved.
         frobenius: `|| Cov(made) - Cov(real) || / || Cov(real) ||`.
-        energy: Energy distance; 0 for the same distribution.
-        p_value: Share of random relabellings with an energy distance at least as large.
+        energy: Energy distance; 0 for identical distributions.
+        p_value: Share of random relabelings with an energy distance at least as large.
     """
 
     variance_ratio: float
@@ -43,15 +43,15 @@ class Structure:
 
 @dataclass(frozen=True)
 class StructureReport:
-    """What one distribution of weights does to a training set.
+    """How mixing with one weight distribution changes the spread of a training set.
 
     Attributes:
-        weights: Its specification.
-        expected: The variance ratio that theory states for mixes of independent parents.
-        before: By class, of the mixes themselves.
-        after: By class, of the decoded sentences embedded again.
+        weights: Specification of the distribution.
+        expected: The theoretical variance ratio for mixes of independent parents.
+        before: Comparison of the mixes themselves, by class.
+        after: Comparison of the decoded and re-embedded sentences, by class.
         curve_before: Mean variance ratio after 1, 2, ... generations, without decoding.
-        curve_after: The same, each generation decoded and embedded again.
+        curve_after: The same, with each generation decoded and re-embedded.
     """
 
     weights: str
@@ -63,7 +63,7 @@ class StructureReport:
 
 
 def compare(real: Tensor, made: Tensor, *, seed: int = 0) -> Structure:
-    """Compare made rows (m, D) with real ones (n, D); at least two of each."""
+    """Compare generated rows (m, D) with real ones (n, D); at least two of each."""
     errors.at_least("real", len(real), 2)
     errors.at_least("made", len(made), 2)
     expected, found = torch.cov(real.double().T), torch.cov(made.double().T)
@@ -79,7 +79,7 @@ def compare(real: Tensor, made: Tensor, *, seed: int = 0) -> Structure:
 def energy_test(
     first: Tensor, second: Tensor, *, permutations: int = _PERMUTATIONS, seed: int = 0
 ) -> tuple[float, float]:
-    """Energy distance of two samples (n, D) and (m, D), and its permutation p-value.
+    """Energy distance between two samples (n, D) and (m, D), and its permutation p-value.
 
     `2 E|X - Y| - E|X - X'| - E|Y - Y'|` (Szekely and Rizzo), over all pairs of rows.
     """
@@ -98,7 +98,7 @@ def energy_test(
     within = (towards * inside).sum(1) / n**2
     beyond = ((outside @ distance) * outside).sum(1) / m**2
     energies = 2 * across - within - beyond
-    # The sample itself is one of the relabellings, so p is never 0; a hair for rounding.
+    # The observed labeling is one of the relabelings, so p is never 0; 1e-12 absorbs rounding.
     p_value = float((energies >= energies[0] - 1e-12).double().mean())
     return float(energies[0]), p_value
 
@@ -116,22 +116,22 @@ def measure_structure(
     seed: int = 0,
     on_generation: Callable[[], object] | None = None,
 ) -> StructureReport:
-    """Mix same-class pairs of a training set, decode them, and compare; then again from the result.
+    """Mix same-class pairs of a training set, decode, compare, and repeat on the result.
 
     Args:
-        inverter: Encodes and decodes.
+        inverter: Encodes the texts and decodes the mixes.
         texts: The training texts (N).
         labels: Their class indices (N).
-        names: Of the classes (C).
-        weights: As `parse_weights` reads it.
-        num_rows: Rows made in each generation.
-        generations: How often the rows made are mixed again.
+        names: Class names (C).
+        weights: Weight distribution, in the format of `parse_weights`.
+        num_rows: Rows per generation.
+        generations: Number of generations; each mixes the rows of the previous one.
         interpolation: How embeddings are mixed.
-        seed: Of pairs, ratios and decoding.
+        seed: Seed for pairs, ratios and decoding.
         on_generation: Called after each generation, for a progress bar.
 
     Raises:
-        ValueError: A class has fewer than three rows: they have no covariance to speak of.
+        ValueError: A class has fewer than three rows, too few for a meaningful covariance.
     """
     errors.at_least("generations", generations, 1)
     classes = np.asarray(labels)
@@ -157,7 +157,7 @@ def measure_structure(
 
 
 class _Maker:
-    """Makes a generation of rows from the one before."""
+    """Generates each generation of rows from the previous one."""
 
     def __init__(
         self, inverter: Inverter, weights: str, interpolation: str, num_rows: int, seed: int
@@ -168,7 +168,7 @@ class _Maker:
     def mix(
         self, embeddings: Tensor, classes: np.ndarray, generation: int, *, adjusted: bool = False
     ) -> tuple[Tensor, np.ndarray]:
-        """Mixes (num_rows, D) of same-class pairs, and their classes."""
+        """Return mixes (num_rows, D) of same-class pairs, and their classes."""
         plan = PairPlan(
             classes,
             pairing="same_class",
@@ -188,7 +188,7 @@ class _Maker:
     def decode(
         self, mixes: Tensor, classes: np.ndarray, generation: int
     ) -> tuple[Tensor, np.ndarray]:
-        """The mixes said in words, and embedded again."""
+        """Decode the mixes and re-embed the sentences."""
         sentences = self.inverter.invert(mixes, seed=(self.seed, generation), progress=False)
         return self.inverter.encode(sentences), classes
 

@@ -1,4 +1,4 @@
-"""A watch over the development set: does the model get worse there while it trains on mixes?"""
+"""Monitors whether training on mixed rows makes the model worse on the development set."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _ALPHA = 0.05
 
 
 class DevelopmentWatch:
-    """Keeps the loss of every evaluated row, and compares evaluations.
+    """Records the loss of every evaluated row and compares evaluations.
 
-    The rows of an evaluation are paired with those of the best one so far; a one-sided t-test says
-    whether the loss has risen. The k-th comparison is held to a level of `0.05 * 6 / (pi k)^2 / j`,
-    where j evaluations could have been the best (it was chosen for its low loss): so, over all
-    evaluations of a run, at most one run in twenty is stopped without need.
+    Each evaluation is paired row by row with the best one so far, and a one-sided t-test checks
+    whether the loss has risen. The k-th comparison uses the level `0.05 * 6 / (pi k)^2 / j`, where
+    j is the number of evaluations from which the best was selected (a correction for having picked
+    the lowest loss). Over all evaluations, at most one run in twenty is stopped unnecessarily.
 
     Args:
-        model: The model being trained, not wrapped.
-        problem_type: Which loss: as `row_losses` takes it.
+        model: The model being trained, unwrapped.
+        problem_type: Selects the loss, as in `row_losses`.
     """
 
     def __init__(self, model: nn.Module, problem_type: str) -> None:
@@ -38,27 +38,27 @@ class DevelopmentWatch:
         self._handle = model.register_forward_hook(self._keep, with_kwargs=True)
 
     def remove(self) -> None:
-        """Leave the model alone."""
+        """Remove the forward hook from the model."""
         self._handle.remove()
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs to go on comparing; fit for JSON."""
+        """Return the JSON-serializable state that a resumed run needs to continue comparing."""
         best = {name: losses.tolist() for name, losses in self._best.items()}
         return {"best": best, "tests": self._tests, "seen": dict(self._seen)}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore the state returned by `state`."""
         self._best = {name: torch.tensor(losses) for name, losses in state["best"].items()}
         self._tests, self._seen = state["tests"], Counter(state["seen"])
 
     def judge(self, name: str) -> str | None:
-        """Look at the evaluation that has just ended.
+        """Check the evaluation that has just finished.
 
         Args:
-            name: Of the evaluated set; sets are compared with themselves.
+            name: Name of the evaluated set; each set is compared only with itself.
 
         Returns:
-            What shows that the model has become worse; None if nothing does.
+            The evidence that the model has become worse, or None if there is none.
         """
         losses = self._take()
         best, rivals = self._best.get(name), self._seen[name]
@@ -80,7 +80,7 @@ class DevelopmentWatch:
         )
 
     def _take(self) -> Tensor:
-        """The rows of all processes, in an order that is the same at every evaluation."""
+        """Collect the row losses of all processes, in the same order at every evaluation."""
         mine = {runtime.rank(): torch.cat(self._rows).tolist() if self._rows else []}
         self._rows = []
         every = runtime.merge(mine)
@@ -104,5 +104,5 @@ def _p_of_a_rise(losses: Tensor, best: Tensor) -> float:
     from scipy.stats import ttest_rel
 
     if float((losses - best).std()) == 0:
-        return 0.0  # every row by the same amount
+        return 0.0  # every row changed by the same amount
     return float(ttest_rel(losses.numpy(), best.numpy(), alternative="greater").pvalue)

@@ -1,8 +1,8 @@
-"""Embeddings from the model in training, and an aligner that keeps up with it.
+"""Embeddings from the model being trained, and an aligner that is kept up to date with it.
 
-Stages 2 and 3 of arXiv 2601.21543, run from inside the training they serve: once the model has been
-warmed up on the labelled texts, the projector is refined on its embeddings; from then on it is
-refreshed whenever the model has moved too far.
+Implements stages 2 and 3 of arXiv 2601.21543 inside the training loop: once the model has been
+warmed up on the labeled texts, the projector is refined on its embeddings. After that, it is
+refreshed whenever the model has drifted too far.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from mixup_hf.inverter.objective import AlignmentModel
 from mixup_hf.inverter.refinement import generation_loss, refresh
 
 _BATCH_TOKENS = 1024
-_PROBE_SIZE = 64  # staleness is looked at before every refill, so it must be cheap
+_PROBE_SIZE = 64  # staleness is checked before every refill, so it must be cheap
 _WEIGHTS_FILE = "projector.safetensors"
 
 
 class FollowingInverter:
-    """An inverter whose encoder is the model in training.
+    """An inverter whose encoder is the model being trained.
 
-    The inverter given stays as it is: a copy of its projector is refined. The LLM and its LoRA do
-    not move. Sentences that the frozen inverter decodes are read along with the labelled texts, so
-    that the projector does not learn a few texts by heart.
+    The given inverter is not modified: only a copy of its projector is refined. The LLM and its
+    LoRA stay frozen. Sentences decoded by the frozen inverter are added to the labeled texts so
+    that the projector does not memorize a small training set.
 
     Args:
-        inverter: Where the projector starts from.
-        texts: The labelled texts (N).
-        tokenizer: Of the model in training.
-        rehearsed: Sentences that are learnt along with the texts; made when first needed.
-        steps: Optimiser steps of the first refinement; a refresh takes half as many.
+        inverter: Provides the initial projector.
+        texts: The labeled texts (N).
+        tokenizer: Tokenizer of the model being trained.
+        rehearsed: Returns the sentences to train on besides the texts; called when first needed.
+        steps: Optimizer steps of the first refinement; a refresh takes half as many.
         threshold: Staleness, in nats per token, above which the projector is refreshed.
-        seed: Which batch when.
+        seed: Seed for the order of batches.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class FollowingInverter:
         self._encoder: TaskEncoder | None = None
 
     def follow(self, model: Any) -> float:
-        """Embed with `model` from now on, and refine the projector if it is time.
+        """Embed with `model` from now on, and refine the projector if it is due.
 
         Args:
-            model: The classifier in training; its base model is the encoder.
+            model: The classifier being trained; its base model is the encoder.
 
         Returns:
-            How stale the projector was, in nats per token; 0 at the first time.
+            How stale the projector was, in nats per token; 0 on the first call.
 
         Raises:
-            ValueError: The model's embeddings are not of the size that the aligner reads.
+            ValueError: The size of the model's embeddings does not match the aligner's input.
         """
         self._encoder = self._encoder_of(model)
         started = time.monotonic()
@@ -89,8 +89,8 @@ class FollowingInverter:
                 f"{time.monotonic() - started:.0f} s: L_GEN {before:.2f} -> {after:.2f} nats/token"
             )
             return 0.0
-        # One decision for all processes: their figures differ in the last digits, and a refresh on
-        # one of them alone would leave different aligners behind.
+        # All processes must make the same decision: their values differ in the last digits, and if
+        # only some of them refreshed, their aligners would diverge.
         staleness = runtime.agree(self._probe() - self.reference)
         if staleness <= self.threshold:
             runtime.log(f"the aligner is {staleness:.2f} nats/token stale: it stays as it is")
@@ -103,13 +103,13 @@ class FollowingInverter:
         return staleness
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Embed with the model as it is now: (N, D), float32."""
+        """Embed with the current state of the model: (N, D), float32."""
         if self._encoder is None:
             raise errors.InvalidState("No model is followed yet: call `follow` first.")
         return self._encoder.encode(texts, progress=False)
 
     def save(self, folder: Path) -> None:
-        """Write what was refined."""
+        """Save the refined weights, if any."""
         if self.reference is None:
             return
         state = {name: value.clone() for name, value in self._trained().items()}
@@ -117,7 +117,7 @@ class FollowingInverter:
         save_file(state, folder / _WEIGHTS_FILE)
 
     def load(self, folder: Path) -> None:
-        """Take what `save` wrote there; a checkpoint of the warm-up holds nothing."""
+        """Load what `save` wrote; a checkpoint from the warm-up contains nothing to load."""
         if not (folder / _WEIGHTS_FILE).is_file():
             return
         state = load_file(folder / _WEIGHTS_FILE)
@@ -144,7 +144,7 @@ class FollowingInverter:
         return TaskEncoder(
             body,
             self.tokenizer,
-            pooling=config.pooling,  # type: ignore[arg-type]  # checked when the aligner was made
+            pooling=config.pooling,  # type: ignore[arg-type]  # checked on aligner creation
             normalize=config.normalize,
             prefix=config.encoder_prefix,
         )
@@ -185,10 +185,10 @@ class FollowingInverter:
 
 
 def _without_peft(model: Any) -> Any:
-    """The classifier inside a PEFT wrapper, with its trained layers in place.
+    """Return the classifier inside a PEFT wrapper, with its trained layers in place.
 
     Raises:
-        InvalidInput: Prompt tuning: what it trains is outside that classifier.
+        InvalidInput: The model uses prompt tuning, whose parameters are outside the classifier.
     """
     if not hasattr(model, "get_base_model"):
         return model

@@ -1,4 +1,4 @@
-"""An experiment run and shown: what `mixup-hf evaluate CONFIG.yaml` does."""
+"""Runs an experiment and shows its results: `mixup-hf evaluate CONFIG.yaml`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = ("arm", "seeds", "accuracy", "difference", "p, all sets", "ECE")
 
 
 def run(config: Path | None, words: Sequence[str]) -> None:
-    """Run what is left of an experiment, then show and write its tables."""
+    """Run the remaining jobs of an experiment, then show and write its tables."""
     settings = load_config(ExperimentConfig, config, words)
     from mixup_hf.evaluation.experiment.runner import Experiment, jobs  # slow to import
     from mixup_hf.evaluation.experiment.summary import cells, markdown, summarise, together

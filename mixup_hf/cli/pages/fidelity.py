@@ -14,7 +14,7 @@ from mixup_hf.evaluation.fidelity import Fidelity
 
 
 def show(console: Console, fidelity: Fidelity, title: str) -> None:
-    """Print the tables, and sentences to read beside them."""
+    """Print the tables, along with example sentences."""
     how = "greedy" if fidelity.num_candidates == 1 else f"best of {fidelity.num_candidates}"
     table = Table(
         "measure", "value [95 % interval]", title=f"{title}: {fidelity.sentences} sentences, {how}"
@@ -42,7 +42,7 @@ def show(console: Console, fidelity: Fidelity, title: str) -> None:
 
 
 def write(folder: Path, fidelity: Fidelity, title: str) -> list[Path]:
-    """Write fidelity.json, and fidelity.png where matplotlib is installed.
+    """Write fidelity.json, and fidelity.png if matplotlib is installed.
 
     Returns:
         The files written.

@@ -1,4 +1,4 @@
-"""Intrusion measured and shown: pairs of one class, the null, beside pairs of two."""
+"""Measures and shows intrusion: same-class pairs (the null) next to pairs of two classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PAIRINGS = ("same_class", "cross_class")
 def measure(
     inverter: Inverter, table: LabelledTexts, weights: str, num_rows: int, seed: int
 ) -> dict[str, IntrusionReport]:
-    """Reports by pairing, of rows that are judged and left as they are."""
+    """Return a report per pairing, on rows that are judged but not repaired."""
     from mixup_hf.config import MixupConfig
     from mixup_hf.judging import intrusion_report
     from mixup_hf.training.inversed import InversedMixup
@@ -39,7 +39,7 @@ def measure(
 
 
 def measure_judges(inverter: Inverter, table: LabelledTexts, seed: int) -> dict[str, Rate | str]:
-    """How often real rows that they have not seen are doubted, by judge; or why none can say."""
+    """Return each judge's false-alarm rate on unseen real rows, or why it cannot be measured."""
     import torch
 
     from mixup_hf import registry
@@ -65,7 +65,7 @@ def measure_judges(inverter: Inverter, table: LabelledTexts, seed: int) -> dict[
 
 
 def show_judges(console: Console, rates: Mapping[str, Rate | str]) -> None:
-    """Print how often each judge is wrong about real rows."""
+    """Print how often each judge wrongly flags real rows."""
     for name, rate in rates.items():
         if isinstance(rate, str):
             console.print(f"{name}: not measured. {escape(rate)}")
@@ -88,7 +88,7 @@ def show(console: Console, reports: Mapping[str, IntrusionReport]) -> None:
 
 
 def write(folder: Path, reports: Mapping[str, IntrusionReport], title: str) -> list[Path]:
-    """Write intrusion.json, and intrusion.png where matplotlib is installed."""
+    """Write intrusion.json, and intrusion.png if matplotlib is installed."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "intrusion.json"
     content = {"title": title, **{name: asdict(report) for name, report in reports.items()}}

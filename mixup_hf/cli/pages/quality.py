@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def measure(
     inverter: Inverter, table: LabelledTexts, rows: Path, perplexity: str | None, seed: int
 ) -> list[Figure]:
-    """Figures of the rows in a file, made from the texts of a table."""
+    """Compute quality figures for the rows in a file, generated from the texts of a table."""
     import torch
 
     from mixup_hf.data.row_files import read_mixed
@@ -44,7 +44,7 @@ def measure(
 
 
 def show(console: Console, figures: Sequence[Figure]) -> None:
-    """Print them."""
+    """Print the figures."""
     table = Table("", "generated", "real", title="Generated rows beside the real ones")
     for figure in figures:
         table.add_row(figure.name, said(figure.generated), said(figure.real))
@@ -63,5 +63,5 @@ def write(folder: Path, figures: Sequence[Figure], title: str) -> Path:
 
 
 def said(value: object) -> str:
-    """A figure in words; nothing for none."""
+    """Format a figure as text; empty for None."""
     return "" if value is None else rounded(value) if isinstance(value, float) else str(value)

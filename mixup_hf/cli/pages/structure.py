@@ -27,7 +27,7 @@ def measure(
     generations: int,
     seed: int,
 ) -> list[StructureReport]:
-    """One report for each distribution of λ."""
+    """Return one report per distribution of λ."""
     from mixup_hf.data.targets import class_indices
     from mixup_hf.evaluation.structure import measure_structure
 
@@ -71,7 +71,7 @@ def show(console: Console, reports: Sequence[StructureReport]) -> None:
 
 
 def write(folder: Path, reports: Sequence[StructureReport], title: str) -> list[Path]:
-    """Write structure.json, and structure.png where matplotlib is installed."""
+    """Write structure.json, and structure.png if matplotlib is installed."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "structure.json"
     content = {"title": title, "reports": [asdict(report) for report in reports]}

@@ -1,4 +1,4 @@
-"""Runs of an experiment: each one once, appended to a file, shared among processes."""
+"""Runs an experiment: each job once, shared among processes, with results appended to a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FILE = "runs.jsonl"
 
 @dataclass(frozen=True)
 class Job:
-    """One run: an arm on a data set, with so many shots, with a seed."""
+    """One run: an arm on a data set, with a given number of shots and a seed."""
 
     data: str
     shots: int
@@ -37,18 +37,18 @@ class Job:
 
     @property
     def folder(self) -> str:
-        """Where its files go, below the output folder."""
+        """Folder of its files, relative to the output folder."""
         return f"{self.data}/{self.shots}-shot/seed-{self.seed}/{self.arm}"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A job that was done.
+    """A completed job.
 
     Attributes:
-        job: What was run.
-        metrics: By name, without the prefix `test_`.
-        correct: Whether each test row was classified rightly (N).
+        job: The job that was run.
+        metrics: Metrics by name, without the prefix `test_`.
+        correct: Whether each test row was classified correctly (N).
     """
 
     job: Job
@@ -57,7 +57,7 @@ class Run:
 
 
 def jobs(config: ExperimentConfig) -> list[Job]:
-    """All runs of an experiment, whole seeds first: one that is stopped leaves pairs."""
+    """List all jobs seed by seed, so that an interrupted experiment still has complete pairs."""
     return [
         Job(data, shots, seed, arm)
         for seed in config.seeds
@@ -70,13 +70,13 @@ def jobs(config: ExperimentConfig) -> list[Job]:
 class Results:
     """The append-only file of runs.
 
-    A line that was cut, by a kill or a full disk, is no run; it is said, and left out.
+    A line truncated by a kill or a full disk is skipped with a warning.
 
     Args:
         config: The experiment.
 
     Raises:
-        ValueError: When read, a run was made with other settings.
+        ValueError: On reading, if a run was made with different settings.
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
@@ -86,7 +86,7 @@ class Results:
         self._sets = config.sets
 
     def read(self) -> dict[Job, Run]:
-        """The runs so far."""
+        """Return the runs completed so far."""
         found = {}
         for number, line in enumerate(self._lines(), start=1):
             if not line:
@@ -100,7 +100,7 @@ class Results:
                 _LOGGER.warning("%s, line %d, is no run (%s): left out.", self.file, number, error)
                 continue
             if job.arm not in self._arms or job.data not in self._sets:
-                continue  # not asked about any more
+                continue  # no longer part of the experiment
             if content["settings"] != self._digest_of(job.arm, job.data):
                 raise errors.InvalidInput(
                     f"{self.file}, line {number}, was run with other settings than those of this "
@@ -111,7 +111,7 @@ class Results:
         return found
 
     def append(self, run: Run) -> None:
-        """Add a run, as one write."""
+        """Append a run in a single write."""
         content = {
             "job": asdict(run.job),
             "settings": self._digest_of(run.job.arm, run.job.data),
@@ -120,7 +120,7 @@ class Results:
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
         before = self.file.read_bytes() if self.file.is_file() else b""
-        # After a line that was cut, this one begins anew.
+        # If the last line was truncated, start a new one.
         line = ("\n" if before and not before.endswith(b"\n") else "") + json.dumps(content) + "\n"
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(line)
@@ -133,14 +133,14 @@ class Results:
 
 
 class Experiment:
-    """Runs what is left of an experiment; started again, it goes on where it was.
+    """Runs the remaining jobs of an experiment; if restarted, it continues where it stopped.
 
-    Several processes may work on one output folder at a time: a job is locked while it runs, and a
-    lock ends with its process.
+    Several processes may share one output folder: a job is locked while it runs, and the lock is
+    released when its process ends.
 
     Args:
         config: The experiment.
-        models: The inverter and its LLM; default: those of `config.mixup`.
+        models: The inverter and its LLM. Default: those of `config.mixup`.
     """
 
     def __init__(self, config: ExperimentConfig, models: Models | None = None) -> None:
@@ -150,13 +150,13 @@ class Experiment:
         self._splits: dict[str, tuple[LabelledTexts, LabelledTexts]] = {}
 
     def run(self, on_run: Callable[[Run], object] | None = None) -> dict[Job, Run]:
-        """Do what nobody has done and nobody is doing; all runs there are then."""
+        """Run every job that is neither done nor running elsewhere, and return all runs so far."""
         for job in jobs(self.config):
             lock = self._lock(job)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                continue  # another process is at it
+                continue  # another process is running it
             try:
                 if job not in self.results.read():
                     done = self._named(job)

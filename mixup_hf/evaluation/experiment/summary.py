@@ -1,4 +1,4 @@
-"""What the runs of an experiment say, as tables."""
+"""Summarizes the runs of an experiment as tables."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ TOGETHER = (
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """One arm on one data set with so many shots.
+    """Results of one arm on one data set with a given number of shots.
 
     Attributes:
-        arm: Its name.
-        seeds: How many runs.
-        means: Of each metric.
-        deviations: Standard deviations over seeds; 0 of one.
-        comparison: Accuracy against the baseline's; None for the baseline, and for a single pair.
-        mcnemar: In how many runs McNemar's test tells the arm from the baseline at 5 %.
-        seconds: Of a run, on average.
-        sentences: That a run made and used.
+        arm: Name of the arm.
+        seeds: Number of runs, one per seed.
+        means: Mean of each metric.
+        deviations: Standard deviation of each metric over seeds; 0 for a single seed.
+        comparison: Accuracy compared with the baseline; None for the baseline itself, and if there
+            are fewer than two pairs.
+        mcnemar: Number of runs in which McNemar's test finds a difference from the baseline at the
+            5 % level.
+        seconds: Mean duration of a run.
+        sentences: Mean number of sentences that a run generated and used.
     """
 
     arm: str
@@ -44,18 +46,18 @@ class ArmSummary:
 
     @property
     def cost_of_a_point(self) -> tuple[float, float] | None:
-        """Seconds and sentences of a run by points of accuracy gained; None where none are."""
+        """Seconds and sentences per point of accuracy gained; None if accuracy did not improve."""
         gained = 0.0 if self.comparison is None else 100 * self.comparison.difference
         return (self.seconds / gained, self.sentences / gained) if gained > 0 else None
 
 
 Summary = dict[tuple[str, int], list[ArmSummary]]
-# By arm: accuracy against the baseline's, and negative log-likelihood (of which less is better).
+# By arm: comparisons of accuracy and of negative log-likelihood (lower is better).
 Together = dict[str, tuple[Comparison, Comparison]]
 
 
 def summarise(runs: Mapping[Job, Run], baseline: str) -> Summary:
-    """By (data set, shots): every arm, compared with the baseline over the seeds both have."""
+    """Group by (data set, shots), and compare every arm with the baseline over shared seeds."""
     groups: dict[tuple[str, int], dict[str, dict[int, Run]]] = {}
     for job, run in runs.items():
         arms = groups.setdefault((job.data, job.shots), {})
@@ -71,10 +73,11 @@ def summarise(runs: Mapping[Job, Run], baseline: str) -> Summary:
 
 
 def together(runs: Mapping[Job, Run], baseline: str) -> Together:
-    """Each arm against the baseline over several data sets, corrected for the number of arms.
+    """Compare each arm with the baseline over all data sets, corrected for the number of arms.
 
-    Runs of a seed on a data set, which share their rows, are averaged over shots and count as one
-    pair. It tells of these data sets, not of others. Only arms with pairs on all of them are there.
+    Runs with the same seed and data set share rows, so they are averaged over shots and count as
+    one pair. The result applies to these data sets only, and does not generalize to others. Only
+    arms with pairs on all data sets are included.
     """
     sets = {job.data for job in runs}
     if len(sets) < 2:
@@ -103,7 +106,7 @@ def together(runs: Mapping[Job, Run], baseline: str) -> Together:
 def _corrected(
     groups: Mapping[tuple[str, int], Mapping[str, Mapping[int, Run]]], baseline: str
 ) -> dict[tuple[str, str, int], Comparison]:
-    """Comparisons by (arm, data set, shots); each arm's are corrected for all of its data sets."""
+    """Comparisons by (arm, data set, shots), each corrected over all tables that have its arm."""
     found: dict[str, dict[str, Comparison]] = {}
     places = {}
     for (data, shots), arms in groups.items():
@@ -151,12 +154,12 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def markdown(summary: Summary, baseline: str, all_sets: Together) -> str:
-    """All tables, and in words where nothing was shown.
+    """Return all tables as Markdown, with conclusions in words.
 
     Args:
-        summary: What `summarise` found.
-        baseline: The arm that all others were compared with.
-        all_sets: What `together` found.
+        summary: Result of `summarise`.
+        baseline: The arm that all others are compared with.
+        all_sets: Result of `together`.
     """
     parts = [explained(baseline)]
     if all_sets:
@@ -184,7 +187,7 @@ def _cost(paid: tuple[float, float] | None) -> str:
 
 
 def explained(baseline: str) -> str:
-    """What the columns of the tables are."""
+    """Explain the columns of the tables."""
     return (
         f"Differences of accuracy are to `{baseline}`, paired by seed, with 95 % bootstrap "
         "intervals; p is that of a permutation test, then corrected over all tables (Holm), and "
@@ -194,7 +197,7 @@ def explained(baseline: str) -> str:
 
 
 def cells(arm: ArmSummary) -> dict[str, str]:
-    """One line of a table, by heading."""
+    """Return one row of a table, by column heading."""
     means, deviations = arm.means, arm.deviations
     found = arm.comparison
     gap, plain, corrected, wilcoxon = "", "", "", ""
@@ -221,7 +224,7 @@ def cells(arm: ArmSummary) -> dict[str, str]:
 
 
 def together_cells(all_sets: Together) -> list[dict[str, str]]:
-    """The lines of the table over all data sets, by heading."""
+    """Return the rows of the table over all data sets, by column heading."""
     return [
         {
             "arm": arm,
@@ -247,7 +250,7 @@ def _lines(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def in_words(arms: Iterable[ArmSummary], baseline: str) -> str:
-    """What may be said, and what may not."""
+    """State in words what the comparisons show, and what they do not."""
     compared = [arm for arm in arms if arm.comparison is not None]
     if not compared:
         return (

@@ -1,4 +1,4 @@
-"""What other commands have left in a run's folder, as tables of its report."""
+"""Report tables built from files that other commands wrote to a run's folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mixup_hf.intervals import Interval, rounded, wilson
 
 
 def measured_elsewhere(folder: Path) -> list[TableOf]:
-    """Tables of `quality.json`, `structure.json` and `audit.json`, as far as there are any.
+    """Return tables for whichever of `quality.json`, `structure.json` and `audit.json` exist.
 
     Raises:
-        ValueError: One of them is damaged.
+        ValueError: One of the files is damaged.
     """
     tables = []
     for name, make in _MAKERS.items():

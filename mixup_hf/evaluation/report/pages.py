@@ -1,4 +1,4 @@
-"""A page: tables, plots and sentences in one HTML file; styles are in it, so it opens anywhere."""
+"""Renders tables, plots and sentences as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mixup_hf import errors
 
 @dataclass(frozen=True)
 class TableOf:
-    """A table of a report."""
+    """A table in a report."""
 
     title: str
     head: Sequence[str]
@@ -25,7 +25,7 @@ class TableOf:
 
 @dataclass(frozen=True)
 class PlotOf:
-    """A plot of a report."""
+    """A plot in a report."""
 
     title: str
     svg: str
@@ -40,15 +40,15 @@ def render(
     samples: Sequence[Any],
     shown: int,
 ) -> str:
-    """The page.
+    """Render the page as HTML.
 
     Args:
-        title: Its title.
+        title: Title of the page.
         lead: Paragraphs before everything else.
-        tables: In order.
+        tables: Tables, in order.
         drawn: Plots, in order.
-        samples: Generated rows, as `report.Made` shows them.
-        shown: How many of them are shown before the reader asks for more.
+        samples: Generated rows to show, as `report.Made` objects.
+        shown: Number of samples shown before the reader expands the list.
     """
     jinja2 = errors.optional("jinja2", "report", "A report")
     source = (files("mixup_hf.evaluation.report") / "report.html.j2").read_text(encoding="utf-8")
@@ -66,11 +66,11 @@ def render(
 
 
 def read_json(file: Path) -> Any:
-    """Read a JSON file of a run.
+    """Read a JSON file from a run's folder.
 
     Raises:
-        FileNotFoundError: It is not there.
-        ValueError: It is damaged.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is damaged.
     """
     if not file.is_file():
         raise errors.MissingFile(

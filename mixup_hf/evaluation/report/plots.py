@@ -22,12 +22,12 @@ def available() -> bool:
     """Whether plots can be drawn."""
     try:
         return find_spec("matplotlib") is not None
-    except ValueError:  # blocked: its entry in `sys.modules` is None
+    except ValueError:  # import blocked: the entry in `sys.modules` is None
         return False
 
 
 def rates(groups: Mapping[str, Rate], label: str) -> str:
-    """Shares with their intervals, one point per group."""
+    """Plot shares with their intervals, one point per group."""
     figure, axis = _figure()
     shares = [rate.share for rate in groups.values()]
     below = [rate.share - rate.low for rate in groups.values()]
@@ -39,7 +39,7 @@ def rates(groups: Mapping[str, Rate], label: str) -> str:
 
 
 def histogram(values: Sequence[float], label: str) -> str:
-    """Histogram of values."""
+    """Plot a histogram of values."""
     figure, axis = _figure()
     axis.hist(values, bins=20, color=_COLOURS[0])
     axis.set(xlabel=label, ylabel="sentences")
@@ -47,7 +47,7 @@ def histogram(values: Sequence[float], label: str) -> str:
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]], label: str) -> str:
-    """Lines of (step, value)."""
+    """Plot lines of (step, value) points."""
     figure, axis = _figure()
     for (name, points), colour in zip(lines.items(), _COLOURS, strict=False):
         axis.plot(*zip(*points, strict=True), color=colour, label=name, marker=".")
@@ -59,7 +59,7 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], label: str) -> st
 def scatter(
     points: np.ndarray, classes: Sequence[str], made: Sequence[bool], names: Sequence[str]
 ) -> str:
-    """Real rows as rings, made ones as dots, coloured by class."""
+    """Plot real rows as rings and generated rows as dots, colored by class."""
     figure, axis = _figure(height=4.2)
     for name, colour in zip(names, _COLOURS * (1 + len(names) // len(_COLOURS)), strict=False):
         for kind, marks in ((False, {"facecolors": "none"}), (True, {"s": 9, "alpha": 0.7})):
@@ -74,7 +74,7 @@ def scatter(
 
 
 def differences(arms: Mapping[str, tuple[float, float, float]], label: str) -> str:
-    """Differences with their intervals, one line per arm, against zero."""
+    """Plot differences with their intervals, one line per arm, relative to zero."""
     figure, axis = _figure(height=0.5 + 0.35 * len(arms))
     names = list(arms)[::-1]
     middle = np.array([arms[name] for name in names])
@@ -95,7 +95,7 @@ def _svg(figure: Any) -> str:
     import matplotlib as mpl
 
     stream = io.StringIO()
-    # Text stays text: small, searchable, and the same ids in every run.
+    # Keep text as text (small and searchable), and use the same ids in every run.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mixup_hf"}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
     drawn = stream.getvalue()

@@ -1,6 +1,6 @@
-"""Mixing inside the encoder, nothing decoded: what a sentence must beat to be worth its price.
+"""Mixup of embeddings without decoding: the baseline that decoded sentences must beat.
 
-What the head of the classifier reads is mixed between the rows of a batch, and their labels alike
+The inputs to the classifier head are mixed between the rows of a batch, and so are their labels
 (mixup of sentence representations, Guo et al., arXiv 1905.08941).
 """
 
@@ -25,16 +25,16 @@ from mixup_hf.mixing.weights.beta import Beta
 from mixup_hf.runtime import counter_rng
 from mixup_hf.training.loss import row_losses
 
-_MIXING = 8  # what a stream of random numbers is for; part of its key
+_MIXING = 8  # purpose of the random stream; part of its key
 
 
 class EmbeddingMixup:
-    """Doubles every training batch inside the model: its rows, and as many mixes of them.
+    """Doubles every training batch inside the model by adding as many mixes as it has rows.
 
     Args:
-        names: The classes (C).
+        names: Class names (C).
         alpha: Ratios are drawn from Beta(alpha, alpha).
-        seed: Of partners and ratios.
+        seed: Seed for partners and ratios.
     """
 
     def __init__(self, names: list[str], *, alpha: float = 0.4, seed: int = 0) -> None:
@@ -44,7 +44,7 @@ class EmbeddingMixup:
     def trainer_kwargs(
         self, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None
     ) -> dict[str, Any]:
-        """Keyword arguments for `Trainer(...)`."""
+        """Return keyword arguments for `Trainer(...)`."""
         callback = _Hook(self)
         return {
             "data_collator": DataCollatorWithPadding(tokenizer),
@@ -54,7 +54,7 @@ class EmbeddingMixup:
 
 
 class _Hook(TrainerCallback):
-    """Sits before the head while the model trains."""
+    """Intercepts the input of the head during training."""
 
     def __init__(self, settings: EmbeddingMixup) -> None:
         self._settings = settings
@@ -65,7 +65,7 @@ class _Hook(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Find the head."""
+        """Hook into the classifier head."""
         head = getattr(kwargs["model"], "classifier", None)
         if not isinstance(head, nn.Module):
             raise errors.InvalidInput(
@@ -77,7 +77,7 @@ class _Hook(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the model as it was."""
+        """Restore the model to its original state."""
         if self._handle is not None:
             self._handle.remove()
 
@@ -96,15 +96,15 @@ class _Hook(TrainerCallback):
         return (torch.cat([rows, mixed]), *inputs[1:])
 
     def loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
-        """Cross entropy of the rows; while training, soft, of rows and mixes."""
+        """Cross-entropy of the rows; during training, soft cross-entropy of rows and mixes."""
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if self._drawn is None or len(logits) == len(labels):
             return F.cross_entropy(logits.float(), labels)
         partners, lams = self._drawn
         self._drawn = None
-        logits = logits.float()  # under autocast the head's are not
+        logits = logits.float()  # under autocast, the head's logits are not float32
         targets = F.one_hot(labels, self._settings.num_labels).float()
         mixed = torch.lerp(targets[partners], targets, lams[:, None])
         rows = row_losses(logits, torch.cat([targets, mixed]))
-        # The Trainer has counted real rows, over all accumulation steps: there are as many mixes.
+        # The Trainer counts only real rows over all accumulation steps; the mixes double that.
         return rows.mean() if num_items_in_batch is None else rows.sum() / (2 * num_items_in_batch)
