@@ -1,9 +1,9 @@
-"""Mixes whose text is known: two sentences joined, read from the mix of their embeddings.
+"""Mixes with known text: two joined sentences, decoded from the mix of their embeddings.
 
-A decoder trained on single sentences never sees a point between two topics, and says the nearer
-parent there. Two sentences side by side have an embedding that lies between theirs (for MiniLM and
-two unrelated sentences at a cosine of 0.92 to the best mix of the two), so their text is a label
-for that mix which nobody had to guess.
+A decoder trained on single sentences never sees a point between two topics, and decodes it to the
+nearer parent. The embedding of two concatenated sentences lies between theirs (for MiniLM and two
+unrelated sentences, at a cosine of 0.92 to the best mix of the two), so the joined text is a
+label for that mix that does not have to be guessed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from mixup_hf.inverter.batches import StackedRows
 from mixup_hf.mixing.interpolation import linear
 from mixup_hf.runtime import counter_rng
 
-_SHORT_WORDS = 8  # of the second: what is joined stays within reach of a decoder
+_SHORT_WORDS = 8  # limit for the second sentence, so the decoder can handle the joined text
 _ENDINGS = (".", "!", "?", ":", ";", '"', "'", ")")
 
 
 def joined_pairs(sentences: list[str], count: int, seed: int) -> tuple[list[str], np.ndarray]:
-    """`count` texts of two sentences each, and whose they are (N, 2).
+    """Return `count` texts of two sentences each, and the indices of their sentences (N, 2).
 
-    One of the two is short, so that the longer one, which comes first, has anything from a little
-    to nearly all of the meaning.
+    One of the two is always short. The longer one comes first, and its share of the meaning varies
+    across pairs.
 
     Raises:
         ValueError: Fewer than two of the sentences are short.
@@ -50,10 +50,10 @@ def joined_pairs(sentences: list[str], count: int, seed: int) -> tuple[list[str]
 
 
 def joined_embeddings(joined: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """What a decoder reads for joined sentences: their own embeddings (N, D), every second one.
+    """Return the decoder inputs (N, D) for joined sentences; every other row is their embedding.
 
-    The other half are mixes of the parents, in the ratio at which the joined text lies: what the
-    decoder will meet when it is used.
+    The other half are mixes of the parents, at the ratio recovered from the joined text's
+    embedding. This is the kind of input the decoder receives at inference time.
 
     Args:
         joined: Embeddings (N, D) of the joined texts.
@@ -72,14 +72,14 @@ def with_joined(
     seed: int,
     embed: Callable[[list[str]], np.ndarray],
 ) -> tuple[list[str], StackedRows | np.ndarray]:
-    """Sentences and embeddings, and so many joined ones that these are `share` of all.
+    """Add joined sentences and their embeddings, so that they make up `share` of the total.
 
     Args:
         sentences: N texts.
         embeddings: (N, D).
-        share: From 0 up to, not including, 1.
-        seed: Which sentences are joined.
-        embed: Embeds texts.
+        share: Fraction of joined sentences, in [0, 1).
+        seed: Determines which sentences are joined.
+        embed: Function that embeds texts.
     """
     count = round(len(sentences) * share / (1 - share))
     if not count:

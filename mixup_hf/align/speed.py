@@ -1,4 +1,4 @@
-"""How fast alignment runs, and how that compares with what the device can do."""
+"""Alignment throughput, and how it compares with the device's matmul rate."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mixup_hf.inverter.objective import AlignmentModel
 
 
 class Throughput(TrainerCallback):
-    """Adds sentences/s, tokens/s and the share of the measured GEMM rate to the log lines.
+    """Logs the loss with sentences/s, tokens/s and utilization of the measured GEMM rate.
 
     Args:
-        model: What trains.
-        batches: Its data.
+        model: The model being trained.
+        batches: Its training data.
     """
 
     def __init__(self, model: nn.Module, batches: TokenBudgetBatches | WordBatches) -> None:
@@ -31,7 +31,7 @@ class Throughput(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Measure the device, and note where the first interval starts."""
+        """Measure the device's GEMM rate and record the start of the first interval."""
         if self.flops is not None:
             self.gemm_rate = gemm_rate(args.device, torch.bfloat16 if args.bf16 else torch.float32)
             runtime.log(f"this device multiplies at {self.gemm_rate / 1e9:.0f} GFLOP/s")
@@ -40,7 +40,7 @@ class Throughput(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Log the line with the interval's speed."""
+        """Log the loss and the throughput over the last interval."""
         logs = kwargs.get("logs") or {}
         if self.last is None or "loss" not in logs:
             return
@@ -60,11 +60,11 @@ class Throughput(TrainerCallback):
 
 
 def step_flops(model: AlignmentModel, batches: TokenBudgetBatches | WordBatches) -> float:
-    """Floating-point operations a training step cannot do without, on average.
+    """Minimum floating-point operations of a training step, on average.
 
-    Two for each weight of the layers and position forward, and two more for the gradient with
-    respect to its input; the same for the output head at target positions. A LoRA's own products,
-    attention scores and everything element-wise count as overhead.
+    Counts two operations per layer weight and position in the forward pass, and two more for the
+    gradient with respect to the input; likewise for the output head at target positions. LoRA
+    matmuls, attention scores and all element-wise operations count as overhead.
     """
     decoder, head = model.base.get_decoder(), model.base.get_output_embeddings()
     weights = sum(

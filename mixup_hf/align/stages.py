@@ -1,13 +1,13 @@
-"""The stages of alignment, one function each: what is frozen, which loss, which data.
+"""The alignment stages, one function each: what is frozen, the loss and the data.
 
-Stage 0 (ours): a bag-of-words loss teaches the lexicon which words an embedding speaks of, from
-unlabelled text. Only the lexicon learns; the LLM is not run at all.
+Stage 0 (ours): the lexicon is trained on unlabeled text with a bag-of-words loss, to predict the
+words of a sentence from its embedding. Only the lexicon is trained; the LLM is not run at all.
 
-Stage 1 (arXiv 2601.21543): `L_GEN` on unlabelled text. The encoder and the LLM are frozen. The
-projector alone (1a) or together with a LoRA on the LLM (1b): a small LLM cannot read a foreign
-embedding well while it is fully frozen. Stage 2: the same on the task's labelled texts, embedded by
+Stage 1 (arXiv 2601.21543): `L_GEN` on unlabeled text. The encoder and the LLM are frozen. Trains
+the projector alone (1a) or together with a LoRA on the LLM (1b), because a fully frozen small LLM
+cannot decode a foreign embedding well. Stage 2: the same on the task's labeled texts, embedded by
 an encoder that has been warmed up on them (`warmup`). Stage 3: a short refresh of the projector
-while the encoder goes on learning.
+while the encoder continues to train.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ def train_lexicon(
     config: AlignConfig,
     stage: StageConfig,
 ) -> int:
-    """Stage 0: the lexicon learns the words of sentences from their embeddings.
+    """Stage 0: train the lexicon to predict the words of sentences from their embeddings.
 
-    Frozen: everything else; the LLM is not run. Loss: softmax over words. Data: sentences that no
-    other stage sees, so that the hints are as good on the LLM's training sentences as on new ones.
+    Frozen: everything else; the LLM is not run. Loss: softmax over words. Data: sentences that
+    no other stage sees, so that hints on the LLM's training sentences are no better than on new
+    ones.
     """
     model = LexiconModel(lexicon.requires_grad_(True))
     groups = [{"params": list(lexicon.parameters()), "lr": stage.projector_lr}]
@@ -67,10 +68,10 @@ def train_generation(
     stage: StageConfig,
     callbacks: list[TrainerCallback],
 ) -> int:
-    """Stages 1a, 1b and 2: projector and LoRA learn to say the sentence an embedding came from.
+    """Stages 1a, 1b and 2: train projector and LoRA to decode a sentence from its embedding.
 
-    Frozen: the encoder (its embeddings come in ready-made), the LLM's own weights, the lexicon, and
-    whichever of projector and LoRA the stage does not name. Loss: `L_GEN`. Data: `batches`.
+    Frozen: the encoder (its embeddings are precomputed), the LLM's base weights, the lexicon, and
+    the projector or LoRA if the stage does not train it. Loss: `L_GEN`. Data: `batches`.
     """
     set_trainable(model, projector=stage.train_projector, lora=stage.train_lora)
     groups = _parameter_groups(model, stage)
@@ -85,7 +86,7 @@ def _train(
     groups: list[dict[str, Any]],
     callbacks: list[TrainerCallback],
 ) -> int:
-    """Train one stage by its clock, or go on from its last checkpoint; returns its steps."""
+    """Train one stage within its time budget, resuming if possible; return its step count."""
     folder = Path(config.output_dir) / stage.name
     folder.mkdir(parents=True, exist_ok=True)
     clock = StageClock(config.stage_minutes(stage), stage)
@@ -111,11 +112,11 @@ def _train(
 
 
 class StageClock(TrainerCallback):
-    """A stage's time budget: drives the learning rate, ends the stage, survives a resume.
+    """Tracks a stage's time budget across resumes, sets the learning rate and ends the stage.
 
     Args:
-        minutes: The budget; time spent before a resume counts.
-        stage: Its step bound, warm-up and decay.
+        minutes: The budget; time spent before a resume counts toward it.
+        stage: Provides the step limit, warm-up and decay.
     """
 
     def __init__(self, minutes: float, stage: StageConfig) -> None:
@@ -135,7 +136,7 @@ class StageClock(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Start the clock, at the time already spent when this is a resume."""
+        """Start the clock; when resuming, continue from the time already spent."""
         saved = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _CLOCK_FILE
         if state.global_step and saved.is_file():
             content = json.loads(saved.read_text())
@@ -145,9 +146,9 @@ class StageClock(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Advance, and end the stage when its time or its steps are used up."""
+        """Update the progress, and end the stage when its time or steps are used up."""
         by_time = self._spent() / self.seconds
-        # All ranks follow the main process's clock: a rate or a stop of their own would part them.
+        # All ranks follow the main process's clock so that learning rate and stop stay in sync.
         self.progress = runtime.agree(max(by_time, state.global_step / self.stage.max_steps))
         if self.progress >= 1.0:
             control.should_training_stop = True
@@ -155,7 +156,7 @@ class StageClock(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Write the time spent into the checkpoint."""
+        """Save the time spent to the checkpoint."""
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             content = {"seconds": self._spent(), "progress": self.progress}

@@ -31,14 +31,14 @@ from mixup_hf.inverter.sampling import decode
 def align(config: AlignConfig) -> Path:
     """Train an aligner and write it to `output_dir/aligner`.
 
-    Killed and started again with the same config, it continues from the last checkpoint. Finished
-    stages are not repeated.
+    If the run is interrupted and restarted with the same config, it resumes from the last
+    checkpoint. Finished stages are not repeated.
 
     Returns:
         The folder of the aligner checkpoint.
 
     Raises:
-        InvalidInput: `output_dir` holds stages that were trained with other settings.
+        InvalidInput: `output_dir` contains stages trained with different settings.
     """
     output = Path(config.output_dir)
     device = torch.device("cpu") if config.use_cpu else runtime.local_device()
@@ -48,7 +48,7 @@ def align(config: AlignConfig) -> Path:
     if config.ratio_pairs:
         try:
             session.aligner.config.ratio_curve = _ratio_curve(session)
-        except NoResponseError as error:  # the training must not be lost over it
+        except NoResponseError as error:  # must not cost us the trained aligner
             runtime.warn(f"{error} The aligner is written without one.")
     folder = output / "aligner"
     session.save(folder, _card(session, output) if runtime.is_main_process() else None)
@@ -58,7 +58,7 @@ def align(config: AlignConfig) -> Path:
 
 
 def _finish(session: Session, stage: StageConfig) -> None:
-    """Train a stage, or load it where it was finished by an earlier run with the same settings."""
+    """Train a stage, or load it if an earlier run with the same settings finished it."""
     folder = Path(session.config.output_dir) / stage.name
     finished = folder / "finished.json"
     session.claim_stage(stage)
@@ -76,13 +76,13 @@ def _finish(session: Session, stage: StageConfig) -> None:
 
 
 def _ratio_curve(session: Session) -> list[float]:
-    """Fitted on sentences held out of training, and not those that `reconstruct` looks at."""
+    """Fit the curve on held-out sentences, excluding those `reconstruct` uses if possible."""
     config = session.config
     texts = session.held_out[config.eval_sentences :] or session.held_out
     inverter = Inverter(
         session.encoder, session.aligner, session.model.llm.eval(), session.tokenizer
     )
-    session.aligner.config.ratio_curve = None  # measured without
+    session.aligner.config.ratio_curve = None  # measure without an existing curve
     autocast = torch.autocast(session.device.type, torch.bfloat16, config.bf16)
     with gathered(session.model), autocast:
         return fit_ratio_curve(
@@ -91,10 +91,10 @@ def _ratio_curve(session: Session) -> list[float]:
 
 
 def _run(session: Session, stage: StageConfig) -> int:
-    """Train one stage; returns its optimiser steps."""
+    """Train one stage and return its number of optimizer steps."""
     aligner, words = session.aligner, session.words
     if stage.train_lexicon:
-        assert words is not None and aligner.hints is not None  # the config's promise
+        assert words is not None and aligner.hints is not None  # guaranteed by the config
         return train_lexicon(aligner.hints.lexicon, words, session.config, stage)
     return train_generation(
         session.model, session.batches, session.config, stage, [HeldOut(session)]
@@ -102,9 +102,9 @@ def _run(session: Session, stage: StageConfig) -> int:
 
 
 def reconstruct(session: Session) -> dict[str, Any]:
-    """Invert held-out sentences greedily; measure the round trip; keep a few to look at.
+    """Invert held-out sentences greedily, score the round trip and keep a few samples.
 
-    Every process has to call it: weights that FSDP shards are gathered.
+    Every process must call this, because FSDP-sharded weights are gathered.
     """
     with gathered(session.model):
         return _reconstruct(session)
@@ -149,7 +149,7 @@ def held_out_loss(session: Session, sentences: list[str], embeddings: Tensor) ->
 
 
 def _card(session: Session, output: Path) -> ModelCard:
-    """The model card, from the config and the figures at the end of the last stage."""
+    """Build the model card from the config and the metrics at the end of the last stage."""
     config = session.config
     last = json.loads((output / config.stages[-1].name / "finished.json").read_text())
     samples = last.pop("samples")
@@ -180,7 +180,7 @@ def _card(session: Session, output: Path) -> ModelCard:
 
 
 class HeldOut(TrainerCallback):
-    """Logs held-out reconstruction, with sentences to read, every `eval_steps`."""
+    """Logs held-out reconstruction metrics and sample sentences every `eval_steps`."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -188,7 +188,7 @@ class HeldOut(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Reconstruct on every process, log on the main one."""
+        """Reconstruct on every process and log on the main one."""
         if state.global_step % self.session.config.eval_steps:
             return
         result = reconstruct(self.session)

@@ -1,4 +1,4 @@
-"""Stage 2's first half: the encoder learns the task, so its embedding space moves."""
+"""First half of stage 2: fine-tune the encoder on the task, which shifts its embeddings."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def warm_up(
     seed: int,
     use_cpu: bool,
 ) -> Path:
-    """Fine-tune an encoder on labelled texts with the classification loss.
+    """Fine-tune an encoder on labeled texts with the classification loss.
 
-    Frozen: nothing of the encoder. Loss: cross entropy of a fresh head, which is thrown away.
-    Data: the labelled texts. A warm-up that is finished, with the same settings, is not
-    repeated.
+    Frozen: nothing; the whole encoder is trained. Loss: cross entropy with a new classification
+    head, which is discarded afterward. Data: the labeled texts. A warm-up already finished with the
+    same settings is not repeated.
 
     Args:
-        source: The encoder.
-        table: Labelled texts.
-        config: How long and how fast.
-        folder: Where the warmed encoder goes.
-        seed: Of the head and the order of the rows.
-        use_cpu: Stay on the CPU.
+        source: The encoder to fine-tune.
+        table: Labeled texts.
+        config: Number of epochs, learning rate and batch size.
+        folder: Where to save the fine-tuned encoder.
+        seed: Seed for the head's initialization and the row order.
+        use_cpu: Whether to train on the CPU.
 
     Returns:
-        `folder`, a model that `FrozenEncoder.from_pretrained` reads.
+        `folder`, which `FrozenEncoder.from_pretrained` can load.
     """
     rows = [f"{text}\t{label}" for text, label in zip(table.texts, table.labels, strict=True)]
     settings = asdict(config) | {"seed": seed, "encoder": fingerprint(source), "rows": digest(rows)}

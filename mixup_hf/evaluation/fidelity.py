@@ -1,4 +1,4 @@
-"""Fidelity: what survives the round trip of a sentence, and whether mixes keep their ratio."""
+"""Fidelity: how well sentences survive the round trip, and whether mixes keep their ratio."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _LENGTHS = ((1, 7), (8, 12), (13, 20), (21, 1_000))  # buckets, in words
 
 
 class RoundTrip(Protocol):
-    """Something that encodes texts and inverts embeddings."""
+    """An object that encodes texts and inverts embeddings."""
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embed texts."""
         ...
 
     def mix_weights(self, lams: Tensor) -> Tensor:
-        """Embedding weights for ratios."""
+        """Convert mixing ratios to embedding weights."""
         ...
 
     def invert(
@@ -53,22 +53,22 @@ class RoundTrip(Protocol):
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What `measure_fidelity` found.
+    """Results of `measure_fidelity`.
 
     Attributes:
-        sentences: How many sentences made the round trip.
-        num_candidates: Best of how many decodes; 1 is greedy.
+        sentences: Number of sentences in the round trip.
+        num_candidates: Number of decodes the best is chosen from; 1 means greedy decoding.
         overall: `cosine`, `token_f1`, `word_f1`, `rouge_l` (0 to 1) and `bleu` (0 to 100) of the
             round trip.
-        by_length: The same for sentences of so many words, with their `count`.
-        by_origin: The same by origin; empty when none was given.
-        control: lambda-recovery over cross-topic pairs: `slope`, `r2`, `spearman`, the `slope` by
-            the literal distance to linear mixes (`slope_linear`), and `mix_cosine`, the cosine of
-            a decoded mix to its target at lambda 0.25 to 0.75.
-        distinct: Share of distinct sentences among `num_mixes` mixes sampled at temperature 0.7.
-        recovered: Pairs of asked and recovered lambda, for plots.
-        samples: Pairs of a sentence and what came back.
-        sweeps: For a few pairs: both parents, and the sentences from lambda 0 to 1.
+        by_length: The same metrics by sentence length in words, with the `count` of sentences.
+        by_origin: The same metrics by origin; empty if no origins were given.
+        control: Lambda recovery over cross-topic pairs: `slope`, `r2`, `spearman`, the slope
+            computed with the literal distance to linear mixes (`slope_linear`), and `mix_cosine`,
+            the cosine of a decoded mix to its target at lambda 0.25 to 0.75.
+        distinct: Fraction of distinct sentences among `num_mixes` mixes sampled at temperature 0.7.
+        recovered: Pairs of requested and recovered lambda, for plotting.
+        samples: Pairs of a sentence and its reconstruction.
+        sweeps: For a few pairs, both parents and the sentences decoded from lambda 0 to 1.
     """
 
     sentences: int
@@ -93,19 +93,19 @@ def measure_fidelity(
     num_mixes: int = 200,
     seed: int = 0,
 ) -> Fidelity:
-    """Invert sentences, and mixes of them.
+    """Measure how well an inverter decodes sentences and mixes of them.
 
     Args:
         inverter: An `Inverter`.
         sentences: Texts it was not trained on (N).
-        origins: Where each comes from (N,), to report by.
-        num_pairs: Cross-topic pairs for the lambda-recovery, each decoded at five ratios.
-        num_candidates: 1 decodes greedily; more samples that many and keeps the closest.
-        num_mixes: Mixes sampled to count how many sentences are distinct.
-        seed: Of the pairs and the sampling.
+        origins: Where each sentence comes from (N,), to group the results by.
+        num_pairs: Number of cross-topic pairs for lambda recovery, each decoded at five ratios.
+        num_candidates: 1 decodes greedily; a larger value samples that many and keeps the closest.
+        num_mixes: Number of mixes to sample when measuring the fraction of distinct sentences.
+        seed: Seed for the pairs and the sampling.
 
     Raises:
-        ValueError: Fewer than two sentences, or `origins` of another length.
+        ValueError: Fewer than two sentences, or `origins` has a different length.
     """
     errors.texts("sentences", sentences)
     errors.at_least("sentences", len(sentences), 2)
@@ -139,7 +139,7 @@ def mean_cosine(first: Tensor, second: Tensor) -> float:
 
 
 class _Scores:
-    """Round-trip scores, row by row."""
+    """Round-trip scores per row."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class _Scores:
 
 
 class _Control:
-    """Every pair decoded at five ratios, and where the sentences landed."""
+    """Decodes every pair at five ratios and recovers the ratios from the decoded sentences."""
 
     def __init__(
         self, inverter: RoundTrip, embeddings: Tensor, pairs: np.ndarray, decoding: dict[str, Any]
@@ -197,7 +197,7 @@ class _Control:
         self.linear = recovered_lam_linear(landed, first, second).numpy().reshape(shape)
 
     def with_intervals(self, seed: int) -> dict[str, Interval]:
-        """Intervals over pairs: the five decodes of a pair are not independent."""
+        """Bootstrap over pairs, because the five decodes of a pair are not independent."""
         count = len(self.pairs)
         middle = np.isin(_LAMS, _MIDDLE)
 

@@ -1,4 +1,4 @@
-"""Batches for alignment: of equal token count for the LLM, of words for the lexicon."""
+"""Alignment batches: about the same token count each for the LLM, words for the lexicon."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from transformers import PreTrainedTokenizerBase
 from mixup_hf import errors
 
 IGNORED = -100
-_FEWEST_SENTENCES = 3  # a rarer token is no word a lexicon could learn
+_FEWEST_SENTENCES = 3  # a lexicon could not learn a rarer token
 
 
 class StackedRows:
-    """Two arrays (N, D) and (M, D) read as one (N + M, D), without copying the memory-mapped first.
+    """Views arrays (N, D) and (M, D) as one (N + M, D), without copying the memory-mapped first.
 
     Args:
         first: Rows 0 to N - 1.
@@ -37,10 +37,10 @@ class StackedRows:
 
 
 class TokenBudgetBatches(Dataset[dict[str, Tensor]]):
-    """A map-style data set whose items are whole batches of about `batch_tokens` positions.
+    """A map-style dataset whose items are whole batches of about `batch_tokens` positions.
 
-    Rows of like length share a batch, so almost nothing is padding. The Trainer shuffles, shards
-    and resumes over items, with batch size 1 and `unwrap` as its collator. An item holds
+    Rows of similar length share a batch, so there is almost no padding. The Trainer shuffles,
+    shards and resumes over items, with batch size 1 and `unwrap` as its collator. An item contains
 
     - `embeddings` (B, D), float32;
     - `input_ids` (B, T), padded on the right with the end token;
@@ -49,11 +49,11 @@ class TokenBudgetBatches(Dataset[dict[str, Tensor]]):
     Args:
         sentences: N texts.
         embeddings: (N, D).
-        tokenizer: The LLM's.
-        prompt_length: Positions before the sentence, counted against the budget.
-        batch_tokens: Positions per batch, prompt and padding included.
+        tokenizer: The LLM's tokenizer.
+        prompt_length: Number of positions before the sentence; these count toward the budget.
+        batch_tokens: Positions per batch, including prompt and padding.
         end_id: The token that ends a sentence.
-        seed: Which sentences share a batch.
+        seed: Determines which sentences share a batch.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class TokenBudgetBatches(Dataset[dict[str, Tensor]]):
         self, prompt_length: int, batch_tokens: int, rng: np.random.Generator
     ) -> list[np.ndarray]:
         lengths = np.array([len(ids) for ids in self.token_ids]) + prompt_length
-        # A random key breaks ties, so that a batch mixes sentences from all over the corpus.
+        # A random key breaks ties, so each batch mixes sentences from across the corpus.
         order = np.lexsort((rng.random(len(lengths)), lengths))
         batches, start = [], 0
         for stop in range(1, len(order) + 1):
@@ -114,25 +114,25 @@ class TokenBudgetBatches(Dataset[dict[str, Tensor]]):
 class WordBatches(Dataset[dict[str, Tensor]]):
     """Whole batches of embeddings with the words of their sentences, to train a lexicon.
 
-    An item holds
+    An item contains
 
     - `embeddings` (B, D), float32;
-    - `rows` and `words`, both (W,): sentence `rows[i]` of the batch has word `words[i]`, each word
-      of a sentence once.
+    - `rows` and `words`, both (W,): sentence `rows[i]` of the batch contains word `words[i]`. Each
+      word is listed once per sentence.
 
     Args:
         sentences: N texts.
         embeddings: (N, D).
-        tokenizer: The LLM's.
-        num_words: How many of the most frequent tokens become words; those of fewer than three
-            sentences never do.
-        token_ids: The words instead (V',), for a lexicon that has them already.
+        tokenizer: The LLM's tokenizer.
+        num_words: How many of the most frequent tokens become words. Tokens that occur in fewer
+            than three sentences are excluded.
+        token_ids: The words to use instead (V',), if the lexicon already has a vocabulary.
         batch_size: Sentences per batch.
-        seed: Which sentences share a batch.
+        seed: Determines which sentences share a batch.
 
     Attributes:
-        token_ids: The token ids of the words (V',), ascending.
-        sentence_counts: In how many sentences each occurs (V',).
+        token_ids: Token ids of the words (V',), in ascending order.
+        sentence_counts: Number of sentences each word occurs in (V',).
     """
 
     def __init__(
@@ -188,6 +188,6 @@ class WordBatches(Dataset[dict[str, Tensor]]):
 
 
 def unwrap(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Collator for batch size 1: the item is the batch already."""
+    """Collator for batch size 1: the item is already a batch."""
     (batch,) = items
     return batch

@@ -1,9 +1,9 @@
-"""Lexical hints: the words an embedding speaks of, offered to the LLM as tokens it already knows.
+"""Lexical hints: words predicted from an embedding, given to the LLM as ordinary tokens.
 
-A small LLM needs very many sentences to learn from soft tokens alone which words an embedding
-stands for. A bag-of-words network learns that much from the same embeddings far sooner. So the
-prompt opens with the M words this network finds most likely, as the LLM's own token
-embeddings, and the soft tokens that follow carry what a list of words cannot: order, form, tone.
+A small LLM needs a large number of sentences to learn from soft tokens alone which words an
+embedding encodes. A bag-of-words network learns this from the same embeddings much faster. The
+prompt therefore starts with the M words this network predicts as most likely, as the LLM's own
+token embeddings. The soft tokens that follow carry what a word list cannot: order, form, tone.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from mixup_hf import errors
 
 
 class Lexicon(nn.Module):
-    """Which of V' words occur in a sentence, from its embedding.
+    """Predicts which of V' words occur in a sentence from its embedding.
 
     A two-layer network with a low-rank output, trained with a softmax over words against the words
-    of the sentence. The length of an embedding does not matter, only its direction: a mix is read
-    as a sentence is.
+    of the sentence. Only the direction of an embedding matters, not its norm, so mixes are handled
+    in the same way as sentences.
 
     Args:
         embedding_dim: D.
@@ -42,13 +42,13 @@ class Lexicon(nn.Module):
         self.register_buffer("common", torch.zeros(num_words, dtype=torch.bool))
 
     def set_words(self, token_ids: Tensor, sentence_counts: Tensor, num_common: int) -> None:
-        """Name the words, before training.
+        """Set the vocabulary; call this before training.
 
         Args:
             token_ids: The LLM's token ids (V',).
-            sentence_counts: In how many sentences each occurs (V',); the first guess.
-            num_common: That many of the most frequent are never hints: articles and commas fill the
-                list and tell the LLM nothing.
+            sentence_counts: Number of sentences each occurs in (V',); initializes the output bias.
+            num_common: How many of the most frequent words to exclude from the hints: articles and
+                commas would fill the list without telling the LLM anything.
         """
         if len(token_ids) != len(self.token_ids):
             raise errors.bad("token_ids", f"name {len(self.token_ids)} words", len(token_ids))
@@ -66,7 +66,7 @@ class Lexicon(nn.Module):
         return scores.float().log_softmax(-1)
 
     def best(self, embeddings: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """The `count` most likely words but the common ones, likeliest first.
+        """Return the `count` most likely words, excluding the common ones, most likely first.
 
         Returns:
             Log probabilities (B, count), and indices (B, count) into the V' words.
@@ -77,17 +77,17 @@ class Lexicon(nn.Module):
 
 
 class HintTokens(nn.Module):
-    """Embeddings to M hint tokens in the LLM's input space.
+    """Maps embeddings to M hint tokens in the LLM's input space.
 
-    A hint is the LLM's own embedding of a word, plus a learned vector for its rank in the list, and
-    one that tells how sure the lexicon is: both start at zero, so the LLM first sees a plain list
-    of words.
+    A hint is the LLM's own embedding of a word, plus a learned vector for its rank in the list and
+    another that encodes the lexicon's confidence. Both start at zero, so the LLM initially sees a
+    plain list of words.
 
     Args:
-        lexicon: Finds the words; frozen while the LLM learns to read hints.
+        lexicon: Selects the words; frozen while the LLM learns to use the hints.
         llm_dim: H.
         num_hints: M.
-        embedding_rms: Root mean square of the LLM's embedding table, the unit of both vectors.
+        embedding_rms: Root mean square of the LLM's embedding table; scales both vectors.
     """
 
     def __init__(
@@ -114,5 +114,5 @@ class HintTokens(nn.Module):
         return hints + (sureness + self.order) * self.embedding_rms
 
 
-# Centres the sureness: a hint in the middle of the list has about this probability, as -log.
+# Centers the confidence: the typical -log probability of a hint in the middle of the list.
 _TYPICAL_LOG_PROBABILITY = 4.0

@@ -1,4 +1,4 @@
-"""The model card of an aligner: what it is for, how it was made, what it scores."""
+"""The model card of an aligner: intended use, training and evaluation results."""
 
 from __future__ import annotations
 
@@ -71,16 +71,16 @@ def aligner_card(
     words: str,
     licence: str = "apache-2.0",
 ) -> ModelCard:
-    """Write the card.
+    """Generate the model card.
 
     Args:
-        config: The aligner's.
-        name: What users load it by.
-        training: Facts of the run (data, budget, command, ...), one line each.
+        config: The aligner's config.
+        name: The name or path users load the aligner from.
+        training: Details of the run (data, budget, command, ...), one line each.
         figures: Measured scores, one line each.
-        samples: Pairs of a sentence and what came back.
-        words: Lengths it was trained on, such as "4 to 20".
-        licence: SPDX identifier.
+        samples: Pairs of a sentence and its reconstruction.
+        words: Sentence lengths it was trained on, in words, such as "4 to 20".
+        licence: SPDX license identifier.
     """
     front = ModelCardData(
         license=licence,

@@ -1,4 +1,4 @@
-"""What alignment minimises: L_GEN for projector and LoRA, a bag-of-words loss for the lexicon."""
+"""Alignment losses: L_GEN for the projector and LoRA, a bag-of-words loss for the lexicon."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from mixup_hf.inverter.batches import IGNORED
 from mixup_hf.inverter.lexicon import Lexicon
 from mixup_hf.inverter.prompt import SoftPrompt
 
-_CHUNK = 512  # target positions whose logits exist at one time
+_CHUNK = 512  # number of target positions whose logits are in memory at once
 
 
 class AlignmentModel(nn.Module):
     """Projector and LLM as one trainable module.
 
     `L_GEN(x; phi) = -sum_t log P(x_t | T(A_phi(h)), x_<t)` (arXiv 2601.21543, stage 1), averaged
-    over tokens. Only parameters that train are in its `state_dict`, so checkpoints stay small and
-    the frozen LLM is never written.
+    over tokens. Its `state_dict` contains only trainable parameters, so checkpoints stay small and
+    the frozen LLM is never saved.
 
     Args:
-        prompt: Turns embeddings into prompt embeddings; holds the projector.
-        llm: The causal LM, with a LoRA (peft) or without.
-        noise: In training, length of the Gaussian noise added to an embedding, as a share of the
-            embedding's own.
-        mix_share: In training, share of the rows whose embedding is mixed with its nearest
-            neighbour's in the batch, at a ratio of 0.6 to 1; the sentence stays the first one's.
+        prompt: Maps embeddings to prompt embeddings; contains the projector.
+        llm: The causal LM, with or without a LoRA (peft).
+        noise: Norm of the Gaussian noise added to an embedding during training, relative to the
+            norm of the embedding.
+        mix_share: Fraction of rows whose embedding is mixed during training with that of the
+            nearest neighbor in the batch, at a ratio of 0.6 to 1; the target sentence is unchanged.
 
     Raises:
-        ValueError: The LLM makes its logits in a way this loss does not follow.
+        ValueError: The LLM computes its logits in a way this loss does not support.
     """
 
-    accepts_loss_kwargs = True  # tells the Trainer that `num_items_in_batch` is honoured
+    accepts_loss_kwargs = True  # tells the Trainer that `num_items_in_batch` is used
 
     def __init__(
         self, prompt: SoftPrompt, llm: Any, *, noise: float = 0.0, mix_share: float = 0.0
@@ -51,7 +51,7 @@ class AlignmentModel(nn.Module):
 
     @property
     def base(self) -> Any:
-        """The causal LM inside the LoRA wrapper; LoRA layers are injected into it."""
+        """The causal LM inside the LoRA wrapper, with the LoRA layers injected."""
         return self.llm.get_base_model() if hasattr(self.llm, "peft_config") else self.llm
 
     def forward(
@@ -65,9 +65,9 @@ class AlignmentModel(nn.Module):
 
         Args:
             embeddings: (B, D).
-            input_ids: (B, T), padded on the right: causal attention never looks there.
+            input_ids: (B, T), padded on the right, where causal attention never attends.
             labels: (B, T + 1), `IGNORED` at padding.
-            num_items_in_batch: Target tokens of the whole optimiser step; None for this batch's.
+            num_items_in_batch: Target tokens in the whole optimizer step; None counts this batch's.
 
         Returns:
             `loss`, a scalar in nats per token.
@@ -102,11 +102,11 @@ class AlignmentModel(nn.Module):
 
     @torch.no_grad()
     def _check_head(self) -> None:
-        """Compare with the LLM's own logits once: some models scale or shift them."""
+        """Compare once with the LLM's own logits, since some models scale or shift them."""
         head = self.base.get_output_embeddings()
         state = torch.randn(1, 1, head.weight.shape[1], generator=torch.Generator().manual_seed(0))
         inputs = state.to(head.weight) * self.prompt.projector.embedding_rms
-        # As in training: a LoRA in float32 over bf16 weights runs under autocast only.
+        # As in training: a float32 LoRA on bf16 weights only runs under autocast.
         half = head.weight.dtype == torch.bfloat16
         with torch.autocast(head.weight.device.type, torch.bfloat16, half):
             last = self.base.get_decoder()(inputs_embeds=inputs, use_cache=False).last_hidden_state
@@ -120,17 +120,17 @@ class AlignmentModel(nn.Module):
             )
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The state of what trains."""
+        """Return the state of the trainable parameters."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         full = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
         return {name: value for name, value in full.items() if name.removeprefix(prefix) in trained}
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Load what trains: all of it and nothing else. The frozen rest is in no file.
+        """Load the trainable parameters, all of them and nothing else; frozen ones are not saved.
 
         Raises:
-            RuntimeError: A trained parameter is missing, or a name is unknown.
+            RuntimeError: A trainable parameter is missing, or a name is unknown.
         """
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
         missing = sorted(set(result.missing_keys) & set(self.state_dict()))
@@ -145,10 +145,10 @@ class AlignmentModel(nn.Module):
 
 
 class LexiconModel(nn.Module):
-    """A lexicon with its loss: the softmax over words against the words of the sentence.
+    """A lexicon with its loss: a softmax over words against the words of the sentence.
 
-    `-mean_{w in x} log P(w | h)`, averaged over sentences: every sentence counts the same, however
-    many words it has.
+    `-mean_{w in x} log P(w | h)`, averaged over sentences: every sentence has the same weight,
+    regardless of its number of words.
     """
 
     def __init__(self, lexicon: Lexicon) -> None:
@@ -160,8 +160,8 @@ class LexiconModel(nn.Module):
 
         Args:
             embeddings: (B, D).
-            rows: Sentence of each word (W,).
-            words: Words (W,), indices into the lexicon.
+            rows: Sentence index of each word (W,).
+            words: Words (W,), as indices into the lexicon.
 
         Returns:
             `loss`, a scalar in nats per word.
@@ -172,10 +172,10 @@ class LexiconModel(nn.Module):
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
-    """Summed cross entropy through a frozen output head, with logits only a chunk at a time.
+    """Summed cross entropy through a frozen output head, computing logits in chunks.
 
-    The gradient with respect to the states is made in the forward pass: at a vocabulary of 50,000
-    the logits of a batch would be by far the largest tensor of the step.
+    The gradient with respect to the states is computed in the forward pass. With a vocabulary of
+    50,000, the logits of a batch would be by far the largest tensor of the step.
     """
 
     @staticmethod
@@ -194,7 +194,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
                 1, wanted, torch.full_like(wanted, -1.0, dtype=probabilities.dtype)
             )
             if softcap is not None:
-                probabilities *= 1 - (logits / softcap).square()  # the derivative of the cap
+                probabilities *= 1 - (logits / softcap).square()  # derivative of the cap
             gradient[rows] = probabilities.to(head.dtype) @ head
         ctx.save_for_backward(gradient)
         return total

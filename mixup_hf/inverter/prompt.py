@@ -1,4 +1,4 @@
-"""The prompt T(.): text, hints, K soft tokens, text; one length for every row."""
+"""The prompt T(.): text, hints, K soft tokens, text. All rows have the same length."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from transformers import PreTrainedTokenizerBase
 from mixup_hf import errors
 from mixup_hf.inverter.aligner import Aligner
 
-_PLACE = "<<soft tokens>>"  # where the chat template puts what the user says
+_PLACE = "<<soft tokens>>"  # marks the user content in the chat template
 
 
 class SoftPrompt(nn.Module):
     """Prompt embeddings from sentence embeddings: text, hints, soft tokens, text.
 
-    The text parts and the hints come from the LLM's own table, looked up once.
+    The text parts and the hints are looked up once in the LLM's embedding table.
 
     Args:
-        aligner: Its projector makes the soft tokens, its lexicon (if it has one) finds the hints.
-        before: Embeddings (P1, H) of the text before them; may be empty.
+        aligner: Its projector produces the soft tokens; its lexicon, if any, selects the hints.
+        before: Embeddings (P1, H) of the text before hints and soft tokens; may be empty.
         after: Embeddings (P2, H) of the text after them; may be empty.
-        words: The LLM's embeddings (V', H) of the lexicon's words; empty without one.
+        words: The LLM's embeddings (V', H) of the lexicon's words; empty without a lexicon.
     """
 
     before: Tensor
@@ -40,7 +40,7 @@ class SoftPrompt(nn.Module):
 
     @classmethod
     def build(cls, aligner: Aligner, llm: Any, tokenizer: PreTrainedTokenizerBase) -> SoftPrompt:
-        """Build from an aligner and the LLM whose table is read."""
+        """Build from an aligner and an LLM, using the LLM's embedding table."""
         table, config = llm.get_input_embeddings(), aligner.config
         before, after = (
             _embed(tokenizer(text, add_special_tokens=False)["input_ids"] if text else [], table)
@@ -51,7 +51,7 @@ class SoftPrompt(nn.Module):
 
     @property
     def length(self) -> int:
-        """Positions of a prompt."""
+        """Number of positions in a prompt."""
         hints = 0 if self.hints is None else self.hints.num_hints
         return len(self.before) + hints + self.projector.num_soft_tokens + len(self.after)
 
@@ -68,20 +68,20 @@ class SoftPrompt(nn.Module):
 def prompt_texts(
     tokenizer: PreTrainedTokenizerBase, prefix: str, suffix: str, *, chat: bool
 ) -> tuple[str, str]:
-    """The text around the soft tokens, as the LLM wants it.
+    """Return the text around the soft tokens, in the format the LLM expects.
 
     Args:
-        tokenizer: The LLM's.
+        tokenizer: The LLM's tokenizer.
         prefix: Text before the soft tokens.
         suffix: Text after them.
-        chat: Whether all of it is the user's turn of the LLM's chat template.
+        chat: Whether to wrap the whole prompt as the user turn of the LLM's chat template.
 
     Returns:
-        Text before and after, special tokens written out. A tokenizer that opens every text with a
-        token of its own gets that token here too.
+        The text before and after, with special tokens written out. If the tokenizer prepends a BOS
+        token to every text, the first part starts with it.
 
     Raises:
-        ValueError: `chat` with a tokenizer that has no chat template.
+        ValueError: `chat` is set but the tokenizer has no chat template.
     """
     if chat:
         if not tokenizer.chat_template:
@@ -104,7 +104,7 @@ def prompt_texts(
 def input_rms(llm: Any) -> float:
     """Root mean square of the LLM's input embeddings, as its layers see them.
 
-    Some models (Gemma) scale their table on the way in, so the table itself is not asked.
+    Some models (e.g. Gemma) scale embeddings after the lookup, so the raw weights are not used.
     """
     table = llm.get_input_embeddings()
     weight = next(table.parameters())
@@ -116,7 +116,7 @@ def input_rms(llm: Any) -> float:
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase, llm: Any) -> Sequence[int]:
-    """Token ids that end a sentence: the tokenizer's, and all the generation config names."""
+    """Token ids that end a sentence, from both the tokenizer and the generation config."""
     named = llm.generation_config.eos_token_id if llm.generation_config is not None else None
     listed = [] if named is None else [named] if isinstance(named, int) else list(named)
     return sorted({int(tokenizer.eos_token_id), *listed})

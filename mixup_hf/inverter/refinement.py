@@ -1,7 +1,7 @@
-"""Refinement: a short run of alignment training, in a plain loop, inside another training.
+"""Refinement: a short alignment run in a plain loop, inside another training run.
 
 `L_GEN` is the objective of stage 1 (arXiv 2601.21543): the loss of decoding a sentence from its
-embedding. The longer stages, with a Trainer of their own, are in `align`.
+embedding. The longer stages, which use their own Trainer, are in `align`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from mixup_hf.inverter.objective import AlignmentModel
 
 
 def set_trainable(model: AlignmentModel, *, projector: bool, lora: bool) -> None:
-    """Let the projector, the LoRA, or both be trained, and freeze everything else.
+    """Make the projector, the LoRA, or both trainable, and freeze everything else.
 
-    What makes the prompt counts as the projector, except the lexicon, which has its own stage.
+    All prompt parameters count as projector, except the lexicon, which has its own stage.
     """
     for name, parameter in model.named_parameters():
         is_lora = "lora_" in name
@@ -34,21 +34,22 @@ def refresh(
     learning_rate: float = 3e-4,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Stage 3: bring the projector back to an encoder that has moved on during training.
+    """Stage 3: realign the projector with an encoder that has changed during training.
 
-    Frozen: everything but what makes the prompt (projector, rank and sureness of the hints). Loss:
-    `L_GEN`. Data: the task's texts, embedded by the encoder as it is now. It is a plain loop, for
-    it runs inside another Trainer's loop; every process does the same steps.
+    Frozen: everything except the prompt parameters (the projector, and the rank and confidence
+    vectors of the hints). Loss: `L_GEN`. Data: the task's texts, embedded by the current encoder.
+    This is a plain loop because it runs inside another Trainer's loop; every process performs the
+    same steps.
 
     Args:
         model: The inverter's prompt and LLM.
         batches: The texts.
-        steps: Optimiser steps.
-        learning_rate: Constant.
-        seed: Which batch when.
+        steps: Number of optimizer steps.
+        learning_rate: Constant learning rate.
+        seed: Determines the batch used at each step.
 
     Returns:
-        `L_GEN` over all batches before and after, in nats per token: their difference is how stale
+        `L_GEN` over all batches before and after, in nats per token. The difference shows how stale
         the aligner was.
     """
     set_trainable(model, projector=True, lora=False)
