@@ -93,12 +93,15 @@ def test_accuracy_is_that_on_rows_not_seen() -> None:
     committee = fit_committee(inputs, ["encoder"])
     assert right(committee.members["encoder"].predict(texts), labels) == 1.0
     assert committee.accuracy < 0.8
-    assert committee.calibrate(texts).temperature > 1.0
-    assert confidence(committee.label(texts).labels) <= max(committee.accuracy, 0.75) + 1e-4
+    assert (
+        confidence(committee.calibrate(texts).label(texts).labels)
+        <= max(committee.accuracy, 0.75) + 1e-4
+    )
 
 
 def test_no_surer_of_texts_nobody_labelled_than_right_on_held_out_rows() -> None:
-    committee = fit_committee(topic_inputs([10, 10, 10], spread=0.8), FAST)
+    inputs = topic_inputs([10, 10, 10], spread=1.0, llm=TopicReader(3, spread=1.0))
+    committee = fit_committee(inputs, FAST)
     assert committee.accuracy < 0.95
     target = max(committee.accuracy, 0.5)
     clear, _ = topic_texts([20, 20, 20], start=300)
@@ -107,7 +110,7 @@ def test_no_surer_of_texts_nobody_labelled_than_right_on_held_out_rows() -> None
     committee.calibrate(NOBODYS)
     assert confidence(committee.label(NOBODYS).labels) <= target + 1e-4
     assert (committee.label(UNSEEN).labels.argmax(1) == before.argmax(1)).all()
-    again = fit_committee(topic_inputs([10, 10, 10], spread=0.8), FAST, calibration_texts=NOBODYS)
+    again = fit_committee(inputs, FAST, calibration_texts=NOBODYS)
     assert again.temperature == committee.temperature
 
 
@@ -146,9 +149,8 @@ def test_a_member_from_outside_has_a_fixed_weight() -> None:
     alone = fit_committee(inputs, ["encoder"])
     assert committee.accuracy == alone.accuracy
     label = committee.calibrate(UNSEEN).label(UNSEEN[:1]).labels[0]
-    assert label[0] > 0.2
-    assert label[1] > 0.2
-    assert label[2] < 0.1
+    assert label[:2].min() > 0.1
+    assert label[2] < 0.05
     joined = alone.joined_by("model", contrary)
     torch.testing.assert_close(joined.calibrate(UNSEEN).label(UNSEEN[:1]).labels[0], label)
 
