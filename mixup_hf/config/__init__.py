@@ -26,6 +26,7 @@ from mixup_hf.config.mixing import (
     check_interpolation,
     check_mix_ratio,
 )
+from mixup_hf.config.student import LoraConfig
 
 __all__ = [
     "DEFAULT_METHOD",
@@ -39,6 +40,7 @@ __all__ = [
     "IntrusionPolicy",
     "Key",
     "LeakPolicy",
+    "LoraConfig",
     "Mixing",
     "MixupConfig",
     "Named",
