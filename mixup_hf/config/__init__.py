@@ -10,12 +10,18 @@ from mixup_hf.config._base import OFF, Named, Number, Whole, build, settings
 from mixup_hf.config._describe import Key, describe
 from mixup_hf.config.alignment import AlignConfig, StageConfig, TaskConfig
 from mixup_hf.config.fidelity import FidelityConfig
-from mixup_hf.config.finetuning import DataConfig, FinetuneConfig, ProblemType, check_no_auto_off
+from mixup_hf.config.finetuning import (
+    DataConfig,
+    FinetuneConfig,
+    ProblemType,
+    check_no_auto_off,
+)
 from mixup_hf.config.mixing import (
     DEFAULT_METHOD,
     Failure,
     Interpolation,
     IntrusionPolicy,
+    LabelSource,
     LeakPolicy,
     Mixing,
     MixupConfig,
@@ -25,6 +31,7 @@ from mixup_hf.config.mixing import (
     Unreadable,
     check_interpolation,
     check_mix_ratio,
+    check_unlabeled,
 )
 
 __all__ = [
@@ -38,6 +45,7 @@ __all__ = [
     "Interpolation",
     "IntrusionPolicy",
     "Key",
+    "LabelSource",
     "LeakPolicy",
     "Mixing",
     "MixupConfig",
@@ -55,6 +63,7 @@ __all__ = [
     "check_interpolation",
     "check_mix_ratio",
     "check_no_auto_off",
+    "check_unlabeled",
     "describe",
     "settings",
 ]

@@ -16,6 +16,7 @@ DEFAULT_METHOD = "smotext"
 Failure = Literal["stop", "real_rows"]
 Interpolation = Literal["linear", "linear_renorm", "slerp"]
 IntrusionPolicy = Literal["keep", "drop", "resample", "relabel", "blend", "local", "weight"]
+LabelSource = Literal["parents", "committee", "blend"]
 LeakPolicy = Literal["drop", "fail", "off"]
 Quantization = Literal["4bit", "none"]
 StrategyName = Literal["auto", "minority", "not minority", "not majority", "all"]
@@ -155,7 +156,9 @@ class MixupConfig:
     intrusion: Annotated[Literal[IntrusionPolicy, "off"], OFF] = Field(
         default="drop",
         description=(
-            "What happens to a sentence whose label the judges doubt; off runs no judges."
+            "What happens to a sentence whose label the judges doubt; off runs no judges. With "
+            "labels committee there is no label to doubt yet: only sentences that copy a parent or "
+            "make no sense are regenerated."
         ),
     )
     judges: tuple[Annotated[str, Named("judge")], ...] = Field(
@@ -168,6 +171,27 @@ class MixupConfig:
     )
     max_redraws: Whole = Field(
         default=4, ge=0, description="How often a doubtful sentence is regenerated."
+    )
+    labels: LabelSource = Field(
+        default="parents",
+        description=(
+            "Who labels a generated sentence: its parents, by their weights; a committee that "
+            "reads it; or blend, half each."
+        ),
+    )
+    committee: tuple[str, ...] = Field(
+        default=("encoder", "llm", "setfit"),
+        min_length=1,
+        description="Who predicts labels in the committee; pooled by how well they predict.",
+    )
+    unlabeled_share: Number = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description=(
+            "With unlabelled texts: share of the generated rows that are such a text as it is, "
+            "with the committee's label; the others are mixes."
+        ),
     )
     leaks: Annotated[LeakPolicy, OFF] = Field(
         default="drop",
@@ -271,4 +295,18 @@ class MixupConfig:
             pairing=self.pairing or method.pairing,
             interpolation=self.interpolation or method.interpolation,
             source=self.source or method.source,
+        )
+
+
+def check_unlabeled(mixup: MixupConfig, name: str, prefix: str = "") -> None:
+    """Raise `InvalidInput` where nobody would label the unlabelled texts given as `name`."""
+    if mixup.rows_file is not None:
+        raise errors.InvalidInput(
+            f"`{name}` is incompatible with `{prefix}rows_file`, whose rows are used as they are. "
+            "Unset one of them."
+        )
+    if mixup.labels != "committee":
+        raise errors.InvalidInput(
+            f"`{name}` needs `{prefix}labels` = 'committee', because such texts have no parents "
+            f"to take labels from, but got {mixup.labels!r}. Set it, or leave the texts out."
         )
