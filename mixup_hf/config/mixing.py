@@ -179,7 +179,7 @@ class MixupConfig:
             "reads it; or blend, half each."
         ),
     )
-    committee: tuple[str, ...] = Field(
+    committee: tuple[Annotated[str, Named("member")], ...] = Field(
         default=("encoder", "llm", "setfit"),
         min_length=1,
         description="Who predicts labels in the committee; pooled by how well they predict.",

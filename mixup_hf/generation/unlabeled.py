@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import floor
 
-import numpy as np
-
 from mixup_hf import errors
 from mixup_hf.runtime import counter_rng
 
@@ -37,7 +35,7 @@ class UnlabeledTexts:
         self.share = share
         self.seed = seed
         self.rows_per_refill = rows_per_refill
-        self._orders: dict[int, np.ndarray] = {}
+        self._orders: dict[int, list[int]] = {}
 
     def at(self, epoch: int, index: int) -> str | None:
         """The text at position `index` of an epoch; None where a mix stands."""
@@ -52,9 +50,9 @@ class UnlabeledTexts:
         """The `count` texts that are used first, or all if there are fewer."""
         return [self.texts[at] for at in self._order(0)[:count]]
 
-    def _order(self, turn: int) -> np.ndarray:
+    def _order(self, turn: int) -> list[int]:
         """The order (M,) of the texts when all of them have been used `turn` times."""
         if turn not in self._orders:
-            drawn = counter_rng(self.seed, _ORDER, turn).permutation(len(self.texts))
+            drawn = counter_rng(self.seed, _ORDER, turn).permutation(len(self.texts)).tolist()
             self._orders = {turn: drawn}
         return self._orders[turn]

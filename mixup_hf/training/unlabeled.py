@@ -47,7 +47,7 @@ def checked_unlabeled(
         )
     if not safe:
         raise errors.InvalidInput(
-            f"None of the {len(joined)} unlabelled texts is left: all of them are training texts or "
+            f"None of the {len(joined)} unlabelled texts is left: all are training texts, or "
             "nearly equal evaluation texts. Give other texts, or leave `unlabeled_texts` out."
         )
     return safe
