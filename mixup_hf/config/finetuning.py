@@ -8,7 +8,8 @@ from pydantic import Field
 
 from mixup_hf import errors
 from mixup_hf.config._base import Number, Whole, settings
-from mixup_hf.config.mixing import MixupConfig, check_unlabeled
+from mixup_hf.config._mixing_rules import check_unlabeled
+from mixup_hf.config.mixing import MixupConfig
 
 # As transformers' configs name them.
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]

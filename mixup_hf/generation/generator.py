@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +18,6 @@ from mixup_hf.mixing.interpolation import mix, mix_targets
 from mixup_hf.mixing.pairing import PairPlan, Pairs
 from mixup_hf.types import Encodes, MixedExample, Redraw, Reviews
 
-# `method` of a row that is an unlabelled text.
-UNLABELED = "unlabeled"
 # Purpose of each random stream; part of its key, so that streams never overlap.
 _DECODING = 1
 
@@ -170,7 +167,8 @@ class Producer:
         """Decode the rows of one chunk together, judge them if there is a gate, and label them."""
         started = time.monotonic()
         pairs = self.plan.chunk(epoch, chunk, num_rows)
-        ready = self._unlabeled(pairs.index, epoch)
+        unlabeled = self.unlabeled
+        ready = {} if unlabeled is None else unlabeled.rows(epoch, pairs.index, self.fingerprint)
         mixed = [at for at in range(len(pairs)) if at not in ready]
         if mixed:
             made = self._reviewed(_at(pairs, mixed), epoch, chunk)
@@ -210,28 +208,6 @@ class Producer:
             return self._decode(others, epoch, (*key, attempt))
 
         return rows if self._gate is None else self._gate.review(rows, redraw)
-
-    def _unlabeled(self, index: np.ndarray, epoch: int) -> dict[int, MixedExample]:
-        """Rows of unlabelled texts by their place among the positions `index` (n,)."""
-        if self.unlabeled is None:
-            return {}
-        texts = {at: self.unlabeled.at(epoch, int(each)) for at, each in enumerate(index)}
-        return {
-            at: MixedExample(
-                text=text,
-                label=(),  # the committee's, which is all there is
-                lam=1.0,
-                parents=(),
-                shares=(),
-                seed=self.plan.seed,
-                epoch=epoch,
-                index=int(index[at]),
-                aligner_fingerprint=self.fingerprint,
-                method=UNLABELED,
-            )
-            for at, text in texts.items()
-            if text is not None
-        }
 
     def _decode(self, pairs: Pairs, epoch: int, seed: tuple[int, ...]) -> list[MixedExample]:
         parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import floor
 
+import numpy as np
+
 from mixup_hf import errors
 from mixup_hf.runtime import counter_rng
+from mixup_hf.types import MixedExample
 
+# `method` of a row that is an unlabelled text.
+UNLABELED = "unlabeled"
 _ORDER = 13  # names the stream of random numbers; part of its key
 
 
@@ -45,6 +50,32 @@ class UnlabeledTexts:
             return None
         turn, position = divmod(before, len(self.texts))
         return self.texts[self._order(turn)[position]]
+
+    def rows(self, epoch: int, index: np.ndarray, fingerprint: str) -> dict[int, MixedExample]:
+        """Rows of unlabelled texts, without labels, by their place in `index`.
+
+        Args:
+            epoch: The refill they belong to.
+            index: Positions of its plan (n,).
+            fingerprint: Of the aligner; recorded in every row, as in those it decoded.
+        """
+        texts = {at: self.at(epoch, int(each)) for at, each in enumerate(index)}
+        return {
+            at: MixedExample(
+                text=text,
+                label=(),  # the committee's is all there is
+                lam=1.0,
+                parents=(),
+                shares=(),
+                seed=self.seed,
+                epoch=epoch,
+                index=int(index[at]),
+                aligner_fingerprint=fingerprint,
+                method=UNLABELED,
+            )
+            for at, text in texts.items()
+            if text is not None
+        }
 
     def first(self, count: int) -> list[str]:
         """The `count` texts that are used first, or all if there are fewer."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mixup_hf.config import MixupConfig, check_unlabeled
+from mixup_hf.config import DEFAULT_COMMITTEE, MixupConfig, check_unlabeled
 from mixup_hf.data.label_names import describe_labels
 from mixup_hf.data.row_files import digest
 from mixup_hf.data.targets import SINGLE_LABEL, Targets
@@ -112,11 +112,17 @@ class JudgedPlugin(TrainerPlugin):
             self.texts,
             self._frozen_embeddings(),
             targets,
-            members=self.config.committee,
+            members=self._members(),
             descriptions=self.label_descriptions,
             seed=self.seed,
             calibration=self._calibration_texts,
         )
+
+    def _members(self) -> list[str]:
+        """The members as set; of the default ones, those that know this kind of label."""
+        chosen = self.config.committee
+        knows = self.problem_type == SINGLE_LABEL or chosen != DEFAULT_COMMITTEE
+        return [name for name in chosen if knows or name != "setfit"]
 
     def _calibration_texts(self) -> list[str]:
         """Texts nobody has labelled, the same ones whichever rows are labelled first."""
