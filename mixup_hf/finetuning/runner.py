@@ -204,6 +204,7 @@ def _prepare_mixup(
     }
     if settings.rows_file is not None:
         return OfflineMixup(settings.rows_file, train.texts, train.labels, config=settings, **rows)
+    rows |= splits.knowledge(config.data)
     if inverter is not None:
         return InversedMixup(inverter, train.texts, train.labels, config=settings, **rows)
     fields = {name: getattr(settings, name) for name in settings.__dataclass_fields__}

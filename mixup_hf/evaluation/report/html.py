@@ -94,8 +94,9 @@ def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
     metrics = read_json(folder / "metrics.json")
     made = _read_made(folder / "mixed.jsonl")
     tables = [_scores(metrics), _facts(metrics)]
-    if made:
-        tables.append(_quality(made))
+    mixes = [each for each in made if each.parents]  # not the unlabelled texts among them
+    if mixes:
+        tables.append(_quality(mixes))
     tables += measured_elsewhere(folder)
     lead = [_headline(metrics), *([] if made else ["Nothing was generated in this run."])]
     drawn = _plots(folder, made, encoder) if plots.available() else []
@@ -107,8 +108,9 @@ def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
 
 def _plots(folder: Path, made: Sequence[Made], encoder: Encodes | None) -> list[PlotOf]:
     drawn = _curves(folder / "history.json")
-    if made:
-        drawn += _about_rows(made)
+    mixes = [each for each in made if each.parents]
+    if mixes:
+        drawn += _about_rows(mixes)
     if encoder is not None and len(made) > 2:
         drawn.append(_map(made, encoder))
     return drawn
@@ -236,8 +238,8 @@ def _principal(rows: np.ndarray) -> np.ndarray:
 
 
 def _pure(made: Made) -> bool:
-    """Whether the parents have one class: then it is known which."""
-    return max(made.row.label) > 1 - 1e-6
+    """Whether the parents have one class, which the row's label says unless a committee gave it."""
+    return not made.row.votes and max(made.row.label) > 1 - 1e-6
 
 
 def _curves(file: Path) -> list[PlotOf]:
