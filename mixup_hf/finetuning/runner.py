@@ -175,7 +175,9 @@ def _fit(
     test = tokenized(data.test, data.targets, tokenizer, max_length)
     predicted = trainer.predict(test, metric_key_prefix="test")
     used = _used_rows(kwargs.get("callbacks", []))
-    on_train = trainer.predict(rows["train"], metric_key_prefix="train") if measure_train else None
+    on_train = None
+    if measure_train and rows["train"] is not None:
+        on_train = trainer.predict(rows["train"], metric_key_prefix="train")
     counts = (
         counted(data, used, trainer)
         | learned(data.targets.problem_type, on_train)

@@ -158,6 +158,24 @@ class ExperimentConfig:
         """The baseline first, then the other arms, then the variants."""
         return tuple(dict.fromkeys((self.baseline, *self.arms, *self.variants)))
 
+    @property
+    def regime(self) -> str:
+        """One sentence: which model is trained how, on what kind of rows."""
+        trained = "all its weights"
+        if self.lora is not None:
+            trained = f"a LoRA of rank {self.lora.r} and the head"
+        elif self.freeze_embeddings:
+            trained = "all its weights but the token embeddings"
+        steps = self.training.get("max_steps")
+        parts = [f"Model {self.model}, trained: {trained}"]
+        parts += [f"{steps} steps in every arm"] if steps else []
+        parts += (
+            [f"{self.label_noise:.0%} of the training labels wrong"] if self.label_noise else []
+        )
+        parts += [f"classes imbalanced {self.imbalance:g} : 1"] if self.imbalance > 1 else []
+        parts += [f"{self.unlabeled} texts without labels"] if self.unlabeled else []
+        return "; ".join(parts) + "."
+
     def mixup_of(self, variant: str) -> MixupConfig:
         """How a variant mixes: as `mixup` says, but for the keys of its own."""
         return mixup_with(self.mixup, self.variants[variant])

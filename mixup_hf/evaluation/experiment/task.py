@@ -29,8 +29,6 @@ from mixup_hf.training.offline import OfflineMixup
 from mixup_hf.types import MixedExample
 
 _CHOOSING = 7  # what this stream of random numbers is for; part of its key
-# What arms that are not about these settings train with, whatever the defaults are.
-_PLAIN: dict[str, Any] = {"labels": "parents", "curriculum": "constant", "contrastive_weight": 0.0}
 
 
 @dataclass(frozen=True)
@@ -100,10 +98,13 @@ def mixed(task: Task, mixup: MixupConfig) -> Attaches:
         mixup: How to mix.
     """
     config = replace(mixup, seed=task.seed, refill_every=0, rows_per_refill=task.rows)
-    more: dict[str, Any] = {}
-    if len(task.unlabeled) and getattr(config, "labels", "parents") == "committee":
-        more["unlabeled_texts"] = task.unlabeled
-    return InversedMixup(task.models.inverter, config=config, **_training_set(task), **more)
+    return InversedMixup(
+        task.models.inverter,
+        config=config,
+        unlabeled_texts=task.unlabeled if mixup.labels == "committee" else (),
+        label_descriptions=task.run.data.label_descriptions,
+        **_training_set(task),
+    )
 
 
 def as_published(mixup: MixupConfig) -> MixupConfig:
@@ -111,8 +112,7 @@ def as_published(mixup: MixupConfig) -> MixupConfig:
 
     So compared arms, and methods as published, do not gain from what `mixup` adds to them.
     """
-    known = {name: value for name, value in _PLAIN.items() if hasattr(mixup, name)}
-    return replace(mixup, **known)
+    return replace(mixup, labels="parents", curriculum="constant", contrastive_weight=0.0)
 
 
 def rewritten(
