@@ -48,6 +48,7 @@ _NOT_OF_A_VARIANT = (
     "server_fallback",
     "server_timeout",
 )
+_ON_REQUEST = ("oversample_minority", "setfit")
 _NAME = re.compile(r"\w[\w .,+=-]*")
 
 
@@ -78,9 +79,12 @@ class ExperimentConfig:
     sets: dict[str, DataConfig] = Field(min_length=1, description="The data sets, by name.")
     output_dir: str = Field(description="Folder for runs.jsonl and every arm's sentences.")
     arms: tuple[Annotated[str, Named("arm")], ...] = Field(
-        default_factory=lambda: registry.names("arm"),
+        default_factory=lambda: tuple(n for n in registry.names("arm") if n not in _ON_REQUEST),
         min_length=1,
-        description="The arms to compare. By default all.",
+        description=(
+            "The arms to compare. By default all but oversample_minority, and setfit, which needs "
+            "the extra `benchmarks`."
+        ),
     )
     variants: dict[str, dict[str, Any]] = Field(
         default_factory=dict,

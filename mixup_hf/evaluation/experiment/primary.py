@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mixup_hf.evaluation.experiment.config import PrimaryConfig
 from mixup_hf.evaluation.experiment.runner import Job, Run
-from mixup_hf.evaluation.experiment.wording import SURE, gap, p_value
+from mixup_hf.evaluation.experiment.wording import SURE, gap, p_in_words, p_value
 from mixup_hf.evaluation.statistics import Comparison, compare, holm
 
 _NAMES_OF_METRICS = {
@@ -108,8 +108,8 @@ def in_words(primary: Primary) -> str:
     said = [
         f"`{primary.arm}` against `{primary.best}`, the best of {_listed(primary.comparisons)} on "
         f"average, over {found.pairs} pairs: {_NAMES_OF_METRICS[primary.metric]} {gap(found)}, "
-        f"p {p_value(found.permutation_p)}; negative log-likelihood {gap(primary.loss)}, "
-        f"p {p_value(primary.loss.permutation_p)}.",
+        f"{p_in_words(found.permutation_p)}; negative log-likelihood {gap(primary.loss)}, "
+        f"{p_in_words(primary.loss.permutation_p)}.",
         f"Significantly worse (Holm) on {_listed(primary.worse) or 'none'} of {primary.sets} data "
         "sets.",
     ]

@@ -28,6 +28,11 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def p_in_words(value: float) -> str:
+    """The same, as it stands in a sentence."""
+    return f"p {p_value(value)}" if value < 0.001 else f"p = {p_value(value)}"
+
+
 def explained(baseline: str) -> str:
     """Explain the columns of the tables."""
     return (
