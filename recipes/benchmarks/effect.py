@@ -90,7 +90,9 @@ def by_set(summary: Summary, metric: str) -> list[dict[str, str]]:
 def cost(runs: Mapping[Job, Run]) -> str:
     """What the runs took, in words."""
     hours = sum(run.metrics.get("cpu_seconds", run.metrics["seconds"]) for run in runs.values())
-    learned = [run.metrics["train_accuracy"] for run in runs.values() if "steps" in run.metrics]
+    learned = [
+        run.metrics["train_accuracy"] for run in runs.values() if "train_accuracy" in run.metrics
+    ]
     told = f"{len(runs)} runs, {hours / 3600:.1f} core-hours."
     if learned:
         told += (
