@@ -69,12 +69,18 @@ class Models:
         """The LLM's tokenizer."""
         return AutoTokenizer.from_pretrained(self._source)
 
-    def committee(self, task: Task) -> Committee:
+    def committee(self, task: Task, calibration_texts: Sequence[str] | None = None) -> Committee:
         """The committee that the task's `mixup` names, fitted on its training rows.
 
-        It is fitted once for all arms on the same rows. It is calibrated on the unlabelled texts,
-        where there are any.
+        It is fitted once for all arms on the same rows.
+
+        Args:
+            task: What the arm works with.
+            calibration_texts: Texts of which the committee may not be surer than it is right.
+                Default: the unlabelled texts, where there are any.
         """
+        if calibration_texts is None:
+            calibration_texts = task.unlabeled[:_CALIBRATING]
         inverter, texts = self.inverter, task.train.texts
         encoder = PairEncoder(inverter) if are_pairs(texts) else inverter
         return build_committee(
@@ -86,7 +92,7 @@ class Models:
             members=task.mixup.committee,
             descriptions=describe_labels(task.names, task.run.data.label_descriptions),
             seed=task.seed,
-            calibration=lambda: task.unlabeled[:_CALIBRATING],
+            calibration=lambda: calibration_texts,
         )
 
     def as_question(self, question: str) -> str:

@@ -8,7 +8,9 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -141,6 +143,20 @@ def read_runs(file: Path) -> Iterator[tuple[int, Run, str]]:
         yield number, run, settings
 
 
+@contextmanager
+def _held(lock: FileLock) -> Iterator[bool]:
+    """Hold a lock, if no other process does."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 class Experiment:
     """Runs the remaining jobs of an experiment; if restarted, it continues where it stopped.
 
@@ -159,25 +175,30 @@ class Experiment:
         self._splits: dict[str, tuple[LabelledTexts, LabelledTexts]] = {}
 
     def run(self, on_run: Callable[[Run], object] | None = None) -> dict[Job, Run]:
-        """Run every job that is neither done nor running elsewhere, and return all runs so far."""
-        for job in jobs(self.config):
-            lock = self._lock(job)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue  # another process is running it
-            try:
-                if job not in self.results.read():
-                    done = self._named(job)
-                    self.results.append(done)
-                    if on_run is not None:
-                        on_run(done)
-            finally:
-                lock.release()
+        """Run every job that is neither done nor running elsewhere, and return all runs so far.
+
+        Arms on the same rows share a committee and sentences, so a process first leaves rows alone
+        that another one is working on, and then helps with what is left of them.
+        """
+        planned = jobs(self.config)
+        for rows, members in groupby(planned, key=lambda job: str(Path(job.folder).parent)):
+            with _held(self._lock(rows, "rows.lock")) as free:
+                for job in members if free else ():
+                    self._run(job, on_run)
+        for job in planned:
+            self._run(job, on_run)
         return self.results.read()
 
-    def _lock(self, job: Job) -> FileLock:
-        file = self.results.file.parent / job.folder / "run.lock"
+    def _run(self, job: Job, on_run: Callable[[Run], object] | None) -> None:
+        with _held(self._lock(job.folder, "run.lock")) as free:
+            if free and job not in self.results.read():
+                done = self._named(job)
+                self.results.append(done)
+                if on_run is not None:
+                    on_run(done)
+
+    def _lock(self, folder: str, name: str) -> FileLock:
+        file = self.results.file.parent / folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(file)
 

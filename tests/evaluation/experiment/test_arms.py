@@ -66,7 +66,7 @@ def test_copies_carry_the_committees_labels(make: Make) -> None:
     experiment.run()
     rows, train = rows_of(config, "self_distillation")
     task, _ = experiment._task(Job("tiny", 4, 0, "self_distillation"))
-    labels = experiment.models.committee(task).label(train.texts).labels.numpy()
+    labels = experiment.models.committee(task, train.texts).label(train.texts).labels.numpy()
     for row in rows:
         (parent,) = row.parents
         assert row.text == train.texts[parent]

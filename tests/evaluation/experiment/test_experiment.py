@@ -202,7 +202,7 @@ def test_a_job_that_another_process_is_at_is_left_to_it(
 ) -> None:
     experiment = Experiment(make(seeds=[0]))
     taken = jobs(experiment.config)[0]
-    lock = experiment._lock(taken)
+    lock = experiment._lock(taken.folder, "run.lock")
     code = (
         "import sys, time; from filelock import FileLock\n"
         f"lock = FileLock({str(lock.lock_file)!r}); lock.acquire()\n"
@@ -215,6 +215,20 @@ def test_a_job_that_another_process_is_at_is_left_to_it(
     other.wait()
     assert taken in experiment.run()  # a lock ends with its process
     assert isinstance(lock, FileLock)
+
+
+def test_rows_that_another_process_has_at_hand_come_last(
+    make: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = Experiment(make())
+    order: list[int] = []
+    monkeypatch.setattr(
+        Experiment, "_measure", lambda self, job: order.append(job.seed) or made(job, 0.5)
+    )
+    lock = experiment._lock("tiny/4-shot/seed-0", "rows.lock")
+    with lock:
+        experiment.run()
+    assert order == [1, 1, 0, 0]
 
 
 def test_runs_of_other_settings_are_refused(make: Callable[..., ExperimentConfig]) -> None:
