@@ -66,20 +66,20 @@ class Schedule:
     def size(self, refill: int, rows: int) -> int:
         """Generated rows that the epochs of a refill take for a training set of `rows` rows.
 
-        Where one refill serves the whole run it holds those of one epoch, or fewer if a curriculum
-        asks for fewer in all.
+        A curriculum knows the end of the run, and asks for no rows beyond it. Where one refill
+        serves the whole run, it holds the rows of one epoch, or fewer if the run takes fewer.
         """
         span = max(1, self.refill_every) * rows
-        if self.course is not None and self.refill_every and self.sized:
-            per_epoch = rows * self.ratio
-            ends = [int(each * span * self.ratio) for each in (refill, refill + 1)]
-            first, last = (self.course.generated(places, per_epoch) for places in ends)
-            return last - first
-        most = int((refill + 1) * span * self.ratio) - int(refill * span * self.ratio)
+        ends = [int(each * span * self.ratio) for each in (refill, refill + 1)]
         if self.course is None:
-            return most
-        whole = (self.course.epochs - self.course.warmup) * self.epoch_rows
-        return max(0, min(most, self._generated(whole) - self.drawn_before(refill)))
+            return ends[1] - ends[0]
+        mixing = self.course.epochs - self.course.warmup
+        if self.refill_every and self.sized:
+            whole, per_epoch = int(mixing * rows * self.ratio), rows * self.ratio
+            first, last = (self.course.generated(min(end, whole), per_epoch) for end in ends)
+            return last - first
+        left = self._generated(mixing * self.epoch_rows) - self.drawn_before(refill)
+        return max(0, min(ends[1] - ends[0], left))
 
     def drawn_before(self, refill: int) -> int:
         """Positions of all earlier refills."""
