@@ -15,6 +15,7 @@ from mixup_hf.data.row_formats import read_records, read_run
 from mixup_hf.data.row_writer import select
 from mixup_hf.data.tables import LabelledTexts, read_table
 from mixup_hf.data.unlabeled_files import read_texts
+from mixup_hf.generation.unlabeled import UNLABELED
 from mixup_hf.training.inversed import InversedMixup
 from mixup_hf.types import MixedExample
 
@@ -132,6 +133,10 @@ def regenerate(
     Raises:
         InvalidInput: The labelled texts, or the aligner, are not those of the row.
     """
+    if record.get("method") == UNLABELED:
+        raise errors.InvalidInput(
+            "The row is one of the unlabelled texts, as it was given: there is nothing to generate."
+        )
     source = str(data or run["data"])
     table = read_table(
         source, *run["columns"], name=run.get("name"), split=run.get("split", "train")
@@ -145,7 +150,6 @@ def regenerate(
         name: tuple(value) if isinstance(value, list) else value
         for name, value in run["settings"].items()
     }
-    aligner: str = settings.pop("aligner")
     # The engine of then, whatever this machine would choose; cached sentences are not used.
     engine, _, dtype = record["engine"].partition(":")
     if engine == "vllm":
@@ -157,15 +161,14 @@ def regenerate(
     if "on_unreadable" in settings:
         settings["on_unreadable"] = "off"
     mixup = InversedMixup.from_pretrained(
-        aligner,
-        table.texts,
-        table.labels,
+        texts=table.texts,
+        labels=table.labels,
         num_labels=len(run["label_names"]) if table.names else None,
         label_names=run["label_names"] if table.names else None,
         label_descriptions=run.get("label_descriptions"),
         **read_known(run),
         dtype=getattr(torch, dtype),
-        **settings,
+        config=MixupConfig(**settings),
     )
     if run.get("unlabeled_sha256", digest([])) != digest(mixup.unlabeled_texts):
         raise errors.InvalidInput(
@@ -174,8 +177,8 @@ def regenerate(
         )
     if mixup.inverter.fingerprint != record["aligner_fingerprint"]:
         raise errors.InvalidInput(
-            f"The aligner {aligner!r} has the fingerprint {mixup.inverter.fingerprint}, but the "
-            f"row is from {record['aligner_fingerprint']}. Pin its revision, or give the folder "
+            f"The aligner {mixup.config.aligner!r} has the fingerprint "
+            f"{mixup.inverter.fingerprint}, but the row is from {record['aligner_fingerprint']}. Pin its revision, or give the folder "
             "of the old one."
         )
     chunk = mixup.producer.plan.chunk_of(record["index"])
