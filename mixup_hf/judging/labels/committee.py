@@ -186,14 +186,20 @@ class Committee:
         share = 1 / len(parts) if self._targets.problem_type == REGRESSION else FIXED_WEIGHT
         return np.asarray(share * np.sum(parts, axis=0))
 
+    def _allowed_confidence(self) -> float:
+        """How sure the committee may be on average: no surer than it is right."""
+        count, right = len(self._informative()), self.accuracy
+        # Ten right of ten do not mean always: as if one more row were right and one more wrong.
+        cautious = min(right, (right * count + 1) / (count + 2))
+        # Half as sure again as by chance, because few rows may all be wrong by accident.
+        chance = 1 / self._num_labels if self._targets.problem_type == SINGLE_LABEL else 0.5
+        return min(1.0, max(cautious, 1.5 * chance))
+
     def _cooled(self, votes: Mapping[str, np.ndarray]) -> _Temperatures:
         """Temperatures at which these votes are as sure as they may be."""
         if self._targets.problem_type == REGRESSION:
             return _Temperatures(1.0, dict.fromkeys(self._guests, 1.0), 1.0)
-        chance = 1 / self._num_labels if self._targets.problem_type == SINGLE_LABEL else 0.5
-        # At least half as sure again as by chance: few rows may all be wrong.
-        target = min(1.0, max(self.accuracy, 1.5 * chance))
-        unit = _Temperatures(1.0, dict.fromkeys(self._guests, 1.0), 1.0)
+        target = self._allowed_confidence()
         guests = {
             name: find_temperature(self._scale, self._scale.scores(votes[name]), target)
             for name in self._guests
@@ -205,8 +211,8 @@ class Committee:
                 [self.weights[name] * self._scale.scores(vote) for name, vote in alone.items()], 0
             )
             own = find_temperature(self._scale, scores, target)
-        softened = _Temperatures(own, guests, unit.final)
-        final = find_temperature(self._scale, self._pool(votes, softened), target)
+        pooled = self._pool(votes, _Temperatures(own, guests, 1.0))
+        final = find_temperature(self._scale, pooled, target)
         return _Temperatures(own, guests, final)
 
 

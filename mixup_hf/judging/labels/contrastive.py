@@ -63,6 +63,8 @@ def tune(
     """
     pairs = draw_pairs(classes, max_steps, counter_rng(seed))
     steps = -(-len(pairs) // _BATCH_PAIRS)
+    if not steps:  # a single row
+        return
     parameters = [each for each in encoder.model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(

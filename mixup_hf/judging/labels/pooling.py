@@ -91,11 +91,11 @@ def fit_weights(scale: Scale, scores: Sequence[np.ndarray], values: np.ndarray) 
         scores: Scores (N, C) of each of K members for rows it has not seen.
         values: The labels (N, C).
     """
-    stacked = np.stack(scores)
-    members, count, _ = stacked.shape
-    even = np.full(members, 1 / members)
-    if not count:
+    members, count = len(scores), len(values)
+    even = np.full(members, 1 / max(1, members))
+    if not members or not count:
         return even
+    stacked = np.stack(scores)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         pooled = np.tensordot(weights, stacked, 1)
