@@ -32,6 +32,7 @@ from mixup_hf.config.finetuning import (
     check_no_auto_off,
 )
 from mixup_hf.config.mixing import DEFAULT_COMMITTEE, DEFAULT_METHOD, MixupConfig
+from mixup_hf.config.student import LoraConfig
 
 __all__ = [
     "DEFAULT_COMMITTEE",
@@ -47,6 +48,7 @@ __all__ = [
     "Key",
     "LabelSource",
     "LeakPolicy",
+    "LoraConfig",
     "Mixing",
     "MixupConfig",
     "Named",

@@ -10,6 +10,7 @@ from mixup_hf import errors
 if TYPE_CHECKING:
     from mixup_hf.config.mixing import MixupConfig
 
+CurriculumFill = Literal["none", "real"]
 Failure = Literal["stop", "real_rows"]
 Interpolation = Literal["linear", "linear_renorm", "slerp"]
 IntrusionPolicy = Literal["keep", "drop", "resample", "relabel", "blend", "local", "weight"]

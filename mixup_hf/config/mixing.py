@@ -9,6 +9,7 @@ from pydantic import Field
 from mixup_hf import errors, registry
 from mixup_hf.config._base import OFF, Named, Number, Whole, settings
 from mixup_hf.config._mixing_rules import (
+    CurriculumFill,
     Failure,
     Interpolation,
     IntrusionPolicy,
@@ -185,6 +186,24 @@ class MixupConfig:
     )
     mixed_weight: Number = Field(
         default=1.0, gt=0, description="Weight of a mixed row in the loss."
+    )
+    curriculum: Annotated[str, Named("curriculum", takes="numbers")] = Field(
+        default="constant", description="When in a run generated rows are used."
+    )
+    curriculum_fill: CurriculumFill = Field(
+        default="none",
+        description=(
+            "What replaces a generated row that the curriculum leaves out: a training row drawn "
+            "at random (real), so that batches keep their size, or nothing."
+        ),
+    )
+    contrastive_weight: Number = Field(
+        default=0.0,
+        ge=0,
+        description=(
+            "Weight of a term that pulls the model's embeddings of rows with the same label "
+            "together and those of other rows apart; 0 leaves the loss as it is."
+        ),
     )
     class_weights: Literal["balanced"] | tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
         default=None,

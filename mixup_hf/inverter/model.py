@@ -216,10 +216,7 @@ class Inverter:
         return label_log_likelihood(self._base, self.tokenizer, texts, names)
 
     def hidden_states(self, texts: Sequence[str], layer: int | None = None) -> Tensor:
-        """The LLM's state (n, H) after each text, at two thirds of its layers unless stated.
-
-        The LLM is read with the aligner's LoRA.
-        """
+        """The state (n, H) after each text, at two thirds of the layers; the LoRA is in effect."""
         return hidden_states(self._base, self.tokenizer, texts, layer=layer)
 
     def mix_weights(self, lams: Tensor) -> Tensor:

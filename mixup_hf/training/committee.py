@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -13,6 +15,10 @@ from mixup_hf.inverter.encoder import TunableEncoder
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.judging.labels import Committee, LabelInputs, fit_committee
 from mixup_hf.types import Encodes
+
+# The last committee fitted with each inverter, with what it was fitted on: runs on the same rows
+# follow each other in an experiment, and fitting takes as long as training.
+_LATEST: WeakKeyDictionary[Inverter, tuple[tuple[object, ...], Committee]] = WeakKeyDictionary()
 
 
 def build_committee(
@@ -28,6 +34,8 @@ def build_committee(
     calibration: Callable[[], Sequence[str]],
 ) -> Committee:
     """Fit a committee, and print what it is like in one line.
+
+    If the last one with this inverter was fitted on the same rows, it is calibrated anew.
 
     Args:
         inverter: Its sentence encoder and LLM are what members are made from.
@@ -45,7 +53,35 @@ def build_committee(
         InvalidInput: A member cannot work with this training set.
         MissingPackage: A member needs a package that is not installed.
     """
-    inputs = LabelInputs(
+    key = (
+        tuple(texts),
+        targets.values.numpy().tobytes(),
+        tuple(members),
+        tuple(descriptions),
+        seed,
+    )
+    latest = _LATEST.get(inverter)
+    if latest is None or latest[0] != key:
+        inputs = _inputs(inverter, encoder, texts, embeddings, targets, descriptions, seed)
+        latest = _LATEST[inverter] = key, fit_committee(inputs, members)
+    committee = copy(latest[1])  # calibrating replaces its temperatures
+    calibration_texts = calibration()
+    if calibration_texts:
+        committee.calibrate(calibration_texts)
+    runtime.announce(f"mixup_hf: {committee.describe()}")
+    return committee
+
+
+def _inputs(
+    inverter: Inverter,
+    encoder: Encodes,
+    texts: Sequence[str],
+    embeddings: Tensor,
+    targets: Targets,
+    descriptions: Sequence[str],
+    seed: int,
+) -> LabelInputs:
+    return LabelInputs(
         texts=texts,
         embeddings=embeddings,
         targets=targets,
@@ -56,9 +92,6 @@ def build_committee(
         tunable_encoder=lambda: _TunesSides(TunableEncoder(inverter.encoder)),
         seed=seed,
     )
-    committee = fit_committee(inputs, members, calibration_texts=calibration())
-    runtime.announce(f"mixup_hf: {committee.describe()}")
-    return committee
 
 
 def _one_text(texts: Sequence[str]) -> list[str]:

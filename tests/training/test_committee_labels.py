@@ -112,9 +112,7 @@ def test_unlabelled_texts_stand_among_the_rows(inverter: Inverter) -> None:
 
 @pytest.mark.parametrize("labels", ["parents", "blend"])
 def test_unlabelled_texts_need_a_committee(inverter: Inverter, labels: str) -> None:
-    with pytest.raises(
-        errors.InvalidInput, match="`unlabeled_texts` needs `labels`"
-    ):
+    with pytest.raises(errors.InvalidInput, match="`unlabeled_texts` needs `labels`"):
         make(inverter, {"labels": labels}, unlabeled_texts=MORE)
     with pytest.raises(errors.InvalidInput, match=r"needs `labels` = 'committee'"):
         InversedMixup.from_pretrained("not/there", unlabeled_texts=MORE)

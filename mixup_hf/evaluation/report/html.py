@@ -10,15 +10,11 @@ from typing import Any
 import numpy as np
 
 from mixup_hf.data.row_files import read_shown
-from mixup_hf.evaluation.experiment.summary import (
-    TOGETHER,
-    Summary,
-    Together,
-    cells,
-    explained,
-    in_words,
-    together_cells,
-)
+from mixup_hf.evaluation.experiment.primary import Primary
+from mixup_hf.evaluation.experiment.primary import in_words as contrast_in_words
+from mixup_hf.evaluation.experiment.primary import rows as primary_rows
+from mixup_hf.evaluation.experiment.summary import Summary, Together, cells, together_cells
+from mixup_hf.evaluation.experiment.wording import TOGETHER, explained, in_words
 from mixup_hf.evaluation.report import plots
 from mixup_hf.evaluation.report.measured import measured_elsewhere
 from mixup_hf.evaluation.report.pages import PlotOf, TableOf, read_json, render
@@ -116,7 +112,15 @@ def _plots(folder: Path, made: Sequence[Made], encoder: Encodes | None) -> list[
     return drawn
 
 
-def report_of_an_experiment(title: str, summary: Summary, baseline: str, all_sets: Together) -> str:
+def report_of_an_experiment(
+    title: str,
+    summary: Summary,
+    baseline: str,
+    all_sets: Together,
+    *,
+    regime: str = "",
+    primary: Primary | None = None,
+) -> str:
     """HTML about an experiment.
 
     Args:
@@ -124,8 +128,15 @@ def report_of_an_experiment(title: str, summary: Summary, baseline: str, all_set
         summary: What `summary.summarise` found.
         baseline: The arm that all others were compared with.
         all_sets: What `summary.together` found.
+        regime: What was trained how, in a sentence.
+        primary: What `primary.contrast` found; shown first.
     """
     tables, drawn = [], []
+    if primary is not None:
+        rows = primary_rows(primary)
+        body = [list(row.values()) for row in rows]
+        note = contrast_in_words(primary).replace("`", "")
+        tables.append(TableOf("Primary contrast", list(rows[0]), body, note))
     if all_sets:
         rows = together_cells(all_sets)
         body = [list(row.values()) for row in rows]
@@ -141,7 +152,8 @@ def report_of_an_experiment(title: str, summary: Summary, baseline: str, all_set
         gaps = {arm.arm: arm.comparison for arm in arms if arm.comparison is not None}
         note = "Means over seeds with 95 % bootstrap intervals."
         drawn += _differences(name, gaps, baseline, note)
-    lead = [explained(baseline), *([] if plots.available() else [plots.LEFT_OUT])]
+    lead = [*([regime] if regime else []), explained(baseline)]
+    lead += [] if plots.available() else [plots.LEFT_OUT]
     return render(title, lead, tables, drawn, [], 0)
 
 
