@@ -11,7 +11,7 @@ from judging_data import ROW
 from tiny import make_producer
 from torch import Tensor
 
-from mixup_hf import MixedExample, errors
+from mixup_hf import MixedExample, errors, runtime
 from mixup_hf.generation.generator import Producer
 from mixup_hf.generation.labelling import Labelling
 from mixup_hf.generation.unlabeled import UNLABELED, UnlabeledTexts
@@ -167,3 +167,16 @@ def test_the_first_sentences_are_those_before_any_gate_or_label() -> None:
     producer = labelled(unlabeled=0.5)
     plain = make_producer().produce(0, 12)
     assert producer.first_sentences(9) == [row.text for row in plain]
+
+
+def test_processes_that_share_the_chunks_get_the_rows_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alone = labelled(unlabeled=0.5).produce(1, 14)
+    union: dict[int, list[MixedExample]] = {}
+    monkeypatch.setattr(runtime, "world_size", lambda: 3)
+    monkeypatch.setattr(runtime, "merge", lambda part: union.update(part) or union)
+    for rank in range(3):
+        monkeypatch.setattr(runtime, "rank", lambda rank=rank: rank)
+        rows = labelled(unlabeled=0.5).produce(1, 14)
+    assert rows == alone

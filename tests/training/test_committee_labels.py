@@ -176,3 +176,28 @@ def test_a_resumed_run_draws_the_same_labels(
     whole = train("whole", save_strategy="steps", save_steps=8)
     checkpoint = str(tmp_path / "whole" / "checkpoint-8")
     assert train("resumed", checkpoint)[8:] == whole[8:]
+
+
+@pytest.mark.parametrize("settings", [{"background": True}, {"source": "task", "refine_steps": 1}])
+def test_sentences_made_elsewhere_are_labelled_by_the_same_committee(
+    inverter: Inverter, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    mixup = make(inverter, settings | {"warmup_epochs": 0}, unlabeled_texts=MORE)
+    trainer = Trainer(
+        make_classifier(dropout=0.0),
+        make_arguments(tmp_path, num_train_epochs=2),
+        train_dataset=make_dataset(TEXTS, LABELS, text=TEXTS),
+        processing_class=word_tokenizer(classifier=True),
+    )
+    mixup.attach(trainer, text_column="text")
+    trainer.train()
+    (callback,) = [
+        each for each in trainer.callback_handler.callbacks if hasattr(each, "used_rows")
+    ]
+    rows = [row for row, _ in callback.used_rows()]
+    labels = make(inverter, unlabeled_texts=MORE)._labelling.labels
+    found = labels.label([row.text or "." for row in rows]).labels
+    assert {row.method for row in rows} == {"smotext", UNLABELED}
+    for row, expected in zip(rows, found.tolist(), strict=True):
+        if row.mitigation != "parent":
+            assert row.label == pytest.approx(expected, abs=1e-4)
