@@ -216,8 +216,8 @@ class Inverter:
         return label_log_likelihood(self._base, self.tokenizer, texts, names)
 
     def hidden_states(self, texts: Sequence[str], layer: int | None = None) -> Tensor:
-        """The state (n, H) after each text, at two thirds of the layers; the LoRA is in effect."""
-        return hidden_states(self._base, self.tokenizer, texts, layer=layer)
+        """The LLM's state (n, H) after each text, without the LoRA; see `states`."""
+        return hidden_states(self._base, self.tokenizer, texts, layer=layer, lora=self.folder)
 
     def mix_weights(self, lams: Tensor) -> Tensor:
         """The embedding weights (n,) at which decoded sentences lie at the ratios `lams` (n,).

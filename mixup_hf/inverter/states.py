@@ -1,10 +1,16 @@
-"""What the inverter's LLM makes of a text: its hidden state after the last token."""
+"""What the inverter's LLM makes of a text: its hidden state after the last token.
+
+`Inverter.hidden_states` reads without the LoRA, which was trained to continue soft tokens: with it,
+a linear head on TREC (10 rows per class, two seeds) was right 60 and 51 of 100 times, without it
+59 and 76.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors
 from mixup_hf.data.text_pairs import split_sides
+from mixup_hf.inverter.lora import without_lora
 from mixup_hf.inverter.quantization import fast_autocast
 
 # Layers in the middle know most about a text; the last ones prepare the next token.
@@ -30,6 +37,7 @@ def hidden_states(
     layer: int | None = None,
     template: str = TEMPLATE,
     batch_size: int = 16,
+    lora: Path | None = None,
 ) -> Tensor:
     """The state of one layer after the last token of each text.
 
@@ -44,6 +52,7 @@ def hidden_states(
         layer: Which layer's output, counted from 1. Default: at two thirds of the layers.
         template: What is read; `{text}` is the text's place.
         batch_size: Texts per forward pass.
+        lora: The folder of the aligner whose LoRA the LLM has: it is read as if it had none.
 
     Returns:
         (n, H), float32, on the CPU.
@@ -70,9 +79,10 @@ def hidden_states(
     read = [[*start, *content, *end] or nothing for content in contents]
     order = sorted(range(len(read)), key=lambda row: len(read[row]))
     result = torch.empty(len(read), llm.get_input_embeddings().weight.shape[1])
-    for at in range(0, len(order), batch_size):
-        rows = order[at : at + batch_size]
-        result[rows] = _last_states(llm, blocks[layer - 1], [read[row] for row in rows])
+    with without_lora(llm, lora):
+        for at in range(0, len(order), batch_size):
+            rows = order[at : at + batch_size]
+            result[rows] = _last_states(llm, blocks[layer - 1], [read[row] for row in rows])
     return result
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import make_inverter, make_llm, word_tokenizer
 
+from mixup_hf import Inverter
+from mixup_hf.inverter.lora import load_lora
 from mixup_hf.inverter.states import hidden_states
 from mixup_hf.types import PAIR_MARK
 
@@ -83,3 +87,18 @@ def test_the_model_is_left_as_it_was_and_other_threads_go_on() -> None:
     handle.remove()
     assert elsewhere[0].shape[:2] == (1, 2)
     assert not llm.model.layers[0]._forward_hooks
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_an_inverter_reads_without_its_lora(
+    saved_aligner: Callable[..., Path], merge: bool
+) -> None:
+    folder = saved_aligner(lora=True)
+    parts = make_inverter()
+    llm = load_lora(make_llm(), folder, merge=merge)
+    inverter = Inverter(parts.encoder, parts.aligner, llm, parts.tokenizer, folder=folder)
+    found = inverter.hidden_states(TEXTS, layer=2)
+    expected = hidden_states(make_llm(), inverter.tokenizer, TEXTS, layer=2)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    after = hidden_states(inverter._base, inverter.tokenizer, TEXTS, layer=2)
+    assert not torch.allclose(after, expected, atol=0.1)  # it is back
