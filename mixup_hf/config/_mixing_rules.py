@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mixup_hf import errors
+from mixup_hf import errors, registry
 
 if TYPE_CHECKING:
     from mixup_hf.config.mixing import MixupConfig
@@ -39,6 +39,22 @@ def check_interpolation(interpolation: str, num_parents: int) -> None:
         )
 
 
+def check_combinations(mixup: MixupConfig) -> None:
+    """Raise `InvalidInput` where settings cannot be combined."""
+    mixing = mixup.mixing
+    check_interpolation(mixing.interpolation, registry.build("weights", mixing.weights).num_parents)
+    if mixup.background and mixing.source == "task":
+        raise errors.InvalidInput(
+            "`background` is incompatible with `source` = 'task': sentences generated ahead "
+            "would come from a model that has moved on. Unset one of them."
+        )
+    if mixup.rows_file is not None and (mixup.background or mixing.source == "task"):
+        raise errors.InvalidInput(
+            f"`rows_file` = {mixup.rows_file!r} is incompatible with `background` and with "
+            "`source` = 'task', which generate rows. Unset one of them."
+        )
+
+
 @dataclass(frozen=True)
 class Mixing:
     """How rows are mixed, once the method has filled in what was left open.
@@ -63,7 +79,7 @@ def check_unlabeled(mixup: MixupConfig, name: str, prefix: str = "") -> None:
             f"`{name}` is incompatible with `{prefix}rows_file`, whose rows are used as they are. "
             "Unset one of them."
         )
-    if mixup.labels != "committee":
+    if mixup.labels not in (None, "committee"):
         raise errors.InvalidInput(
             f"`{name}` needs `{prefix}labels` = 'committee', because such texts have no parents "
             f"to take labels from, but got {mixup.labels!r}. Set it, or leave the texts out."

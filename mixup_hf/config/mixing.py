@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mixup_hf import errors, registry
+from mixup_hf import registry
 from mixup_hf.config._base import OFF, Named, Number, Whole, settings
 from mixup_hf.config._mixing_rules import (
     CurriculumFill,
@@ -20,7 +20,7 @@ from mixup_hf.config._mixing_rules import (
     Source,
     StrategyName,
     Unreadable,
-    check_interpolation,
+    check_combinations,
 )
 
 # The method used by default; recipes/benchmarks/RESULTS.md compares them.
@@ -143,11 +143,12 @@ class MixupConfig:
     max_redraws: Whole = Field(
         default=4, ge=0, description="How often a doubtful sentence is regenerated."
     )
-    labels: LabelSource = Field(
-        default="parents",
+    labels: LabelSource | None = Field(
+        default=None,
         description=(
             "Who labels a generated sentence: its parents, by their weights; a committee that "
-            "reads it; or blend, half each."
+            "reads it; or blend, half each. By default the committee, where each row has one of "
+            "several classes and most classes have two rows or more; else the parents."
         ),
     )
     committee: tuple[Annotated[str, Named("member")], ...] = Field(
@@ -187,22 +188,28 @@ class MixupConfig:
     mixed_weight: Number = Field(
         default=1.0, gt=0, description="Weight of a mixed row in the loss."
     )
-    curriculum: Annotated[str, Named("curriculum", takes="numbers")] = Field(
-        default="constant", description="When in a run generated rows are used."
-    )
-    curriculum_fill: CurriculumFill = Field(
-        default="none",
+    curriculum: Annotated[str, Named("curriculum", takes="numbers")] | None = Field(
+        default=None,
         description=(
-            "What replaces a generated row that the curriculum leaves out: a training row drawn "
-            "at random (real), so that batches keep their size, or nothing."
+            "When in a run generated rows are used. By default first:0.5 with a committee, else "
+            "constant."
         ),
     )
-    contrastive_weight: Number = Field(
-        default=0.0,
+    curriculum_fill: CurriculumFill | None = Field(
+        default=None,
+        description=(
+            "What replaces a generated row that the curriculum leaves out: a training row drawn "
+            "at random (real), so that batches keep their size, or nothing. By default real with a "
+            "committee, else none."
+        ),
+    )
+    contrastive_weight: Number | None = Field(
+        default=None,
         ge=0,
         description=(
             "Weight of a term that pulls the model's embeddings of rows with the same label "
-            "together and those of other rows apart; 0 leaves the loss as it is."
+            "together and those of other rows apart; 0 leaves the loss as it is. By default 2 with "
+            "a committee, else 0."
         ),
     )
     class_weights: Literal["balanced"] | tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
@@ -212,8 +219,13 @@ class MixupConfig:
             "weighs each class by the inverse of its frequency."
         ),
     )
-    refill_every: Whole = Field(
-        default=1, ge=0, description="Epochs between refills with new sentences; 0 fills once."
+    refill_every: Whole | None = Field(
+        default=None,
+        ge=0,
+        description=(
+            "Epochs between refills with new sentences; 0 fills once. By default 0 with a "
+            "committee, else 1."
+        ),
     )
     background: bool = Field(
         default=False, description="Generate the next refill in a thread while training goes on."
@@ -234,7 +246,10 @@ class MixupConfig:
     rows_per_refill: Whole | None = Field(
         default=None,
         ge=1,
-        description="Sentences per refill. By default as many as one refill uses.",
+        description=(
+            "Sentences per refill. By default as many as one refill uses; with a committee, and "
+            "refill_every left open, four per training row, at least 400 and at most 2,000."
+        ),
     )
     max_new_tokens: Whole = Field(default=40, ge=1, description="Longest sentence, in tokens.")
     temperature: Number = Field(
@@ -263,20 +278,7 @@ class MixupConfig:
     )
 
     def __post_init__(self) -> None:
-        mixing = self.mixing
-        check_interpolation(
-            mixing.interpolation, registry.build("weights", mixing.weights).num_parents
-        )
-        if self.background and mixing.source == "task":
-            raise errors.InvalidInput(
-                "`background` is incompatible with `source` = 'task': sentences generated ahead "
-                "would come from a model that has moved on. Unset one of them."
-            )
-        if self.rows_file is not None and (self.background or mixing.source == "task"):
-            raise errors.InvalidInput(
-                f"`rows_file` = {self.rows_file!r} is incompatible with `background` and with "
-                "`source` = 'task', which generate rows. Unset one of them."
-            )
+        check_combinations(self)
 
     @property
     def mixing(self) -> Mixing:

@@ -46,28 +46,27 @@ from mixup_hf.types import Follows, MixedExample, Supplies
 class MixupCallback(TrainerCallback):
     """Makes a `MixupCollator` mix during training.
 
-    Everything is undone at the end of training: the same Trainer then evaluates, predicts or trains
-    again as if the callback were not there.
+    Everything is undone at the end of training.
 
     Args:
         collator: The collator given to the same Trainer.
         producer: Makes the generated rows, or has them.
         seed: Seed of the order in which rows are used again when there are too few.
-        rows_per_refill: Generated rows of a refill. Default: what the epochs until the next one
-            use.
+        rows_per_refill: Generated rows of a refill. Default: what its epochs use.
         refill_every: Epochs per refill; 0 keeps the rows of the first one.
         contract: Compares the Trainer's rows and classes with the producer's, when training begins.
         class_weights: Weights of the classes (C,) in the loss.
         curriculum: When in the run generated rows are used, see `training.curricula`.
         fill: Training rows in the place of those that the curriculum leaves out. Default: none.
         contrastive_weight: Weight of the contrastive term in the loss, see `training.contrastive`.
+        contrastive_optional: Whether a model that cannot have the term is trained without it.
         settings: What the run depends on; stored with checkpoints and compared on resume.
-        follower: Keeps the producer's inverter in step with the model; None if it never moves.
+        follower: Keeps the producer's inverter in step with the model.
         warmup_epochs: Epochs before anything is mixed.
         background: Decode in a thread while training goes on.
         auto_off: Stop mixing when the development set shows that the model gets worse.
-        on_failure: What happens when rows cannot be made: `stop` (as several processes always do),
-            or `real_rows`: warn, and train on real rows until the next epoch tries again.
+        on_failure: When rows cannot be made: `stop` (as several processes always do), or
+            `real_rows`: warn, and train on real rows until the next epoch tries again.
     """
 
     def __init__(
@@ -89,6 +88,7 @@ class MixupCallback(TrainerCallback):
         curriculum: str = CONSTANT,
         fill: RealRows | None = None,
         contrastive_weight: float = 0.0,
+        contrastive_optional: bool = False,
     ) -> None:
         check_refills(refill_every, rows_per_refill, warmup_epochs, on_failure)
         check_contrastive(contrastive_weight, collator.problem_type, collator.label_format)
@@ -108,6 +108,7 @@ class MixupCallback(TrainerCallback):
         self.curriculum = parse_curriculum(curriculum)
         self.fill = fill
         self.contrastive_weight = contrastive_weight
+        self.contrastive_optional = contrastive_optional
         self.attached = False  # `attach` sets it: the Trainer's label smoother is then ours
         self._background = background_of(producer) if background else None
         self.pool: MixupPool | None = None
@@ -157,6 +158,7 @@ class MixupCallback(TrainerCallback):
             problem_type=self.collator.problem_type,
             class_weights=self.class_weights,
             contrastive_weight=self.contrastive_weight,
+            contrastive_optional=self.contrastive_optional,
         )
         self._hooks.install()
         accumulation = args.gradient_accumulation_steps
@@ -250,7 +252,7 @@ class MixupCallback(TrainerCallback):
     def used_rows(self) -> list[tuple[MixedExample, int]]:
         """Every generated row that was trained on, and how often, in the order they were made.
 
-        Of several processes together once training has ended; of this one before.
+        Until training has ended, those of this process.
         """
         return [] if self._usage is None else self._usage.rows()
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mixup_hf import errors
+from mixup_hf import errors, runtime
 from mixup_hf.data.targets import MULTI_LABEL, REGRESSION
 
 _SAME = 0.5  # pairs with a larger target are positive
@@ -108,6 +108,31 @@ class ContrastiveTerm:
             self._hidden = outputs.get("last_hidden_state")
         else:
             self._hidden = outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def contrastive_term(
+    model: nn.Module, weight: float, problem_type: str, *, optional: bool = False
+) -> ContrastiveTerm | None:
+    """The term of this weight; None for weight 0.
+
+    Args:
+        model: As for `ContrastiveTerm`.
+        weight: Of the term.
+        problem_type: As in transformers' configs.
+        optional: Where the model has no states to compare, log it and return None.
+
+    Raises:
+        InvalidInput: As for `ContrastiveTerm`, unless `optional`.
+    """
+    if not weight:
+        return None
+    try:
+        return ContrastiveTerm(model, weight, problem_type)
+    except errors.InvalidInput as error:
+        if not optional:
+            raise
+        runtime.log(f"trains without the contrastive term: {error}")
+        return None
 
 
 def check_contrastive(weight: float, problem_type: str, label_format: str = "soft_labels") -> None:

@@ -87,21 +87,21 @@ class JudgedPlugin(TrainerPlugin):
         """The unlabelled texts among the rows; None without any."""
         if not self.unlabeled_texts:
             return None
-        config = self.config
-        real = len(self.texts) * max(1, config.refill_every)
+        config, chosen = self.config, self.chosen
+        real = len(self.texts) * max(1, chosen.refill_every)
         return UnlabeledTexts(
             self.unlabeled_texts,
             config.unlabeled_share,
             seed=self.seed,
-            rows_per_refill=config.rows_per_refill or mixed_rows(real, config.mix_ratio),
+            rows_per_refill=chosen.rows_per_refill or mixed_rows(real, config.mix_ratio),
         )
 
     @cached_property
     def _labelling(self) -> Labelling | None:
         """What labels the rows of all producers; None leaves them their parents' labels."""
-        if self.config.labels == "parents":
+        if self.chosen.labels == "parents":
             return None
-        return Labelling(self._build_committee, _COMMITTEE_SHARE[self.config.labels])
+        return Labelling(self._build_committee, _COMMITTEE_SHARE[self.chosen.labels])
 
     def _build_committee(self) -> Labels:
         """Fit the committee on the training rows: the same one in every process and every run."""
@@ -158,7 +158,7 @@ class JudgedPlugin(TrainerPlugin):
     def _build_gate(self) -> Gate | None:
         self.check_readability()
         # With a committee, rows get their labels after the gate: there is none to doubt yet.
-        texts_only = self.config.labels == "committee"
+        texts_only = self.chosen.labels == "committee"
         # Judges predict one class per row; a look at the text, and for leaks, works in every task.
         judged = texts_only or self.problem_type == SINGLE_LABEL
         return build_gate(
@@ -191,7 +191,7 @@ class JudgedPlugin(TrainerPlugin):
     def _settings(self) -> dict[str, Any]:
         """With what was given beside the settings, where labels depend on it."""
         known = super()._settings()
-        if self.config.labels != "parents":
+        if self.chosen.labels != "parents":
             known["label_descriptions"] = self.label_descriptions
         if self.unlabeled_texts:
             known["unlabeled_texts"] = digest(self.unlabeled_texts)

@@ -12,7 +12,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 from mixup_hf import errors
 from mixup_hf.data.targets import SINGLE_LABEL
-from mixup_hf.training.contrastive import ContrastiveTerm
+from mixup_hf.training.contrastive import contrastive_term
 from mixup_hf.training.loss import row_losses
 from mixup_hf.training.mixing_collator import POOL_ROWS, ROW_WEIGHTS, SOFT_LABELS
 
@@ -47,6 +47,8 @@ class SoftLabelHooks:
         problem_type: Which loss, see `row_losses`.
         class_weights: Weights of the classes (C,) in the loss.
         contrastive_weight: Weight of `contrastive_loss`; with 0 it is not computed.
+        contrastive_optional: Leave it out, with a line in the log, for a model that has no states
+            to compare.
 
     Attributes:
         losses_made: Losses computed that could be trained on.
@@ -64,14 +66,15 @@ class SoftLabelHooks:
         problem_type: str = SINGLE_LABEL,
         class_weights: Tensor | None = None,
         contrastive_weight: float = 0.0,
+        contrastive_optional: bool = False,
     ) -> None:
         self.model = model
         self.label_format = label_format
         self.on_rows = on_rows
         self.problem_type = problem_type
         self.class_weights = class_weights
-        self._contrastive = (
-            ContrastiveTerm(model, contrastive_weight, problem_type) if contrastive_weight else None
+        self._contrastive = contrastive_term(
+            model, contrastive_weight, problem_type, optional=contrastive_optional
         )
         self.losses_made = self.gradients = 0
         self._stash: _Stash | None = None

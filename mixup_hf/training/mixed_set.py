@@ -13,6 +13,7 @@ from mixup_hf.config import MixupConfig
 from mixup_hf.data.targets import Targets
 from mixup_hf.data.text_pairs import join_sides
 from mixup_hf.judging.leaks import LeakError, shared_texts
+from mixup_hf.training.auto import Chosen, choose
 from mixup_hf.training.checks import RowContract
 from mixup_hf.training.collator import Collator, MixupCollator
 from mixup_hf.training.curriculum import CONSTANT
@@ -29,6 +30,7 @@ class MixedTrainingSet:
         config: How rows are mixed and used.
 
     Attributes:
+        chosen: What the config leaves open, chosen for the training set.
         label_names: The classes (C), in the order of the model's outputs.
         problem_type: As in transformers' configs.
         num_labels: C.
@@ -44,6 +46,7 @@ class MixedTrainingSet:
     targets: Tensor
     eval_texts: list[str]
     class_weights: Tensor | None
+    chosen: Chosen
 
     def __init__(self, config: MixupConfig) -> None:
         self.config = config
@@ -99,9 +102,9 @@ class MixedTrainingSet:
             tokenizer, inner.collate_fn, preprocess=preprocess, **collator_settings
         )
         self._contract(plain, check_rows).check(None, loader.dataset)
-        every = max(1, self.config.refill_every)
-        refill = epoch // every if self.config.refill_every else 0
-        count = self.config.rows_per_refill or mixed_rows(len(self.texts) * every, plain.mix_ratio)
+        every = max(1, self.chosen.refill_every)
+        refill = epoch // every if self.chosen.refill_every else 0
+        count = self.chosen.rows_per_refill or mixed_rows(len(self.texts) * every, plain.mix_ratio)
         rows = self.producer.produce(refill, max(1, count))
         start = (epoch - refill * every) * mixed_rows(len(self.texts), plain.mix_ratio)
         start %= len(rows)
@@ -122,7 +125,8 @@ class MixedTrainingSet:
         return loop_loss(logits, targets, self.problem_type, self.class_weights, num_rows)
 
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
-        """Take a checked training set."""
+        """Take a checked training set, and choose the settings that were left open for it."""
+        self.chosen = choose(self.config, targets)
         self.texts, self.targets = texts, targets.values
         self.label_names = list(targets.names)
         self.num_labels = len(self.label_names)
@@ -184,16 +188,30 @@ def read_config(config: MixupConfig | None, settings: dict[str, Any]) -> MixupCo
     return config
 
 
+def take_label_setting(
+    texts: Sequence[Any] | None, labels: Sequence[Any] | str | None, settings: dict[str, Any]
+) -> Sequence[Any] | None:
+    """The labels of the training rows, of which there are none where `labels` is the setting.
+
+    The setting `labels` and the training labels share a name. Where no texts are given, a bare word
+    is the setting, and is moved to `settings`; beside texts, it belongs into a `MixupConfig`.
+    """
+    if texts is None and isinstance(labels, str):
+        settings["labels"] = labels
+        return None
+    return labels
+
+
 def _refuse_in_a_loop(config: MixupConfig) -> None:
     """Refuse what only a Trainer's callback and hooks can do."""
-    if config.curriculum != CONSTANT:
+    if config.curriculum not in (None, CONSTANT):
         raise errors.bad(
             "curriculum",
             f"be {CONSTANT!r} in a loop without a Trainer, whose length is not known",
             config.curriculum,
             "In such a loop, call `batches` only for the epochs that mix.",
         )
-    if config.contrastive_weight > 0:
+    if config.contrastive_weight:
         raise errors.bad(
             "contrastive_weight",
             "be 0 in a loop without a Trainer",

@@ -188,8 +188,8 @@ class TrainerPlugin(MixedTrainingSet):
             collator,
             producer,
             seed=self.seed,
-            rows_per_refill=self.config.rows_per_refill,
-            refill_every=self.config.refill_every,
+            rows_per_refill=self.chosen.rows_per_refill,
+            refill_every=self.chosen.refill_every,
             follower=follower,
             warmup_epochs=self.config.warmup_epochs if follower is not None else 0,
             background=self.config.background,
@@ -197,15 +197,21 @@ class TrainerPlugin(MixedTrainingSet):
             on_failure=self.config.on_failure,
             contract=self._contract(collator, check_rows),
             class_weights=self.class_weights,
-            curriculum=self.config.curriculum,
+            curriculum=self.chosen.curriculum,
             fill=self._fill(),
-            contrastive_weight=self.config.contrastive_weight if self.config.enabled else 0.0,
+            contrastive_weight=self._contrastive_weight(collator.label_format),
+            contrastive_optional=self.chosen.contrastive_optional,
             settings=self._settings(),
         )
 
+    def _contrastive_weight(self, label_format: str) -> float:
+        chosen = self.chosen
+        dropped = chosen.contrastive_optional and label_format == "labels"  # a loss of its own
+        return chosen.contrastive_weight if self.config.enabled and not dropped else 0.0
+
     def _fill(self) -> RealRows | None:
         """Training rows for the places that the curriculum leaves empty."""
-        if self.config.curriculum_fill == "none":
+        if self.chosen.curriculum_fill == "none":
             return None
         return RealRows(self.texts, self.targets, self.seed)
 
@@ -218,7 +224,8 @@ class TrainerPlugin(MixedTrainingSet):
 
     def _settings(self) -> dict[str, Any]:
         """What the rows depend on; a resumed run must have the same."""
-        return {k: v for k, v in asdict(self.config).items() if k not in _CHANGE_NO_ROW}
+        settings = asdict(self.config) | asdict(self.chosen)
+        return {k: v for k, v in settings.items() if k not in _CHANGE_NO_ROW}
 
     def _source(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Supplies, Follows | None]:
         """What a run's rows come from, and what keeps it in step with the model, if anything."""

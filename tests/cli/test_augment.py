@@ -12,6 +12,7 @@ from datasets import Dataset
 from tiny import make_rows
 from typer.testing import CliRunner
 
+from mixup_hf import errors
 from mixup_hf.cli import main as cli
 from mixup_hf.data.row_formats import read_records
 from mixup_hf.training.inversed import InversedMixup
@@ -139,3 +140,25 @@ def test_bad_options_are_refused_before_anything_is_loaded(
     result = augment(tmp_path / "rows.jsonl", *options)
     assert isinstance(result.exception, ValueError)
     assert named in str(result.exception)
+
+
+def test_a_committee_labels_mixes_and_unlabelled_texts(
+    augment: Callable[..., Any], tmp_path: Path
+) -> None:
+    output, more = tmp_path / "rows.csv", tmp_path / "more.txt"
+    more.write_text("new big price\nold team\nfilm star song\n")
+    options = ["--unlabeled-file", more, "--labels", "committee", "--committee", "[encoder,knn]"]
+    succeed(augment(output, *options))
+    rows = [record for _, record in read_records(output)]
+    taken = [row["text"] for row in rows if row["method"] == "unlabeled"]
+    assert sorted(taken) == sorted(more.read_text().splitlines())
+    assert all(set(row["votes"]) == {"encoder", "knn"} for row in rows)
+    again = CliRunner().invoke(cli.app, ["augment", "--from-row", f"{output}:1"])
+    assert json.dumps(rows[0], ensure_ascii=False) in succeed(again)
+    with pytest.raises(errors.InvalidInput, match="there is nothing to generate"):
+        succeed(CliRunner().invoke(cli.app, ["augment", "--from-row", f"{output}:2"]))
+    more.write_text("new big price\n")
+    with pytest.raises(errors.InvalidInput, match="are not what they were"):
+        succeed(CliRunner().invoke(cli.app, ["augment", "--from-row", f"{output}:1"]))
+    with pytest.raises(errors.InvalidInput, match="`--unlabeled-file` needs `--labels`"):
+        succeed(augment(output, "--unlabeled-file", more))

@@ -142,6 +142,27 @@ def test_what_cannot_work_is_refused_before_a_model_is_loaded(
         finetune(config)
 
 
+def test_unlabelled_texts_of_a_file_are_trained_on_with_the_committees_labels(
+    make_config: Make, tmp_path: Path
+) -> None:
+    more = tmp_path / "more.txt"
+    more.write_text("new big price\nold team\nfilm star song\n")
+    data = {"unlabeled_file": str(more), "label_descriptions": {"news": "about politics"}}
+    committee = {"labels": "committee", "committee": ("label_names", "encoder")}
+    finetune(make_config(data=data, mixup=committee))
+    lines = (tmp_path / "out" / "mixed.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    taken = {row["text"] for row in rows if row["method"] == "unlabeled"}
+    assert taken == set(more.read_text().splitlines())
+    assert all(set(row["votes"]) == {"label_names", "encoder"} for row in rows)
+    with pytest.raises(ValueError, match=r"`data\.unlabeled_file` needs `mixup\.labels`"):
+        make_config(data=data, mixup={})
+    with pytest.raises(ValueError, match=r"incompatible with `mixup\.rows_file`"):
+        make_config(data=data, mixup=committee | {"rows_file": "rows.jsonl"})
+    with pytest.raises(ValueError, match="`label_descriptions` must be one of"):
+        finetune(make_config(data={"label_descriptions": {"opera": "x"}}, mixup=committee))
+
+
 TASKS = {
     "multi_label_classification": (
         [[row % 2, row // 2 % 2, 1] for row in range(24)],

@@ -31,7 +31,9 @@ def measure(
 
     reports = {}
     for pairing in _PAIRINGS:
-        config = MixupConfig(pairing=pairing, weights=weights, intrusion="keep", seed=seed)
+        config = MixupConfig(
+            pairing=pairing, weights=weights, intrusion="keep", labels="parents", seed=seed
+        )
         mixup = InversedMixup(inverter, table.texts, table.labels, config=config)
         rows = mixup.generate(num_rows)
         reports[pairing] = intrusion_report(rows, mixup.producer.embeddings())

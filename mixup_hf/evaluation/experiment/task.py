@@ -101,7 +101,7 @@ def mixed(task: Task, mixup: MixupConfig) -> Attaches:
     return InversedMixup(
         task.models.inverter,
         config=config,
-        unlabeled_texts=task.unlabeled if mixup.labels == "committee" else (),
+        unlabeled_texts=task.unlabeled if mixup.labels in (None, "committee") else (),
         label_descriptions=task.run.data.label_descriptions,
         **_training_set(task),
     )
