@@ -61,6 +61,7 @@ def run_record(
         **data,
         "data_sha256": table_digest(table),
         "texts_sha256": digest(table.texts),
+        "eval_texts_sha256": digest(mixup.eval_texts),
         "num_samples": num_samples,
         "label_names": mixup.label_names,
         "aligner_fingerprint": mixup.inverter.fingerprint,
@@ -177,4 +178,11 @@ def regenerate(
 def _eval_texts(run: dict[str, Any]) -> list[str]:
     if run.get("eval_data") is None:
         return []
-    return read_table(run["eval_data"], *run["columns"]).texts
+    texts = read_table(run["eval_data"], *run["columns"]).texts
+    # Files of earlier versions have no digest of these texts.
+    if digest(texts) != run.get("eval_texts_sha256", digest(texts)):
+        raise errors.InvalidInput(
+            f"{run['eval_data']} is not what it was when the row was generated: its texts or their "
+            "order have changed, and rows that nearly equal one of them were left out."
+        )
+    return texts
