@@ -134,7 +134,8 @@ def _load_4bit(path: str | Path, dtype: torch.dtype, device: torch.device) -> An
         from bitsandbytes.nn import Linear4bit  # type: ignore[attr-defined]  # not in __all__
     except ImportError as error:
         raise errors.MissingPackage(
-            "4-bit weights need bitsandbytes: pip install bitsandbytes; or set `quantization: none`"
+            "4-bit weights need bitsandbytes: `pip install bitsandbytes`, or set "
+            "`quantization: none`."
         ) from error
     from transformers import BitsAndBytesConfig
 
