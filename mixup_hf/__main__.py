@@ -12,10 +12,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich", "yaml"):
             raise
-        print(  # noqa: T201  # rich, which prints other errors, may be what is missing
+        sys.stderr.write(  # rich, which shows other errors, may be what is missing
             f"error: The command line needs {error.name}, which is not installed: "
-            "`pip install 'mixup_hf[cli]'`.",
-            file=sys.stderr,
+            "`pip install 'mixup_hf[cli]'`.\n"
         )
         sys.exit(2)  # as for every error that the user can mend
     except KeyboardInterrupt:

@@ -33,6 +33,8 @@ HOMES = {
     "weights": "mixup_hf.mixing.weights",
     "method": "mixup_hf.mixing.methods",
     "judge": "mixup_hf.judging.judges",
+    "curriculum": "mixup_hf.training.curricula",
+    "member": "mixup_hf.judging.labels.members",
     "engine": "mixup_hf.inverter.engines",
     "arm": "mixup_hf.evaluation.experiment.arms",
     "command": "mixup_hf.cli.commands",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -35,6 +35,7 @@ class MixedExample:
         events: Problems that intrusion judges found in the first sentence generated for this
             position; names from `intrusion.EVENTS`.
         judges: Each judge's class probabilities (C,) for this sentence.
+        votes: The class probabilities (C,) of each member of the committee that labels sentences.
         mitigation: How the events were handled: "none", or a value set by `intrusion.Gate`.
         attempts: Number of sentences generated for this position.
         weight: Weight of this row in the loss, on top of the weight of all mixed rows.
@@ -55,6 +56,7 @@ class MixedExample:
     engine: str = ""
     events: tuple[str, ...] = ()
     judges: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    votes: dict[str, tuple[float, ...]] = field(default_factory=dict)
     mitigation: str = "none"
     attempts: int = 1
     weight: float = 1.0
@@ -82,8 +84,11 @@ class MixedExample:
     def from_json(cls, row: dict[str, Any]) -> MixedExample:
         """Rebuild from the output of `to_json`."""
         sequences = {name: tuple(row[name]) for name in ("label", "parents", "shares", "events")}
-        judges = {name: tuple(values) for name, values in row["judges"].items()}
-        return cls(**(row | sequences | {"judges": judges}))
+        by_name = {
+            key: {name: tuple(values) for name, values in row.get(key, {}).items()}
+            for key in ("judges", "votes")  # rows of earlier versions have no votes
+        }
+        return cls(**(row | sequences | by_name))
 
 
 Redraw = Literal["pair", "ratio", "near"]
@@ -98,6 +103,28 @@ class Reviews(Protocol):
         redraw: Callable[[list[int], int, Redraw], list[MixedExample]],
     ) -> list[MixedExample]:
         """Return rows fit for training; `redraw(places, attempt, how)` regenerates some of them."""
+        ...
+
+
+class HasLabels(Protocol):
+    """Labels of n texts, with the opinions they were pooled from."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Soft labels (n, C), float32."""
+        ...
+
+    @property
+    def votes(self) -> Mapping[str, Tensor]:
+        """The class probabilities (n, C) of each member, by its name."""
+        ...
+
+
+class Labels(Protocol):
+    """Labels texts by what they say: a committee."""
+
+    def label(self, texts: Sequence[str]) -> HasLabels:
+        """Label n texts; what a text gets does not depend on the texts labelled before it."""
         ...
 
 

@@ -53,6 +53,12 @@ TOYS = {
             def writer(self, argument, parts):
                 return None
     """,
+    "curriculum": """
+        @register("curriculum", "toy", help="never", usage="toy:SHARE")
+        class Toy:
+            def __init__(self, share: float = 0.0):
+                self.share = share
+    """,
     "arm": """
         @register("arm", "toy", help="every row in capitals")
         def toy(task):
@@ -71,6 +77,7 @@ CHOSEN_IN: dict[str, tuple[type, str, Any]] = {
     "method": (MixupConfig, "method", "toy"),
     "judge": (MixupConfig, "judges", ("toy",)),
     "engine": (MixupConfig, "engine", "toy"),
+    "curriculum": (MixupConfig, "curriculum", "toy:0.5"),
     "arm": (ExperimentConfig, "arms", ("toy",)),
 }
 NEEDED: dict[type, dict[str, Any]] = {

@@ -19,6 +19,7 @@ from tiny import make_producer
 from trainer_runs import LABELS, CountingProducer, Run, make_run, sharp_classifier, weights
 
 from mixup_hf import runtime, soft_cross_entropy
+from mixup_hf.training.curriculum import RealRows
 
 # Micro-batches of 4 rows; an optimiser step takes as many of them as `total` says, whoever does it.
 # With `even_batches` off the last one stays short, so that processes hold unequal numbers of rows.
@@ -35,6 +36,7 @@ STEPS: dict[str, dict[str, Any]] = {
         "trainer": {"compute_loss_func": soft_cross_entropy},
     },
 }
+CONTRASTIVE: dict[str, Any] = {"rows": 14, "total": 4, "callback": {"contrastive_weight": 2.0}}
 EPOCHS: dict[str, Any] = {
     "rows": 24,
     "total": 2,
@@ -75,11 +77,26 @@ def tail(folder: Path) -> Run:
     return prepare(folder / "tail", EPOCHS, rows=22).train()
 
 
+def contrastive(folder: Path) -> Run:
+    """One optimiser step with a contrastive term."""
+    return prepare(folder / "contrastive", CONTRASTIVE, **UNEVEN).train()
+
+
+def curriculum(folder: Path) -> Run:
+    """Two epochs with ever more generated rows, and training rows in the place of the others."""
+    given = make_producer(EPOCHS["rows"], LABELS)
+    fill = RealRows(given.texts, given.targets, seed=3)
+    callback = {"curriculum": "ramp", "fill": fill}
+    return prepare(folder / "curriculum", EPOCHS, callback=callback).train()
+
+
 CASES: dict[str, Callable[[Path], Run]] = {
     **{name: (lambda folder, name=name: step(folder, name)) for name in STEPS},
     "epochs": epochs,
     "resumed": resumed,
     "tail": tail,
+    "contrastive": contrastive,
+    "curriculum": curriculum,
 }
 
 

@@ -8,26 +8,34 @@ from __future__ import annotations
 
 from mixup_hf.config._base import OFF, Named, Number, Whole, build, settings
 from mixup_hf.config._describe import Key, describe
-from mixup_hf.config.alignment import AlignConfig, StageConfig, TaskConfig
-from mixup_hf.config.fidelity import FidelityConfig
-from mixup_hf.config.finetuning import DataConfig, FinetuneConfig, ProblemType, check_no_auto_off
-from mixup_hf.config.mixing import (
-    DEFAULT_METHOD,
+from mixup_hf.config._mixing_rules import (
     Failure,
     Interpolation,
     IntrusionPolicy,
+    LabelSource,
     LeakPolicy,
     Mixing,
-    MixupConfig,
     Quantization,
     Source,
     StrategyName,
     Unreadable,
     check_interpolation,
     check_mix_ratio,
+    check_unlabeled,
 )
+from mixup_hf.config.alignment import AlignConfig, StageConfig, TaskConfig
+from mixup_hf.config.fidelity import FidelityConfig
+from mixup_hf.config.finetuning import (
+    DataConfig,
+    FinetuneConfig,
+    ProblemType,
+    check_no_auto_off,
+)
+from mixup_hf.config.mixing import DEFAULT_COMMITTEE, DEFAULT_METHOD, MixupConfig
+from mixup_hf.config.student import LoraConfig
 
 __all__ = [
+    "DEFAULT_COMMITTEE",
     "DEFAULT_METHOD",
     "OFF",
     "AlignConfig",
@@ -38,7 +46,9 @@ __all__ = [
     "Interpolation",
     "IntrusionPolicy",
     "Key",
+    "LabelSource",
     "LeakPolicy",
+    "LoraConfig",
     "Mixing",
     "MixupConfig",
     "Named",
@@ -55,6 +65,7 @@ __all__ = [
     "check_interpolation",
     "check_mix_ratio",
     "check_no_auto_off",
+    "check_unlabeled",
     "describe",
     "settings",
 ]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mixup_hf import errors
 from mixup_hf.config._base import Whole, settings
-from mixup_hf.config.mixing import Quantization
+from mixup_hf.config._mixing_rules import Quantization
 
 
 @settings

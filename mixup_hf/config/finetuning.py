@@ -8,6 +8,7 @@ from pydantic import Field
 
 from mixup_hf import errors
 from mixup_hf.config._base import Number, Whole, settings
+from mixup_hf.config._mixing_rules import check_unlabeled
 from mixup_hf.config.mixing import MixupConfig
 
 # As transformers' configs name them.
@@ -33,6 +34,17 @@ class DataConfig:
         default=None, description="Configuration of a Hub data set, such as sst2."
     )
     revision: str | None = Field(default=None, description="Hub revision of the data set.")
+    unlabeled_file: str | None = Field(
+        default=None,
+        description=(
+            "Texts without labels, for the committee to label: one per line (.txt), or csv, jsonl "
+            "or parquet with `text_column`."
+        ),
+    )
+    label_descriptions: dict[str, str] | None = Field(
+        default=None,
+        description="What class names mean, in words. By default the names, made readable.",
+    )
     train_split: str = Field(default="train", description="Split of `dataset` to train on.")
     test_split: str = Field(default="test", description="Split of `dataset` for the final test.")
     validation_file: str | None = Field(
@@ -129,6 +141,8 @@ class FinetuneConfig:
                 )
         if not self.data.has_validation:
             check_no_auto_off(self.mixup)
+        if self.data.unlabeled_file is not None and self.mixup.enabled:
+            check_unlabeled(self.mixup, "data.unlabeled_file", "mixup.")
         for name, value in self.training.items():
             if value in ("on", "off"):  # TrainingArguments would take any word for true
                 raise errors.bad(f"training.{name}", "be true or false", value)

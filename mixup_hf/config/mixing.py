@@ -2,59 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from mixup_hf import errors, registry
 from mixup_hf.config._base import OFF, Named, Number, Whole, settings
+from mixup_hf.config._mixing_rules import (
+    CurriculumFill,
+    Failure,
+    Interpolation,
+    IntrusionPolicy,
+    LabelSource,
+    LeakPolicy,
+    Mixing,
+    Quantization,
+    Source,
+    StrategyName,
+    Unreadable,
+    check_interpolation,
+)
 
 # The method used by default; recipes/benchmarks/RESULTS.md compares them.
 DEFAULT_METHOD = "smotext"
-
-Failure = Literal["stop", "real_rows"]
-Interpolation = Literal["linear", "linear_renorm", "slerp"]
-IntrusionPolicy = Literal["keep", "drop", "resample", "relabel", "blend", "local", "weight"]
-LeakPolicy = Literal["drop", "fail", "off"]
-Quantization = Literal["4bit", "none"]
-StrategyName = Literal["auto", "minority", "not minority", "not majority", "all"]
-Source = Literal["frozen", "task"]
-Unreadable = Literal["warn", "fail", "off"]
-
-
-def check_mix_ratio(mix_ratio: float) -> None:
-    """Raise `InvalidInput` unless 0 <= `mix_ratio` < 1."""
-    errors.in_range("mix_ratio", mix_ratio, 0.0, 1.0)
-    if mix_ratio == 1.0:
-        raise errors.bad("mix_ratio", "be below 1", mix_ratio, "A batch needs real rows too.")
-
-
-def check_interpolation(interpolation: str, num_parents: int) -> None:
-    """Raise `InvalidInput` unless `num_parents` can be mixed that way."""
-    errors.one_of("interpolation", interpolation, Interpolation.__args__)  # type: ignore[attr-defined]
-    if interpolation == "slerp" and num_parents > 2:
-        raise errors.InvalidInput(
-            f"`interpolation` = 'slerp' mixes two parents, but `weights` draws {num_parents}. "
-            "Use 'linear' or 'linear_renorm'."
-        )
-
-
-@dataclass(frozen=True)
-class Mixing:
-    """How rows are mixed, once the method has filled in what was left open.
-
-    Attributes:
-        weights: Specification of the distribution of lambda.
-        pairing: Name of the pairing.
-        interpolation: How embeddings are interpolated.
-        source: Whose embeddings are mixed.
-    """
-
-    weights: str
-    pairing: str
-    interpolation: str
-    source: str
+# Who labels sentences by default, of those that know the kind of task.
+DEFAULT_COMMITTEE = ("encoder", "llm", "setfit")
 
 
 @settings
@@ -155,7 +127,9 @@ class MixupConfig:
     intrusion: Annotated[Literal[IntrusionPolicy, "off"], OFF] = Field(
         default="drop",
         description=(
-            "What happens to a sentence whose label the judges doubt; off runs no judges."
+            "What happens to a sentence whose label the judges doubt; off runs no judges. With "
+            "labels committee there is no label to doubt yet: only sentences that copy a parent or "
+            "make no sense are regenerated."
         ),
     )
     judges: tuple[Annotated[str, Named("judge")], ...] = Field(
@@ -168,6 +142,30 @@ class MixupConfig:
     )
     max_redraws: Whole = Field(
         default=4, ge=0, description="How often a doubtful sentence is regenerated."
+    )
+    labels: LabelSource = Field(
+        default="parents",
+        description=(
+            "Who labels a generated sentence: its parents, by their weights; a committee that "
+            "reads it; or blend, half each."
+        ),
+    )
+    committee: tuple[Annotated[str, Named("member")], ...] = Field(
+        default=DEFAULT_COMMITTEE,
+        min_length=1,
+        description=(
+            "Who predicts labels in the committee; each counts by how well it predicts held-out "
+            "rows. By default without setfit where a row has several labels or a number."
+        ),
+    )
+    unlabeled_share: Number = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description=(
+            "With unlabelled texts: share of the generated rows that are such a text as it is, "
+            "with the committee's label; the others are mixes."
+        ),
     )
     leaks: Annotated[LeakPolicy, OFF] = Field(
         default="drop",
@@ -188,6 +186,24 @@ class MixupConfig:
     )
     mixed_weight: Number = Field(
         default=1.0, gt=0, description="Weight of a mixed row in the loss."
+    )
+    curriculum: Annotated[str, Named("curriculum", takes="numbers")] = Field(
+        default="constant", description="When in a run generated rows are used."
+    )
+    curriculum_fill: CurriculumFill = Field(
+        default="none",
+        description=(
+            "What replaces a generated row that the curriculum leaves out: a training row drawn "
+            "at random (real), so that batches keep their size, or nothing."
+        ),
+    )
+    contrastive_weight: Number = Field(
+        default=0.0,
+        ge=0,
+        description=(
+            "Weight of a term that pulls the model's embeddings of rows with the same label "
+            "together and those of other rows apart; 0 leaves the loss as it is."
+        ),
     )
     class_weights: Literal["balanced"] | tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
         default=None,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixup_hf import errors, runtime
-from mixup_hf.data.row_formats import CONTENT, FIELDS, read_records, read_run
+from mixup_hf.data.row_formats import BY_NAME, CONTENT, FIELDS, read_records, read_run
 from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from mixup_hf.data.text_pairs import join_sides, split_sides
 from mixup_hf.types import MixedExample
@@ -30,6 +30,7 @@ _DEFAULTS: dict[str, Any] = {
     "aligner_fingerprint": "",
     "events": (),
     "judges": {},
+    "votes": {},
 }
 
 
@@ -59,7 +60,10 @@ def mixed_json(
     if texts is not None:
         parents = [texts[parent] for parent in row.parents]
         shown["parent_texts"] = [list(split_sides(each)) for each in parents] if pair else parents
-    shown["judges"] = {name: list(shares) for name, shares in row.judges.items()}
+    shown |= {
+        column: {name: list(shares) for name, shares in getattr(row, column).items()}
+        for column in BY_NAME
+    }
     return {name: list(each) if isinstance(each, tuple) else each for name, each in shown.items()}
 
 

@@ -8,11 +8,12 @@ One schema for all of them; a row has these columns, of which `columns` selects 
 - `soft_label`: the share of every class by name;
 - provenance: `lam`, `parents` (rows of the training set), `shares`, `seed`, `epoch`, `index`,
   `aligner_fingerprint`, `method`, `weights`, `interpolation`, `engine`, `events`, `judges`,
-  `mitigation`, `attempts`, `weight`, as `MixedExample` documents them;
+  `votes`, `mitigation`, `attempts`, `weight`, as `MixedExample` documents them;
 - `parent_texts`: the parents' texts, only on request, since they are training data.
 
 Settings that all rows share are in `FILE.run.json`, beside the file. In csv, lists and mappings are
-JSON text; in parquet and data sets `judges` is a list of (judge, shares).
+JSON text; in parquet and data sets `judges` is a list of (judge, shares), `votes` one of (member,
+shares).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ FIELDS = [field.name for field in fields(MixedExample)]
 CONTENT = ("text", "text_pair", "label", "soft_label")
 COLUMNS = (*CONTENT, *(name for name in FIELDS if name not in CONTENT), "parent_texts")
 _WORDS = {name for name in SCHEMA.names if SCHEMA.field(name).type == pa.string()}
+# Columns that map names to shares, and what a name is called where they are lists.
+BY_NAME = {"judges": "judge", "votes": "member"}
 AS_TEXT = _WORDS | {"text_pair", "label"}  # csv columns that are not JSON
 
 
@@ -139,6 +142,7 @@ def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _without_nulls(content: dict[str, Any]) -> dict[str, Any]:
     content = {name: value for name, value in content.items() if value is not None}
-    if isinstance(content.get("judges"), list):
-        content["judges"] = {each["judge"]: each["shares"] for each in content["judges"]}
+    for column, key in BY_NAME.items():
+        if isinstance(content.get(column), list):
+            content[column] = {each[key]: each["shares"] for each in content[column]}
     return content

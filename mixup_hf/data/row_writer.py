@@ -13,13 +13,16 @@ from typing import IO, TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mixup_hf import errors
-from mixup_hf.data.row_formats import AS_TEXT, COLUMNS, CONTENT, format_of, run_file
+from mixup_hf.data.row_formats import AS_TEXT, BY_NAME, COLUMNS, CONTENT, format_of, run_file
 from mixup_hf.data.rows import SCHEMA
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_JUDGES = pa.list_(pa.struct({"judge": pa.string(), "shares": pa.list_(pa.float64())}))
+_LISTS = {
+    column: pa.list_(pa.struct({name: pa.string(), "shares": pa.list_(pa.float64())}))
+    for column, name in BY_NAME.items()
+}
 
 
 def select(
@@ -201,7 +204,7 @@ def _as_cells(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arrow_schema(first: Mapping[str, Any]) -> pa.Schema:
-    known = {name: SCHEMA.field(name).type for name in SCHEMA.names} | {"judges": _JUDGES}
+    known = {name: SCHEMA.field(name).type for name in SCHEMA.names} | _LISTS
     shares = first.get("soft_label", {})
     known["soft_label"] = pa.struct({name: pa.float64() for name in shares})
     types = {}
@@ -219,6 +222,7 @@ def _arrow_table(records: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.
 
 
 def _as_arrow(name: str, value: Any) -> Any:
-    if name != "judges":
+    if name not in BY_NAME:
         return value
-    return [{"judge": judge, "shares": list(shares)} for judge, shares in (value or {}).items()]
+    key = BY_NAME[name]
+    return [{key: each, "shares": list(shares)} for each, shares in (value or {}).items()]

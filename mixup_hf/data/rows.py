@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         "engine": pa.string(),
         "events": pa.list_(pa.string()),
         "judges": pa.map_(pa.string(), _FLOATS),
+        "votes": pa.map_(pa.string(), _FLOATS),
         "mitigation": pa.string(),
         "attempts": pa.int64(),
         "weight": pa.float64(),
@@ -137,9 +138,13 @@ class StoredRows(Sequence[MixedExample]):
 
 
 def _record_batch(rows: Sequence[MixedExample]) -> pa.RecordBatch:
-    content = [row.to_json() | {"judges": list(row.judges.items())} for row in rows]
+    content = [
+        row.to_json() | {"judges": list(row.judges.items()), "votes": list(row.votes.items())}
+        for row in rows
+    ]
     return pa.RecordBatch.from_pylist(content, schema=SCHEMA)
 
 
 def _from_arrow(content: dict[str, Any]) -> MixedExample:
-    return MixedExample.from_json(content | {"judges": dict(content["judges"])})
+    by_name = {key: dict(content.get(key) or ()) for key in ("judges", "votes")}
+    return MixedExample.from_json(content | by_name)

@@ -12,9 +12,9 @@ import numpy as np
 
 from mixup_hf import errors
 from mixup_hf.config import DataConfig
+from mixup_hf.data.columns import require_column, texts_of
 from mixup_hf.data.label_checks import is_missing, warn_conflicts
 from mixup_hf.data.sources import fetch_embedded, is_embedded
-from mixup_hf.data.text_pairs import join_sides
 from mixup_hf.runtime import counter_rng
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def read_table(
         MissingFile: There is no such file.
         InvalidInput: The source cannot be read, is empty, or lacks the column, a text or a label.
     """
-    table, where = _open(source, name, split, revision)
+    table, where = open_table(source, name, split, revision)
     if not len(table):
         raise errors.InvalidInput(f"{where} has no rows. Is it the right file or split?")
     return _columns(where, table, text_column, label_column, text_pair_column)
@@ -148,7 +148,9 @@ def _read(config: DataConfig, source: str | None, split: str | None = None) -> L
         raise
 
 
-def _open(source: Any, name: str | None, split: str, revision: str | None) -> tuple[Dataset, str]:
+def open_table(
+    source: Any, name: str | None = None, split: str = "train", revision: str | None = None
+) -> tuple[Dataset, str]:
     """The table of a source, and what to call it in messages."""
     from datasets import Dataset, DatasetDict
 
@@ -251,21 +253,8 @@ def _split_of(tables: Any, split: str, where: str) -> tuple[Dataset, str]:
 def _columns(
     source: str, table: Dataset, text_column: str, label_column: str, text_pair_column: str | None
 ) -> LabelledTexts:
-    wanted = {
-        "text_column": text_column,
-        "label_column": label_column,
-        "text_pair_column": text_pair_column,
-    }
-    for key, name in wanted.items():
-        if name is not None and name not in table.column_names:
-            raise errors.bad(
-                key, f"be a column of {source} ({', '.join(table.column_names)})", name
-            )
-    texts = list(table[text_column])
-    errors.texts(f"{source}:{text_column}", texts)
-    if text_pair_column is not None:
-        pairs = list(zip(texts, table[text_pair_column], strict=True))
-        texts = join_sides(f"{source}:{text_pair_column}", pairs)
+    texts = texts_of(source, table, text_column, text_pair_column)
+    require_column(source, table, "label_column", label_column)
     labels, names = _labels(table, label_column)
     absent = [row for row, label in enumerate(labels) if is_missing(label)]
     if absent:

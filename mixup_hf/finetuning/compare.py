@@ -16,7 +16,7 @@ from mixup_hf.finetuning.metrics import REPORTED
 from mixup_hf.finetuning.results import BASELINE
 
 if TYPE_CHECKING:
-    from mixup_hf.finetuning.runner import Fitted
+    from mixup_hf.finetuning.outcome import Fitted
 
 _BATCH = "per_device_train_batch_size"
 

@@ -56,6 +56,14 @@ def _single_label(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
+def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over rows, of logits (N, C) and class indices (N,)."""
+    from scipy.special import log_softmax
+
+    logs = log_softmax(logits.astype(np.float64), axis=-1)
+    return float(-logs[np.arange(len(labels)), labels].mean())
+
+
 def _multi_label(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Of logits (N, C) and multi-hot labels (N, C), with a threshold of probability 0.5."""
     from sklearn.metrics import f1_score

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from datasets import Dataset
 from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
     DataCollatorWithPadding,
     PreTrainedTokenizerBase,
     Trainer,
@@ -20,14 +18,16 @@ from transformers import (
 )
 
 from mixup_hf import runtime
-from mixup_hf.config import FinetuneConfig
+from mixup_hf.config import FinetuneConfig, LoraConfig
 from mixup_hf.data.sources import resolve
 from mixup_hf.data.tables import LabelledTexts
-from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, Targets, read_targets
+from mixup_hf.data.targets import Targets, read_targets
 from mixup_hf.data.text_pairs import split_sides
 from mixup_hf.finetuning import compare, results, splits
 from mixup_hf.finetuning.arguments import saves_by_default, training_arguments
-from mixup_hf.finetuning.metrics import REPORTED, metrics_of
+from mixup_hf.finetuning.metrics import metrics_of
+from mixup_hf.finetuning.outcome import Fitted, counted, fitted, learned
+from mixup_hf.finetuning.student import load_student, load_tokenizer
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.training.attaching import use_soft_smoother
 from mixup_hf.training.callback import MixupCallback
@@ -45,28 +45,6 @@ class Attaches(Protocol):
     ) -> dict[str, Any]:
         """Keyword arguments for `Trainer(...)`."""
         ...
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """The result of one training.
-
-    Attributes:
-        metrics: What is reported of the test rows, and of the training.
-        used: The mixed rows that were trained on, and how often.
-        correct: Whether each test row (N) was predicted correctly; of several labels, all of them.
-            Empty for regression.
-        history: What the Trainer logged.
-        errors: The absolute error of each test row (N), for regression.
-        steps_per_epoch: Optimizer steps per epoch.
-    """
-
-    metrics: dict[str, Any]
-    used: list[tuple[MixedExample, int]]
-    correct: list[bool]
-    history: list[dict[str, float]]
-    errors: list[float] = field(default_factory=list)
-    steps_per_epoch: int = 1
 
 
 def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[str, Any]:
@@ -129,8 +107,14 @@ def fit(
     test: LabelledTexts,
     names: Sequence[str] | None,
     plugin: Attaches | None,
+    *,
+    lora: LoraConfig | None = None,
+    freeze_embeddings: bool = False,
 ) -> Fitted:
-    """Train on `train` without validation rows, and measure on `test`.
+    """Train on `train` without validation rows, and measure on `test`, and on `train` itself.
+
+    The metrics `train_accuracy` and `train_loss` of the real training rows, measured after
+    training, tell whether it has converged.
 
     Args:
         config: Model, training arguments and seed; its data and mixup settings are not used.
@@ -138,9 +122,13 @@ def fit(
         test: Test rows.
         names: The classes in the order of the model's outputs.
         plugin: What is added to the plain Trainer; None for nothing.
+        lora: As for `load_student`.
+        freeze_embeddings: As for `load_student`.
     """
     targets = read_targets(train.labels, None, names, config.data.problem_type)
-    return _fit(config, splits.Splits(train, None, test, targets), plugin)
+    load = partial(load_student, lora=lora, freeze_embeddings=freeze_embeddings)
+    data = splits.Splits(train, None, test, targets)
+    return _fit(config, data, plugin, load=load, measure_train=True)
 
 
 def _fit(
@@ -150,11 +138,13 @@ def _fit(
     *,
     save_to: Path | None = None,
     discard: bool = False,
+    load: Callable[..., Any] = load_student,
+    measure_train: bool = False,
 ) -> Fitted:
     """Train and measure; `discard` removes the checkpoints that were chosen among."""
     started = time.monotonic()
     source = resolve(config.model, revision=config.model_revision)
-    tokenizer = AutoTokenizer.from_pretrained(source.path)
+    tokenizer = load_tokenizer(source.path)
     args = training_arguments(config, data.targets.problem_type)
     # The lines that a script of one's own gains: a plugin, and its keyword arguments.
     max_length = config.data.max_length
@@ -168,7 +158,7 @@ def _fit(
         for name, table in (("train", data.train), ("validation", data.validation))
     }
     trainer = Trainer(
-        model=_model(str(source.path), data.targets),
+        model=load(source.path, data.targets, tokenizer),
         args=args,
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
@@ -185,72 +175,18 @@ def _fit(
     test = tokenized(data.test, data.targets, tokenizer, max_length)
     predicted = trainer.predict(test, metric_key_prefix="test")
     used = _used_rows(kwargs.get("callbacks", []))
-    counted = _counted(data, used, trainer) | {
-        "seed": config.seed,
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    return _fitted(data.targets.problem_type, predicted, counted, used, trainer)
-
-
-def _model(path: str, targets: Targets) -> Any:
-    names = targets.names
-    return AutoModelForSequenceClassification.from_pretrained(
-        path,
-        num_labels=len(names),
-        problem_type=targets.problem_type,
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
+    on_train = None
+    if measure_train and rows["train"] is not None:
+        on_train = trainer.predict(rows["train"], metric_key_prefix="train")
+    counts = (
+        counted(data, used, trainer)
+        | learned(data.targets.problem_type, on_train)
+        | {
+            "seed": config.seed,
+            "seconds": round(time.monotonic() - started, 1),
+        }
     )
-
-
-def _counted(
-    data: splits.Splits, used: list[tuple[MixedExample, int]], trainer: Trainer
-) -> dict[str, Any]:
-    """What a run is told apart by, beside its test metrics."""
-    validated: dict[str, Any] = {}
-    if data.validation is not None:
-        validated["validation_rows"] = len(data.validation)
-    if trainer.state.best_metric is not None:
-        name = str(trainer.args.metric_for_best_model).removeprefix("eval_")
-        validated[f"best_validation_{name}"] = trainer.state.best_metric
-    return validated | {
-        "train_rows": len(data.train),
-        "test_rows": len(data.test),
-        "mixed_rows": len(used),
-        "mixed_draws": sum(count for _, count in used),
-        "doubtful": sum(bool(row.events) for row, _ in used),
-        "steps": trainer.state.global_step,
-        "processes": runtime.world_size(),
-        "problem_type": data.targets.problem_type,
-        "classes": list(data.targets.names),
-    }
-
-
-def _fitted(
-    problem_type: str,
-    predicted: Any,
-    counted: dict[str, Any],
-    used: list[tuple[MixedExample, int]],
-    trainer: Trainer,
-) -> Fitted:
-    measured = predicted.metrics or {}
-    outputs, labels = np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
-    correct, gaps = np.array([], bool), np.array([])
-    if problem_type == REGRESSION:
-        gaps = np.abs(outputs.reshape(-1) - labels.reshape(-1))
-    elif problem_type == MULTI_LABEL:
-        correct = ((outputs > 0) == (labels > 0.5)).all(axis=1)
-    else:
-        correct = outputs.argmax(axis=-1) == labels
-    epochs = trainer.state.epoch or 1.0
-    return Fitted(
-        {name: measured[name] for name in REPORTED[problem_type]} | counted,
-        used,
-        correct.tolist(),
-        trainer.state.log_history,
-        gaps.tolist(),
-        max(1, round(trainer.state.global_step / epochs)),
-    )
+    return fitted(data.targets.problem_type, predicted, counts, used, trainer)
 
 
 def _prepare_mixup(
@@ -270,6 +206,7 @@ def _prepare_mixup(
     }
     if settings.rows_file is not None:
         return OfflineMixup(settings.rows_file, train.texts, train.labels, config=settings, **rows)
+    rows |= splits.knowledge(config.data)
     if inverter is not None:
         return InversedMixup(inverter, train.texts, train.labels, config=settings, **rows)
     fields = {name: getattr(settings, name) for name in settings.__dataclass_fields__}

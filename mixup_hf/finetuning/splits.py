@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mixup_hf import errors
-from mixup_hf.config import FinetuneConfig
+from mixup_hf.config import DataConfig, FinetuneConfig
 from mixup_hf.data.tables import (
     LabelledTexts,
     draw_shots,
@@ -17,6 +17,7 @@ from mixup_hf.data.tables import (
     rows_per_class,
 )
 from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL, Targets, like, read_targets
+from mixup_hf.data.unlabeled_files import read_texts
 from mixup_hf.runtime import counter_rng
 
 _HELD_OUT = 41  # names the stream of random numbers; part of its key
@@ -64,6 +65,20 @@ def read(config: FinetuneConfig) -> Splits:
             error.add_note(f"These are labels of the {name} rows.")
             raise
     return Splits(train, validation, test, targets)
+
+
+def knowledge(data: DataConfig) -> dict[str, Any]:
+    """What is known beside the labelled rows: arguments of `InversedMixup`.
+
+    Raises:
+        MissingFile: There is no file of unlabelled texts under the name given.
+        InvalidInput: It cannot be read.
+    """
+    known: dict[str, Any] = {"label_descriptions": data.label_descriptions}
+    if data.unlabeled_file is not None:
+        columns = (data.text_column, data.text_pair_column)
+        known["unlabeled_texts"] = read_texts(data.unlabeled_file, *columns)
+    return known
 
 
 def _held_out(config: FinetuneConfig, table: LabelledTexts) -> tuple[LabelledTexts, LabelledTexts]:

@@ -12,6 +12,8 @@ from torch import Tensor
 from mixup_hf import errors, runtime
 from mixup_hf.config import check_interpolation
 from mixup_hf.generation.cache import SentenceStore
+from mixup_hf.generation.labelling import Labelling
+from mixup_hf.generation.unlabeled import UnlabeledTexts
 from mixup_hf.mixing.interpolation import mix, mix_targets
 from mixup_hf.mixing.pairing import PairPlan, Pairs
 from mixup_hf.types import Encodes, MixedExample, Redraw, Reviews
@@ -44,6 +46,8 @@ class Producer:
             may be replaced.
         bounded: Whether targets are class labels rather than real numbers: see `mix_targets`.
         store: Cache of decoded sentences, checked before decoding.
+        labelling: Labels the rows that the gate has accepted. None keeps their parents' labels.
+        unlabeled: Texts that take some of the positions as they are; they need `labelling`.
 
     Attributes:
         decoded: Number of sentences decoded.
@@ -68,6 +72,8 @@ class Producer:
         engine: Callable[[], str] = str,
         bounded: bool = True,
         store: SentenceStore | None = None,
+        labelling: Labelling | None = None,
+        unlabeled: UnlabeledTexts | None = None,
     ) -> None:
         check_interpolation(interpolation, plan.weights.num_parents)
         self.interpolation = interpolation
@@ -83,6 +89,8 @@ class Producer:
         self.invert = invert
         self.fingerprint = fingerprint
         self.store = store
+        self.labelling = labelling
+        self.unlabeled = unlabeled
         self.decoded = self.reused = self._reported = self.chunks_made = 0
         self.seconds_per_row = 0.0
         self._embeddings: Tensor | None = None
@@ -156,19 +164,18 @@ class Producer:
         return [row for chunk in sorted(every) for row in every[chunk]]
 
     def chunk(self, epoch: int, chunk: int, num_rows: int) -> list[MixedExample]:
-        """Decode the rows of one chunk together, and judge them if there is a gate."""
+        """Decode the rows of one chunk together, judge them if there is a gate, and label them."""
         started = time.monotonic()
         pairs = self.plan.chunk(epoch, chunk, num_rows)
-        rows = self._decode(pairs, epoch, (self.plan.seed, _DECODING, epoch, chunk))
-        gate = self._gate
-
-        def redraw(places: list[int], attempt: int, how: Redraw) -> list[MixedExample]:
-            chosen = Pairs(pairs.index[places], pairs.parents[places], pairs.shares[places])
-            others = self.plan.redraw(chosen, epoch, chunk, attempt, how)
-            return self._decode(others, epoch, (self.plan.seed, _DECODING, epoch, chunk, attempt))
-
-        if gate is not None:
-            rows = gate.review(rows, redraw)
+        unlabeled = self.unlabeled
+        ready = {} if unlabeled is None else unlabeled.rows(epoch, pairs.index, self.fingerprint)
+        mixed = [at for at in range(len(pairs)) if at not in ready]
+        if mixed:
+            made = self._reviewed(_at(pairs, mixed), epoch, chunk)
+            ready |= dict(zip(mixed, made, strict=True))
+        rows = [ready[at] for at in range(len(pairs))]
+        if self.labelling is not None:
+            rows = self.labelling.apply(rows)
         self.chunks_made += 1
         self.seconds_per_row = (time.monotonic() - started) / max(1, len(rows))
         return rows
@@ -176,6 +183,31 @@ class Producer:
     @cached_property
     def _gate(self) -> Reviews | None:
         return None if self._make_gate is None else self._make_gate()
+
+    def first_sentences(self, count: int) -> list[str]:
+        """At least `count` sentences decoded for the first positions, before any gate.
+
+        They are those of the first chunks of the first epoch, whole, whatever has been generated.
+        """
+        last = self.plan.chunk_of(count - 1)
+        stop = self.plan.chunks.start(last + 1)
+        texts: list[str] = []
+        for chunk in range(last + 1):
+            pairs = self.plan.chunk(0, chunk, stop)
+            rows = self._decode(pairs, 0, (self.plan.seed, _DECODING, 0, chunk))
+            texts += [row.text for row in rows]
+        return texts
+
+    def _reviewed(self, pairs: Pairs, epoch: int, chunk: int) -> list[MixedExample]:
+        """Decode the mixes of a chunk, and redraw those that the gate refuses."""
+        key = (self.plan.seed, _DECODING, epoch, chunk)
+        rows = self._decode(pairs, epoch, key)
+
+        def redraw(places: list[int], attempt: int, how: Redraw) -> list[MixedExample]:
+            others = self.plan.redraw(_at(pairs, places), epoch, chunk, attempt, how)
+            return self._decode(others, epoch, (*key, attempt))
+
+        return rows if self._gate is None else self._gate.review(rows, redraw)
 
     def _decode(self, pairs: Pairs, epoch: int, seed: tuple[int, ...]) -> list[MixedExample]:
         parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)
@@ -236,3 +268,8 @@ class Producer:
             )
             for row in range(len(pairs))
         ]
+
+
+def _at(pairs: Pairs, places: list[int]) -> Pairs:
+    """The pairs at some places of a chunk."""
+    return Pairs(pairs.index[places], pairs.parents[places], pairs.shares[places])

@@ -28,12 +28,25 @@ class RecordedRows:
         self.rows = list(rows)
 
     def produce(
-        self, epoch: int, num_rows: int, on_chunk: Callable[[int], object] | None = None
+        self,
+        epoch: int,
+        num_rows: int,
+        on_chunk: Callable[[int], object] | None = None,
+        *,
+        before: int | None = None,
     ) -> list[MixedExample]:
-        """The rows of a refill: `num_rows` of them, or all if there are fewer."""
+        """The rows of a refill: `num_rows` of them, or all if there are fewer.
+
+        Args:
+            epoch: The refill.
+            num_rows: How many rows it uses.
+            on_chunk: Called with their number.
+            before: Rows that the refills before it use; by default as many each as this one.
+        """
         errors.at_least("num_rows", num_rows, 1)
         count = min(num_rows, len(self.rows))
-        taken = [self.rows[(epoch * count + at) % len(self.rows)] for at in range(count)]
+        start = epoch * count if before is None else before
+        taken = [self.rows[(start + at) % len(self.rows)] for at in range(count)]
         if on_chunk is not None:
             on_chunk(count)
         return taken

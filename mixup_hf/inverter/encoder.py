@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,11 +88,15 @@ class _Encoder:
 
     @torch.inference_mode()
     def _embed(self, texts: list[str]) -> Tensor:
+        return self._pooled(texts).float().cpu()
+
+    def _pooled(self, texts: list[str]) -> Tensor:
+        """Embeddings (n, D) on the model's device."""
         batch = self.tokenizer(
             texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
         ).to(self.model.device)
         states = self.model(**batch).last_hidden_state
-        return pool(states, batch["attention_mask"], self.pooling, self.normalize).float().cpu()
+        return pool(states, batch["attention_mask"], self.pooling, self.normalize)
 
 
 class FrozenEncoder(_Encoder):
@@ -130,6 +135,31 @@ class FrozenEncoder(_Encoder):
             )
         model = AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
         return cls(model.to(device), AutoTokenizer.from_pretrained(path), **settings)
+
+
+class TunableEncoder(_Encoder):
+    """A copy of an encoder whose weights may be trained, but for its embedding table.
+
+    Args:
+        encoder: The encoder to copy; it is not modified.
+    """
+
+    def __init__(self, encoder: _Encoder) -> None:
+        super().__init__(
+            copy.deepcopy(encoder.model).requires_grad_(True),
+            encoder.tokenizer,
+            pooling=encoder.pooling,
+            normalize=encoder.normalize,
+            prefix=encoder.prefix,
+            max_length=encoder.max_length,
+        )
+        # Few texts hold few words: the table has little to learn from them and most to lose.
+        table = getattr(self.model, "embeddings", None) or self.model.get_input_embeddings()
+        table.requires_grad_(False)
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Embed n texts as (n, D), with gradients, on the model's device."""
+        return self._pooled([self.prefix + text for text in texts])
 
 
 class TaskEncoder(_Encoder):

@@ -26,6 +26,7 @@ from mixup_hf.inverter.likelihood import label_log_likelihood
 from mixup_hf.inverter.loading import EMBEDDED_ALIGNER, load_parts
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids
 from mixup_hf.inverter.quantization import Quantization
+from mixup_hf.inverter.states import hidden_states
 from mixup_hf.mixing.interpolation import linear
 
 
@@ -213,6 +214,10 @@ class Inverter:
     def label_log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
         """Mean log-likelihood per token (n, C) of each class name after each text."""
         return label_log_likelihood(self._base, self.tokenizer, texts, names)
+
+    def hidden_states(self, texts: Sequence[str]) -> Tensor:
+        """Two states (n, 2, H) of the LLM, without the LoRA, for each text; see `states`."""
+        return hidden_states(self._base, self.tokenizer, texts, lora=self.folder)
 
     def mix_weights(self, lams: Tensor) -> Tensor:
         """The embedding weights (n,) at which decoded sentences lie at the ratios `lams` (n,).

@@ -60,6 +60,12 @@ def shared_texts(texts: Sequence[str], eval_texts: Sequence[str]) -> list[int]:
     return [row for row, text in enumerate(texts) if _plain(text) in known]
 
 
+def repeated_texts(texts: Sequence[str]) -> list[int]:
+    """Rows of `texts` that repeat an earlier one, ignoring case, spaces and punctuation."""
+    first: dict[str, int] = {}
+    return [row for row, text in enumerate(texts) if first.setdefault(_plain(text), row) != row]
+
+
 def _plain(text: str) -> str:
     return " ".join(_WORD.findall(text.lower())) or text.strip()
 

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from mixup_hf import errors
 from mixup_hf.config import IntrusionPolicy, LeakPolicy
-from mixup_hf.judging.events import COLLAPSE, DEGENERATE, LEAK, Detector, Finding
+from mixup_hf.judging.events import (
+    COLLAPSE,
+    DEGENERATE,
+    LEAK,
+    Detector,
+    Finding,
+    text_events,
+)
 from mixup_hf.judging.judges import JudgeInputs, build_judge
 from mixup_hf.judging.leaks import LeakError, LeakGuard
 from mixup_hf.types import Encodes, MixedExample, Redraw
@@ -52,7 +59,7 @@ class Gate:
     text and label are used (`mitigation="parent"`).
 
     Args:
-        detector: Finds the events; None looks for leaks only.
+        detector: Finds the events; None asks no judges.
         texts: The training texts (N).
         targets: Their labels (N, C).
         encoder: Embeds generated sentences.
@@ -61,6 +68,8 @@ class Gate:
         blend: Step size of the policy `blend`, in [0, 1].
         guard: Finds leaks; None where there are no evaluation texts.
         fail_on_leak: Raise instead of regenerating the row.
+        check_texts: Without a detector, find `collapse` and `degenerate` all the same: what no
+            label can mend. Otherwise only leaks are looked for.
 
     Raises:
         LeakError: During a review, with `fail_on_leak`.
@@ -78,6 +87,7 @@ class Gate:
         blend: float = 0.5,
         guard: LeakGuard | None = None,
         fail_on_leak: bool = False,
+        check_texts: bool = False,
     ) -> None:
         errors.one_of("intrusion", policy, POLICIES)
         errors.at_least("max_redraws", max_redraws, 0)
@@ -85,6 +95,7 @@ class Gate:
         self.detector, self.encoder = detector, encoder
         self.texts, self.targets = texts, targets
         self.guard, self.fail_on_leak = guard, fail_on_leak
+        self.check_texts = check_texts
         self.policy, self.max_redraws, self.blend = policy, max_redraws, blend
 
     def review(
@@ -114,7 +125,7 @@ class Gate:
 
     def _inspect(self, rows: Sequence[MixedExample]) -> list[Finding]:
         if self.detector is None:
-            findings = [Finding((), {}, torch.tensor(row.label)) for row in rows]
+            findings = [Finding(self._of_text(row), {}, torch.tensor(row.label)) for row in rows]
         else:
             embeddings = self.encoder.encode([row.text or "." for row in rows])
             findings = self.detector.inspect(rows, embeddings)
@@ -122,6 +133,9 @@ class Gate:
             replace(found, events=(*found.events, LEAK)) if self._leaks(row) else found
             for row, found in zip(rows, findings, strict=True)
         ]
+
+    def _of_text(self, row: MixedExample) -> tuple[str, ...]:
+        return text_events(row, self.texts) if self.check_texts else ()
 
     def _leaks(self, row: MixedExample) -> bool:
         near = None if self.guard is None else self.guard.near(row.text)
@@ -187,6 +201,7 @@ def build_gate(
     eval_texts: Sequence[str] = (),
     leaks: str = "drop",
     seed: int = 0,
+    texts_only: bool = False,
 ) -> Gate | None:
     """Build the gate for one training set and calibrate its thresholds on it.
 
@@ -204,6 +219,8 @@ def build_gate(
         eval_texts: Texts the model is evaluated on, for the leak guard.
         leaks: One of `LEAK_POLICIES`.
         seed: Seed of the calibration sample and of the classifier's folds.
+        texts_only: Judge no labels, because rows get theirs afterwards: with a policy, only
+            `collapse` and `degenerate` are found, and no judges are made.
 
     Returns:
         The gate; None where there is nothing to judge and nothing to guard.
@@ -213,7 +230,7 @@ def build_gate(
     if policy == "off" and guard is None:
         return None
     detector = None
-    if policy != "off":
+    if policy != "off" and not texts_only:
         inputs = JudgeInputs(texts, embeddings, targets, encoder, label_names, log_likelihood, seed)
         made = {name: build_judge(name, inputs) for name in judges}
         detector = Detector(made, texts, embeddings, targets, rate=rate, seed=seed)
@@ -222,8 +239,9 @@ def build_gate(
         texts,
         targets,
         encoder,
-        policy="keep" if detector is None else policy,
+        policy="keep" if policy == "off" else policy,
         max_redraws=max_redraws,
         guard=guard,
         fail_on_leak=leaks == "fail",
+        check_texts=texts_only and policy != "off",
     )

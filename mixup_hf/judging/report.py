@@ -83,6 +83,7 @@ def intrusion_report(
         embeddings: Embeddings of the training texts (N, D), to group rows by how similar their
             parents are.
     """
+    rows = [row for row in rows if row.parents]  # unlabelled texts have none, and are not judged
     hit = [bool(row.events) for row in rows]
     distance = {} if embeddings is None else _rates(hit, _cosines(rows, embeddings), _cosine_bin)
     return IntrusionReport(

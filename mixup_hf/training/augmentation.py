@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -72,6 +72,8 @@ def augment_dataset(
     aligner: str = "embedded",
     inverter: Inverter | None = None,
     eval_texts: Sequence[Any] = (),
+    unlabeled_texts: Sequence[Any] = (),
+    label_descriptions: Mapping[str, str] | None = None,
     columns: Sequence[str] = (),
     provenance: str = "full",
     parents: bool = False,
@@ -94,6 +96,8 @@ def augment_dataset(
         aligner: `"embedded"`, a folder, or a Hub id.
         inverter: One that is loaded already, instead of `aligner`.
         eval_texts: Texts that no generated row may nearly equal.
+        unlabeled_texts: As for `InversedMixup`.
+        label_descriptions: As for `InversedMixup`.
         columns: Columns of the result, see `data.row_formats`. Default: all.
         provenance: `full`, or `none` for text and labels alone.
         parents: Include the parents' texts, which are training data.
@@ -110,7 +114,12 @@ def augment_dataset(
     if num_samples is not None:
         errors.at_least("num_samples", num_samples, 1)
     table = read_table(dataset, text_column, label_column, text_pair_column)
-    mixup = prepare(table, aligner, inverter, eval_texts, settings)
+    known = {
+        "eval_texts": eval_texts,
+        "unlabeled_texts": unlabeled_texts,
+        "label_descriptions": label_descriptions,
+    }
+    mixup = prepare(table, aligner, inverter, known, settings)
     written = written_record(
         Written(tuple(columns), provenance, parents), table, mixup, dataset, label_column
     )
@@ -172,11 +181,19 @@ def prepare(
     table: LabelledTexts,
     aligner: str,
     inverter: Inverter | None,
-    eval_texts: Sequence[Any],
+    known: dict[str, Any],
     settings: dict[str, Any],
 ) -> InversedMixup:
-    """Inverted mixup of a table, with the classes in the order of its source."""
-    named: dict[str, Any] = {"eval_texts": eval_texts}
+    """Inverted mixup of a table, with the classes in the order of its source.
+
+    Args:
+        table: The training rows.
+        aligner: `"embedded"`, a folder, or a Hub id.
+        inverter: One that is loaded already, instead of `aligner`.
+        known: Further arguments of `InversedMixup`, such as `eval_texts`.
+        settings: Fields of `MixupConfig`.
+    """
+    named = dict(known)
     if table.names is not None:
         named |= {"label_names": list(table.names), "num_labels": len(table.names)}
     if inverter is not None:

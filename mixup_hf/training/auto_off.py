@@ -51,15 +51,17 @@ class DevelopmentWatch:
         self._best = {name: torch.tensor(losses) for name, losses in state["best"].items()}
         self._tests, self._seen = state["tests"], Counter(state["seen"])
 
-    def judge(self, name: str) -> str | None:
+    def judge(self, metrics: Mapping[str, float]) -> str | None:
         """Check the evaluation that has just finished.
 
         Args:
-            name: Name of the evaluated set; each set is compared only with itself.
+            metrics: The Trainer's. Several sets are told apart by the names of their losses; each
+                set is compared only with itself.
 
         Returns:
             The evidence that the model has become worse, or None if there is none.
         """
+        name = min((key for key in metrics if key.endswith("_loss")), default="")
         losses = self._take()
         best, rivals = self._best.get(name), self._seen[name]
         self._seen[name] += 1

@@ -13,28 +13,34 @@ One epoch, as the Trainer runs it:
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mixup_hf import errors, runtime
+from mixup_hf import runtime
 from mixup_hf.training.auto_off import DevelopmentWatch
-from mixup_hf.training.checkpointing import FOLDER, Saved, checkpoint_folder, resume, save_pool
+from mixup_hf.training.checkpointing import (
+    FOLDER,
+    Saved,
+    checkpoint_folder,
+    resume,
+    write_checkpoint,
+)
 from mixup_hf.training.checks import RowContract
 from mixup_hf.training.collator import MixupCollator
+from mixup_hf.training.contrastive import check_contrastive
+from mixup_hf.training.curriculum import CONSTANT, RealRows, parse_curriculum
 from mixup_hf.training.loss_hooks import SoftLabelHooks
 from mixup_hf.training.mixing_collator import Installed, MixingCollator
 from mixup_hf.training.pool import NEVER, MixupPool
 from mixup_hf.training.refill import Refiller
 from mixup_hf.training.row_pieces import background_of
-from mixup_hf.training.schedule import Lookahead, mixed_per_real, schedule_of, start_of
-from mixup_hf.training.unsupported import check_training, refuse_unwatchable
+from mixup_hf.training.schedule import Lookahead, Schedule, mixed_per_real, schedule_of, start_of
+from mixup_hf.training.unsupported import check_refills, check_training, refuse_unwatchable
+from mixup_hf.training.usage import RowUsage
 from mixup_hf.types import Follows, MixedExample, Supplies
-
-ON_FAILURE = ("stop", "real_rows")
 
 
 class MixupCallback(TrainerCallback):
@@ -52,14 +58,16 @@ class MixupCallback(TrainerCallback):
         refill_every: Epochs per refill; 0 keeps the rows of the first one.
         contract: Compares the Trainer's rows and classes with the producer's, when training begins.
         class_weights: Weights of the classes (C,) in the loss.
+        curriculum: When in the run generated rows are used, see `training.curricula`.
+        fill: Training rows in the place of those that the curriculum leaves out. Default: none.
+        contrastive_weight: Weight of the contrastive term in the loss, see `training.contrastive`.
         settings: What the run depends on; stored with checkpoints and compared on resume.
         follower: Keeps the producer's inverter in step with the model; None if it never moves.
         warmup_epochs: Epochs before anything is mixed.
         background: Decode in a thread while training goes on.
         auto_off: Stop mixing when the development set shows that the model gets worse.
-        on_failure: What happens when rows cannot be made: `stop`, or `real_rows`: a warning, and
-            training goes on without generated rows until the next epoch tries again. Several
-            processes always stop, because one of them cannot go on alone.
+        on_failure: What happens when rows cannot be made: `stop` (as several processes always do),
+            or `real_rows`: warn, and train on real rows until the next epoch tries again.
     """
 
     def __init__(
@@ -78,12 +86,12 @@ class MixupCallback(TrainerCallback):
         on_failure: str = "stop",
         contract: RowContract | None = None,
         class_weights: Tensor | None = None,
+        curriculum: str = CONSTANT,
+        fill: RealRows | None = None,
+        contrastive_weight: float = 0.0,
     ) -> None:
-        errors.at_least("warmup_epochs", warmup_epochs, 0)
-        errors.one_of("on_failure", on_failure, ON_FAILURE)
-        errors.at_least("refill_every", refill_every, 0, "0 fills the pool once.")
-        if rows_per_refill is not None:
-            errors.at_least("rows_per_refill", rows_per_refill, 1)
+        check_refills(refill_every, rows_per_refill, warmup_epochs, on_failure)
+        check_contrastive(contrastive_weight, collator.problem_type, collator.label_format)
         self.collator = collator
         self.producer = producer
         self.seed = seed
@@ -97,10 +105,13 @@ class MixupCallback(TrainerCallback):
         self.on_failure = on_failure
         self.contract = contract
         self.class_weights = class_weights
+        self.curriculum = parse_curriculum(curriculum)
+        self.fill = fill
+        self.contrastive_weight = contrastive_weight
         self.attached = False  # `attach` sets it: the Trainer's label smoother is then ours
         self._background = background_of(producer) if background else None
         self.pool: MixupPool | None = None
-        self.used: Counter[tuple[int, int]] = Counter()
+        self._usage: RowUsage | None = None
         self._refiller: Refiller | None = None
         self._hooks: SoftLabelHooks | None = None
         self._installed: Installed | None = None
@@ -124,29 +135,35 @@ class MixupCallback(TrainerCallback):
         self.collator.has_callback = True
         if self._background is not None:
             self._background.stop()
-        self.pool, self._off = None, False
-        self.used.clear()
-        if self.collator.mix_ratio == 0:
+        self.pool, self._usage, self._off = None, None, False
+        if self.collator.mix_ratio == 0 and not self.contrastive_weight:
             return  # the plain Trainer, bit for bit
         loader = kwargs["train_dataloader"]
         check_training(args, loader, kwargs["model"], self.collator, attached=self.attached)
         if self.contract is not None:
             self.contract.check(kwargs["model"], loader.dataset)
         self.pool = MixupPool(Path(str(args.output_dir)) / FOLDER / "pool", self.seed)
+        self._usage = RowUsage(self.pool)
         if self.auto_off:
             refuse_unwatchable(args, self.collator.label_format)
             self._watch = DevelopmentWatch(kwargs["model"], self.collator.problem_type)
-        self._restore(args, state)
+        self._refiller = self._new_refiller(args, state, loader, self.pool)
+        self._restore(args, state, self._refiller.schedule)
         self.collator.label_smoothing = args.label_smoothing_factor
         self._hooks = SoftLabelHooks(
             kwargs["model"],
             self.collator.label_format,
-            on_rows=self._count,
+            on_rows=self._usage.count,
             problem_type=self.collator.problem_type,
             class_weights=self.class_weights,
+            contrastive_weight=self.contrastive_weight,
         )
         self._hooks.install()
-        self._install(args, state, loader, self.pool)
+        accumulation = args.gradient_accumulation_steps
+        done, skipped = start_of(loader, state.global_step, state.max_steps, accumulation)
+        self._epoch, self._skipped = done - 1, 0 if args.ignore_data_skip else skipped
+        mixing = MixingCollator(self.collator, self.pool, self._refiller.schedule, self.fill)
+        self._installed = Installed(loader, mixing)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -183,9 +200,10 @@ class MixupCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Add what was generated to the Trainer's logs and history."""
-        if self._refiller is not None and "loss" in kwargs["logs"]:
+        if self._refiller and self._usage and "loss" in kwargs["logs"]:
+            figures = self._refiller.figures() | self._usage.figures()
             for each in (kwargs["logs"], state.log_history[-1]):
-                each.update(self._refiller.figures())
+                each.update(figures)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -193,9 +211,7 @@ class MixupCallback(TrainerCallback):
         """With `auto_off`, stop mixing once the model has become worse on the development set."""
         if self._watch is None or self._off or self._refiller is None:
             return
-        # Several sets are told apart by the names of their metrics.
-        name = min((key for key in kwargs["metrics"] if key.endswith("_loss")), default="")
-        found = self._watch.judge(name)
+        found = self._watch.judge(kwargs["metrics"])
         if found is not None:
             self._off = True
             self._refiller.stop()
@@ -208,18 +224,16 @@ class MixupCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Put the rows made so far, and how often each was used, into the checkpoint."""
-        if self.pool is None:
+        if self.pool is None or self._usage is None or self._refiller is None:
             return
-        used = runtime.total(self.used)  # every process takes part
+        used = runtime.total(self._usage.used)  # every process takes part
         if not runtime.is_main_process():
             return
-        folder = checkpoint_folder(args, state)
         now = self.pool.state
         watch = {} if self._watch is None else self._watch.state()
-        Saved(self.settings, used, now.epoch, now.stop_batch, self._off, watch).write(folder)
-        if self.follower is not None:
-            self.follower.save(folder)
-        save_pool(self.pool, {now.refill, *(refill for refill, _ in used)}, folder)
+        settings = self.settings | self._refiller.schedule.settings
+        saved = Saved(settings, used, now.epoch, now.stop_batch, self._off, watch)
+        write_checkpoint(checkpoint_folder(args, state), saved, self.pool, self.follower)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -229,8 +243,8 @@ class MixupCallback(TrainerCallback):
             self._background.stop()
         if self._refiller is not None:
             self._refiller.report()
-        if self.pool is not None:
-            self.used = runtime.total(self.used)
+        if self._usage is not None:
+            self._usage.used = runtime.total(self._usage.used)
         self._uninstall()
 
     def used_rows(self) -> list[tuple[MixedExample, int]]:
@@ -238,18 +252,16 @@ class MixupCallback(TrainerCallback):
 
         Of several processes together once training has ended; of this one before.
         """
-        if self.pool is None:
-            return []
-        refills = {refill: self.pool.rows(refill) for refill in {each for each, _ in self.used}}
-        return [(refills[refill][at], count) for (refill, at), count in sorted(self.used.items())]
+        return [] if self._usage is None else self._usage.rows()
 
     def rows_per_epoch(self) -> int:
         """Generated rows that an epoch over all training rows takes, rounded down."""
         return int(len(self.producer.texts) * mixed_per_real(self.collator.mix_ratio))
 
-    def _install(
+    def _new_refiller(
         self, args: TrainingArguments, state: TrainerState, loader: Any, pool: MixupPool
-    ) -> None:
+    ) -> Refiller:
+        lookahead = Lookahead.of(loader, args.gradient_accumulation_steps)
         schedule = schedule_of(
             loader,
             mix_ratio=self.collator.mix_ratio,
@@ -257,29 +269,21 @@ class MixupCallback(TrainerCallback):
             batch_size=args.train_batch_size,
             rows=len(self.producer.texts),
         )
-        accumulation = args.gradient_accumulation_steps
-        done, skipped = start_of(loader, state.global_step, state.max_steps, accumulation)
-        self._epoch, self._skipped = done - 1, 0 if args.ignore_data_skip else skipped
-        self._refiller = Refiller(
+        return Refiller(
             self.producer,
             pool,
-            schedule,
-            Lookahead.of(loader, accumulation),
+            schedule.over(self.curriculum, lookahead.taken(state.max_steps), self.warmup_epochs),
+            lookahead,
             rows_per_refill=self.rows_per_refill,
             follower=self.follower,
             background=self._background,
             may_fail=self.on_failure == "real_rows" and runtime.world_size() == 1,
         )
-        self._installed = Installed(loader, MixingCollator(self.collator, pool, schedule))
 
-    def _count(self, positions: Tensor) -> None:
-        assert self.pool is not None
-        self.used.update((self.pool.refill, int(at)) for at in positions.tolist())
-
-    def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
+    def _restore(self, args: TrainingArguments, state: TrainerState, schedule: Schedule) -> None:
         """Go on from the checkpoint, if this is a resume."""
-        assert self.pool is not None
-        self._saved = saved = resume(self.pool, self.settings, args, state)
+        assert self.pool is not None and self._usage is not None
+        self._saved = saved = resume(self.pool, self.settings | schedule.settings, args, state)
         if saved is None:
             return
         if self._watch is not None and saved.watch:
@@ -287,8 +291,7 @@ class MixupCallback(TrainerCallback):
             self._watch.load(saved.watch)
         if self.follower is not None:
             self.follower.load(checkpoint_folder(args, state))
-        if runtime.is_main_process():  # the checkpoint holds the sum over all processes
-            self.used = Counter(saved.used)
+        self._usage.restore(saved.used)
 
     def _uninstall(self) -> None:
         for each in (self._hooks, self._watch, self._installed):

@@ -21,6 +21,7 @@ from transformers import TrainerState, TrainingArguments
 
 from mixup_hf import errors, runtime
 from mixup_hf.training.pool import MixupPool
+from mixup_hf.types import Follows
 
 FOLDER = "mixup_hf"
 _STATE_FILE = "state.json"
@@ -111,9 +112,12 @@ def _require_same_settings(saved: Saved, settings: dict[str, Any], folder: Path)
         )
 
 
-def save_pool(pool: MixupPool, refills: set[int], folder: Path) -> None:
-    """Put the segments of these refills into a checkpoint."""
-    for refill in refills:
+def write_checkpoint(folder: Path, saved: Saved, pool: MixupPool, follower: Follows | None) -> None:
+    """Put the state, what has been refined, and the segments of used refills into a checkpoint."""
+    saved.write(folder)
+    if follower is not None:
+        follower.save(folder)
+    for refill in {pool.refill, *(refill for refill, _ in saved.used)}:
         _link_tree(pool.path(refill), folder / pool.path(refill).name)
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors
-from mixup_hf.config import MixupConfig
-from mixup_hf.data.targets import SINGLE_LABEL, Targets
-from mixup_hf.data.text_pairs import PairEncoder, are_pairs, split_sides
+from mixup_hf.config import MixupConfig, check_unlabeled
+from mixup_hf.data.targets import Targets
+from mixup_hf.data.text_pairs import PairEncoder, are_pairs
 from mixup_hf.generation.generator import Producer
-from mixup_hf.generation.readability import Readability, check_readability
 from mixup_hf.inverter.engines.vllm import ServerSettings
 from mixup_hf.inverter.model import Inverter
-from mixup_hf.judging import Gate, build_gate
+from mixup_hf.training.judged import JudgedPlugin
 from mixup_hf.training.mix_settings import (
     check_pairs,
     check_partners,
@@ -28,17 +26,15 @@ from mixup_hf.training.mix_settings import (
     refuse_rows_file,
 )
 from mixup_hf.training.mixed_set import read_config
-from mixup_hf.training.plugin import TrainerPlugin
 from mixup_hf.training.production import new_producer
 from mixup_hf.training.training_rows import check_rows
-from mixup_hf.types import Encodes, Follows, MixedExample, Supplies
+from mixup_hf.types import Follows, MixedExample, Supplies
 
 # Sentences decoded by the frozen inverter that its refinement for a task also trains on.
 _REHEARSED = 128
-_WORDS_PER_TOKEN = 0.75  # of English text, for the LLMs' tokenizers
 
 
-class InversedMixup(TrainerPlugin):
+class InversedMixup(JudgedPlugin):
     """Inverted mixup of one training set.
 
     Example:
@@ -58,12 +54,18 @@ class InversedMixup(TrainerPlugin):
         problem_type: What the labels are, as transformers names it. Default: inferred from them.
         eval_texts: The texts the model is evaluated on. What happens to a generated row that nearly
             equals one of them is set by `config.leaks`.
+        unlabeled_texts: Further texts (M) of the task, without labels. With `labels` =
+            'committee', they are used beside the mixes, as `config.unlabeled_share` says. Those
+            that repeat a training text or nearly equal an evaluation text are left out.
+        label_descriptions: What class names mean, in words, for the committee; by name. Default:
+            the names made readable.
         config: How to mix.
         **settings: Fields of `MixupConfig`, instead of `config`.
 
     Raises:
         LeakError: With `leaks="fail"`, a training text nearly equals an evaluation text.
-        InvalidInput: Empty texts, one class only, fewer rows than classes, labels out of range.
+        InvalidInput: Empty texts, one class only, fewer rows than classes, labels out of range;
+            unlabelled texts without a committee.
         InvalidType: A data set instead of texts and labels; an unknown kind of label.
     """
 
@@ -79,13 +81,14 @@ class InversedMixup(TrainerPlugin):
         label_names: Sequence[str] | None = None,
         problem_type: str | None = None,
         eval_texts: Sequence[Any] = (),
+        unlabeled_texts: Sequence[Any] = (),
+        label_descriptions: Mapping[str, str] | None = None,
         config: MixupConfig | None = None,
         **settings: Any,
     ) -> None:
         config = read_config(config, settings)
         refuse_rows_file(config)
-        super().__init__(config)
-        self.inverter = inverter
+        super().__init__(inverter, config, unlabeled_texts, label_descriptions)
         if texts is not None or labels is not None:
             checked = check_rows(texts or (), labels, num_labels, label_names, problem_type)
             self._bind(*checked, eval_texts)
@@ -95,8 +98,7 @@ class InversedMixup(TrainerPlugin):
             check_pairs(self.config)
         check_partners(pairing_of(self.config, targets.problem_type), targets.groups)
         super()._bind(texts, targets, eval_texts)
-        self._groups = targets.groups
-        self.encoder: Encodes = PairEncoder(self.inverter) if are_pairs(texts) else self.inverter
+        self.encoder = PairEncoder(self.inverter) if are_pairs(texts) else self.inverter
         self.producer = self._new_producer()
 
     def _new_producer(self) -> Producer:
@@ -109,6 +111,8 @@ class InversedMixup(TrainerPlugin):
             Targets(self.problem_type, self.targets, self._groups, tuple(self.label_names)),
             seed=self.seed,
             gate=self._build_gate,
+            labelling=self._labelling,
+            unlabeled=self._unlabeled(),
         )
 
     def _follows_model(self) -> bool:
@@ -140,58 +144,6 @@ class InversedMixup(TrainerPlugin):
         )
         return followed, follower
 
-    def check_readability(self) -> Readability | None:
-        """Compare up to 32 training texts with what the aligner decodes from their embeddings.
-
-        Done once, before the first rows are used, at the cost of generating 32 rows.
-
-        Returns:
-            The figures; None with `on_unreadable` = 'off'.
-
-        Raises:
-            InvalidState: The plugin has no training rows yet.
-            InvalidInput: With `on_unreadable` = 'fail', the aligner cannot reproduce the texts.
-        """
-        self._require_rows()
-        if self.config.on_unreadable == "off":
-            return None
-        return self._readability
-
-    @cached_property
-    def _readability(self) -> Readability:
-        words = int(self.config.max_new_tokens * _WORDS_PER_TOKEN)
-        found = check_readability(self.inverter, self.texts, seed=self.seed, max_words=words)
-        return found.accepted(fail=self.config.on_unreadable == "fail")
-
-    def _build_gate(self) -> Gate | None:
-        self.check_readability()
-        return build_gate(
-            self.texts,
-            self._frozen_embeddings(),
-            self.targets,
-            self.encoder,
-            judges=self.config.judges,
-            log_likelihood=self._log_likelihood,
-            label_names=self.label_names,
-            # Judges predict one class per row; the leak guard works in every task.
-            policy=self.config.intrusion if self.problem_type == SINGLE_LABEL else "off",
-            max_redraws=self.config.max_redraws,
-            rate=self.config.intrusion_rate,
-            eval_texts=self.eval_texts,
-            leaks=self.config.leaks,
-            seed=self.seed,
-        )
-
-    def _frozen_embeddings(self) -> Tensor:
-        """Embeddings by the frozen encoder, whichever source is mixed: what judges look at."""
-        if self.config.mixing.source == "frozen":
-            return self.producer.embeddings()
-        return self.encoder.encode(self.texts)
-
-    def _log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
-        read = ["\n".join(split_sides(text)) for text in texts]
-        return self.inverter.label_log_likelihood(read, names)
-
     @classmethod
     def from_pretrained(
         cls,
@@ -203,6 +155,8 @@ class InversedMixup(TrainerPlugin):
         label_names: Sequence[str] | None = None,
         problem_type: str | None = None,
         eval_texts: Sequence[Any] = (),
+        unlabeled_texts: Sequence[Any] = (),
+        label_descriptions: Mapping[str, str] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **settings: Any,
@@ -217,12 +171,16 @@ class InversedMixup(TrainerPlugin):
             label_names: As for the class.
             problem_type: As for the class.
             eval_texts: As for the class.
+            unlabeled_texts: As for the class.
+            label_descriptions: As for the class.
             device: As for `Inverter.from_pretrained`.
             dtype: As for `Inverter.from_pretrained`.
             **settings: Fields of `MixupConfig`.
         """
         config = read_config(None, settings | {"aligner": aligner})
         refuse_rows_file(config)  # before minutes of loading
+        if len(unlabeled_texts):
+            check_unlabeled(config, "unlabeled_texts")
         if texts is not None or labels is not None:
             check_rows(texts or (), labels, num_labels, label_names, problem_type)
         decode_settings(config)
@@ -245,6 +203,8 @@ class InversedMixup(TrainerPlugin):
             label_names=label_names,
             problem_type=problem_type,
             eval_texts=eval_texts,
+            unlabeled_texts=unlabeled_texts,
+            label_descriptions=label_descriptions,
             config=config,
         )
 

@@ -12,8 +12,9 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 from mixup_hf import errors
 from mixup_hf.data.targets import SINGLE_LABEL
+from mixup_hf.training.contrastive import ContrastiveTerm
 from mixup_hf.training.loss import row_losses
-from mixup_hf.training.mixing_collator import POOL_ROWS, REAL_ROW, ROW_WEIGHTS, SOFT_LABELS
+from mixup_hf.training.mixing_collator import POOL_ROWS, ROW_WEIGHTS, SOFT_LABELS
 
 
 class _Stash(NamedTuple):
@@ -22,6 +23,7 @@ class _Stash(NamedTuple):
     targets: Tensor
     num_items: Tensor | int | None
     weights: Tensor | None
+    attention_mask: Tensor | None
 
 
 class SoftLabelHooks:
@@ -30,7 +32,8 @@ class SoftLabelHooks:
     Before the forward pass the soft labels and the pool rows are taken out of the batch, and the
     class indices with them, so that the head computes no loss: given float labels, most heads would
     silently train binary cross entropy. After it, the loss is soft cross entropy, divided by the
-    rows of the whole optimizer step.
+    rows of the whole optimizer step. The contrastive term is a mean over the pairs of B rows and
+    counts as these do, B / N in a step of N rows.
 
     A Trainer may ignore that loss: it has a `compute_loss_func`, or a `compute_loss` that computes
     class weights or a focal loss from the hard labels. So the loss is watched: unless a gradient
@@ -40,9 +43,10 @@ class SoftLabelHooks:
         model: The model being trained, not wrapped.
         label_format: The collator's. With `"labels"` the Trainer's `compute_loss_func` makes the
             loss, and the hooks only take out the pool rows.
-        on_rows: Called with the pool rows (M,) of every training batch.
+        on_rows: Called with the pool rows (R,) of every training batch, -1 for real rows.
         problem_type: Which loss, see `row_losses`.
         class_weights: Weights of the classes (C,) in the loss.
+        contrastive_weight: Weight of `contrastive_loss`; with 0 it is not computed.
 
     Attributes:
         losses_made: Losses computed that could be trained on.
@@ -59,12 +63,16 @@ class SoftLabelHooks:
         on_rows: Callable[[Tensor], None],
         problem_type: str = SINGLE_LABEL,
         class_weights: Tensor | None = None,
+        contrastive_weight: float = 0.0,
     ) -> None:
         self.model = model
         self.label_format = label_format
         self.on_rows = on_rows
         self.problem_type = problem_type
         self.class_weights = class_weights
+        self._contrastive = (
+            ContrastiveTerm(model, contrastive_weight, problem_type) if contrastive_weight else None
+        )
         self.losses_made = self.gradients = 0
         self._stash: _Stash | None = None
         self._handles: list[Any] = []
@@ -79,6 +87,8 @@ class SoftLabelHooks:
             self.model.register_forward_pre_hook(self._before, with_kwargs=True),
             self.model.register_forward_hook(self._after, with_kwargs=True),
         ]
+        if self._contrastive is not None:
+            self._handles.append(self._contrastive.install())
 
     def remove(self) -> None:
         """Remove the hooks; may be called twice."""
@@ -118,7 +128,7 @@ class SoftLabelHooks:
             return None
         kept = dict(kwargs)
         rows = kept.pop(POOL_ROWS)
-        self.on_rows(rows[rows != REAL_ROW])
+        self.on_rows(rows)
         if self.label_format == "labels":
             _require_no_labels(kept)
         else:
@@ -127,7 +137,10 @@ class SoftLabelHooks:
                 kept.pop(SOFT_LABELS),
                 kept.pop("num_items_in_batch", None),
                 kept.pop(ROW_WEIGHTS, None),
+                kept.get("attention_mask"),
             )
+            if self._contrastive is not None:
+                self._contrastive.listen()
         return args, kept
 
     def _after(
@@ -135,7 +148,7 @@ class SoftLabelHooks:
     ) -> Any:
         if self._stash is None:
             return None
-        soft, count, weights = self._stash
+        soft, items, weights, mask = self._stash
         self._stash = None
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if logits.shape[-1] != soft.shape[-1]:
@@ -146,7 +159,10 @@ class SoftLabelHooks:
         rows = row_losses(logits, soft, self.problem_type, class_weights=self.class_weights)
         if weights is not None:
             rows = rows * weights
-        loss = rows.mean() if count is None else rows.sum() / torch.as_tensor(count).to(rows.device)
+        count = len(rows) if items is None else torch.as_tensor(items).to(rows.device)
+        loss = rows.mean() if items is None else rows.sum() / count
+        if self._contrastive is not None:
+            loss = loss + self._contrastive.take(soft, mask) * len(rows) / count
         if loss.requires_grad:
             self.losses_made += 1
             loss.register_hook(self._count_gradient)

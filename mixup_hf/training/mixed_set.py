@@ -15,6 +15,7 @@ from mixup_hf.data.text_pairs import join_sides
 from mixup_hf.judging.leaks import LeakError, shared_texts
 from mixup_hf.training.checks import RowContract
 from mixup_hf.training.collator import Collator, MixupCollator
+from mixup_hf.training.curriculum import CONSTANT
 from mixup_hf.training.loss import read_class_weights
 from mixup_hf.training.plain_loop import LoopTargets, loop_loss, mixed_batches, mixed_rows
 from mixup_hf.training.preprocess import Preprocess
@@ -84,7 +85,7 @@ class MixedTrainingSet:
 
         Raises:
             InvalidState: The plugin has no training rows yet.
-            InvalidInput: The loader's rows are not the plugin's.
+            InvalidInput: The loader's rows are not the plugin's, or a setting needs a Trainer.
         """
         self._require_rows()
         if self._follows_model():
@@ -92,6 +93,7 @@ class MixedTrainingSet:
                 "`source` = 'task' follows a model inside a Trainer. For a loop without one, set "
                 "`source: frozen`."
             )
+        _refuse_in_a_loop(self.config)
         inner = getattr(loader, "base_dataloader", loader)
         plain = self._collator(
             tokenizer, inner.collate_fn, preprocess=preprocess, **collator_settings
@@ -180,6 +182,25 @@ def read_config(config: MixupConfig | None, settings: dict[str, Any]) -> MixupCo
             f"{sorted(settings)}. Put the settings into MixupConfig(...)."
         )
     return config
+
+
+def _refuse_in_a_loop(config: MixupConfig) -> None:
+    """Refuse what only a Trainer's callback and hooks can do."""
+    if config.curriculum != CONSTANT:
+        raise errors.bad(
+            "curriculum",
+            f"be {CONSTANT!r} in a loop without a Trainer, whose length is not known",
+            config.curriculum,
+            "In such a loop, call `batches` only for the epochs that mix.",
+        )
+    if config.contrastive_weight > 0:
+        raise errors.bad(
+            "contrastive_weight",
+            "be 0 in a loop without a Trainer",
+            config.contrastive_weight,
+            "Add mixup_hf.training.contrastive.contrastive_loss(embeddings, targets.values) to "
+            "your loss.",
+        )
 
 
 def _check_parents(texts: Sequence[str], eval_texts: Sequence[str], *, fail: bool) -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import get_worker_info
 from mixup_hf import errors
 from mixup_hf.data.targets import SINGLE_LABEL
 from mixup_hf.training.collator import LABEL_KEYS, Features, MixupCollator
+from mixup_hf.training.curriculum import RealRows
 from mixup_hf.training.loss import smooth
 from mixup_hf.training.pool import MixupPool, PoolState
 from mixup_hf.training.schedule import Schedule
@@ -23,6 +24,7 @@ SOFT_LABELS = "soft_labels"
 POOL_ROWS = "mixup_rows"
 ROW_WEIGHTS = "mixup_weights"
 REAL_ROW = -1
+Drawn = list[tuple[int, MixedExample]]
 
 
 class MixingCollator:
@@ -36,12 +38,22 @@ class MixingCollator:
         plain: The collator whose batches are extended.
         pool: Where generated rows come from.
         schedule: Which rows each batch draws.
+        fill: Training rows for the places that the curriculum leaves empty; None: no rows.
     """
 
-    def __init__(self, plain: MixupCollator, pool: MixupPool, schedule: Schedule) -> None:
+    fill: RealRows | None = None
+
+    def __init__(
+        self,
+        plain: MixupCollator,
+        pool: MixupPool,
+        schedule: Schedule,
+        fill: RealRows | None = None,
+    ) -> None:
         self.plain = plain
         self.pool = pool
         self.schedule = schedule
+        self.fill = fill
         self._serial = -1
         self._collated = 0
 
@@ -51,7 +63,8 @@ class MixingCollator:
         if plain.problem_type == SINGLE_LABEL:
             _refuse_vector_labels(features[0])
         real = plain._with_indices(features)
-        drawn = self._draw(real)
+        drawn, filling = self._draw(real)
+        real = real + plain.mixed_features(filling, like=real[0])
         mixed = plain.mixed_features([row for _, row in drawn], like=real[0])
         batch = self._collate(real, mixed)
         batch[POOL_ROWS] = torch.tensor([REAL_ROW] * len(real) + [at for at, _ in drawn])
@@ -61,12 +74,15 @@ class MixingCollator:
             self._put_values(batch, [row for _, row in drawn])
         return batch
 
-    def _draw(self, real: Features) -> list[tuple[int, MixedExample]]:
+    def _draw(self, real: Features) -> tuple[Drawn, list[MixedExample]]:
+        """The generated rows of this batch, and the training rows in the place of others."""
         now = self.pool.state
         number = self._next_batch(now)
-        if number >= now.stop_batch:
-            return []
-        return self.pool.draw(self.schedule.span(now.epoch, number, len(real)))
+        batch = (now.epoch, number, len(real))
+        drawn = self.pool.draw(self.schedule.span(*batch)) if number < now.stop_batch else []
+        if self.fill is None or now.epoch < 0:
+            return drawn, []
+        return drawn, self.fill.at(self.schedule.left_out(*batch))
 
     def _next_batch(self, now: PoolState) -> int:
         if now.serial != self._serial:

@@ -11,7 +11,13 @@ from torch import Tensor
 from mixup_hf import errors
 from mixup_hf.training.collator import Features, MixupCollator
 from mixup_hf.training.loss import row_losses
-from mixup_hf.training.mixing_collator import POOL_ROWS, ROW_WEIGHTS, SOFT_LABELS, MixingCollator
+from mixup_hf.training.mixing_collator import (
+    POOL_ROWS,
+    ROW_WEIGHTS,
+    SOFT_LABELS,
+    Drawn,
+    MixingCollator,
+)
 from mixup_hf.training.schedule import mixed_per_real
 from mixup_hf.types import MixedExample
 
@@ -43,12 +49,12 @@ class _InOrder(MixingCollator):
         self._rows = rows
         self._real_rows = self._used = 0
 
-    def _draw(self, real: Features) -> list[tuple[int, MixedExample]]:
+    def _draw(self, real: Features) -> tuple[Drawn, list[MixedExample]]:
         self._real_rows += len(real)
         due = mixed_rows(self._real_rows, self.plain.mix_ratio)
         places = [at % len(self._rows) for at in range(self._used, due)]
         self._used = due
-        return [(at, self._rows[at]) for at in places]
+        return [(at, self._rows[at]) for at in places], []
 
 
 def mixed_rows(real_rows: int, mix_ratio: float) -> int:

@@ -15,6 +15,7 @@ from mixup_hf.training.attaching import connect, own_loss, require_tokenizer
 from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.checks import check_loss
 from mixup_hf.training.collator import Collator, MixupCollator
+from mixup_hf.training.curriculum import RealRows
 from mixup_hf.training.loss import LossFunction, soft_cross_entropy, takes_soft_labels
 from mixup_hf.training.mixed_set import MixedTrainingSet
 from mixup_hf.training.preprocess import Preprocess
@@ -198,8 +199,17 @@ class TrainerPlugin(MixedTrainingSet):
             on_failure=self.config.on_failure,
             contract=self._contract(collator, check_rows),
             class_weights=self.class_weights,
+            curriculum=self.config.curriculum,
+            fill=self._fill(),
+            contrastive_weight=self.config.contrastive_weight if self.config.enabled else 0.0,
             settings=self._settings(),
         )
+
+    def _fill(self) -> RealRows | None:
+        """Training rows for the places that the curriculum leaves empty."""
+        if self.config.curriculum_fill == "none":
+            return None
+        return RealRows(self.texts, self.targets, self.seed)
 
     def _loss_function(self, explicit_loss: bool | LossFunction) -> LossFunction:
         if callable(explicit_loss):

@@ -9,6 +9,8 @@ from mixup_hf.config import MixupConfig
 from mixup_hf.data.targets import REGRESSION, Targets
 from mixup_hf.data.text_pairs import are_pairs, both_sides
 from mixup_hf.generation.generator import Producer
+from mixup_hf.generation.labelling import Labelling
+from mixup_hf.generation.unlabeled import UnlabeledTexts
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.mixing.pairing import PairPlan
 from mixup_hf.mixing.weights import parse_weights
@@ -31,6 +33,8 @@ def new_producer(
     *,
     seed: int,
     gate: Callable[[], Reviews | None],
+    labelling: Labelling | None = None,
+    unlabeled: UnlabeledTexts | None = None,
 ) -> Producer:
     """A producer of the frozen inverter's rows.
 
@@ -42,6 +46,8 @@ def new_producer(
         targets: Their labels.
         seed: Of pairs, ratios and decoding.
         gate: Makes what judges the rows, when the first ones are made.
+        labelling: Labels them; None leaves them their parents' labels.
+        unlabeled: Unlabelled texts among them.
     """
     mixing, decoding = config.mixing, decode_settings(config)
     plan = PairPlan(
@@ -69,5 +75,7 @@ def new_producer(
         provenance={"method": config.method, "weights": mixing.weights},
         engine=lambda: inverter.engine,
         store=sentence_store(inverter, config),
+        labelling=labelling,
+        unlabeled=unlabeled,
     )
     return producer

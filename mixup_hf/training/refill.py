@@ -90,10 +90,10 @@ class Refiller:
         first = first_batch if self.schedule.sized else 0
         self.pool.begin_epoch(epoch, refill, self._size(refill), first)
         self.pool.stop(stop_batch)
-        if stop_batch and is_new and not len(self.pool) and self.follower is not None:
+        self._steps = first_batch // self.lookahead.accumulation
+        if stop_batch and is_new and self.follower is not None and self._is_used(steps_left):
             self.follower.follow(model)
             self._producer.forget()
-        self._steps = first_batch // self.lookahead.accumulation
         self._top_up(first_batch, steps_left)
 
     def end_step(self, steps_left: int) -> None:
@@ -173,12 +173,19 @@ class Refiller:
 
     def _size(self, refill: int) -> int:
         wanted = self.rows_per_refill or self.schedule.size(refill, len(self._producer.texts))
-        return self._source.size(refill, wanted)
+        by_curriculum = self.schedule.course is not None and self.rows_per_refill is None
+        before = self.schedule.drawn_before(refill) if by_curriculum else None
+        return self._source.size(refill, wanted, before)
 
     def _limit(self, refill: int, last: int) -> int:
         """Rows of a refill that the run uses before it ends."""
         drawn = self.schedule.drawn_by_end(refill, self.pool.state.epoch, last)
         return min(drawn, self._size(refill))
+
+    def _is_used(self, steps_left: int) -> bool:
+        """Whether this refill is still to be made: a curriculum may leave out all its rows."""
+        last = self.lookahead.taken(self._steps + steps_left)
+        return not len(self.pool) and self._limit(self.pool.refill, last) > 0
 
     def _make(self, needed: int, limit: int, size: int) -> None:
         refill = self.pool.refill

@@ -14,6 +14,7 @@ from mixup_hf.data.row_files import digest, mixed_json
 from mixup_hf.data.row_formats import read_records, read_run
 from mixup_hf.data.row_writer import select
 from mixup_hf.data.tables import LabelledTexts, read_table
+from mixup_hf.data.unlabeled_files import read_texts
 from mixup_hf.training.inversed import InversedMixup
 from mixup_hf.types import MixedExample
 
@@ -51,7 +52,8 @@ def run_record(
     """Everything that the rows of a run depend on, for `FILE.run.json`.
 
     Args:
-        data: Where the labelled texts are from: the arguments of `read_table`, and `eval_data`.
+        data: Where the texts are from: the arguments of `read_table`, `eval_data` and
+            `unlabeled_file`.
         table: The labelled texts.
         mixup: What generates the rows.
         num_samples: Rows of the run; the composition of the last chunk depends on it.
@@ -63,7 +65,9 @@ def run_record(
         "texts_sha256": digest(table.texts),
         "eval_texts_sha256": digest(mixup.eval_texts),
         "num_samples": num_samples,
+        "unlabeled_sha256": digest(mixup.unlabeled_texts),
         "label_names": mixup.label_names,
+        "label_descriptions": dict(zip(mixup.label_names, mixup.label_descriptions, strict=True)),
         "aligner_fingerprint": mixup.inverter.fingerprint,
         "settings": _settings(mixup.config, mixup.label_names),
         "written": written,
@@ -159,10 +163,16 @@ def regenerate(
         table.labels,
         num_labels=len(run["label_names"]) if table.names else None,
         label_names=run["label_names"] if table.names else None,
-        eval_texts=_eval_texts(run),
+        label_descriptions=run.get("label_descriptions"),
+        **read_known(run),
         dtype=getattr(torch, dtype),
         **settings,
     )
+    if run.get("unlabeled_sha256", digest([])) != digest(mixup.unlabeled_texts):
+        raise errors.InvalidInput(
+            f"The unlabelled texts ({run.get('unlabeled_file')}) are not what they were when the "
+            "row was generated. Give them as they were, in the same file."
+        )
     if mixup.inverter.fingerprint != record["aligner_fingerprint"]:
         raise errors.InvalidInput(
             f"The aligner {aligner!r} has the fingerprint {mixup.inverter.fingerprint}, but the "
@@ -175,14 +185,26 @@ def regenerate(
     return record_of(again, mixup, run["written"])
 
 
-def _eval_texts(run: dict[str, Any]) -> list[str]:
-    if run.get("eval_data") is None:
-        return []
-    texts = read_table(run["eval_data"], *run["columns"]).texts
-    # Files of earlier versions have no digest of these texts.
-    if digest(texts) != run.get("eval_texts_sha256", digest(texts)):
-        raise errors.InvalidInput(
-            f"{run['eval_data']} is not what it was when the row was generated: its texts or their "
-            "order have changed, and rows that nearly equal one of them were left out."
-        )
-    return texts
+def read_known(run: dict[str, Any]) -> dict[str, Any]:
+    """Texts of a run beside the labelled ones, as arguments of `InversedMixup`.
+
+    Args:
+        run: With `columns`, `eval_data` and `unlabeled_file`; for a run of before, also with
+            `eval_texts_sha256`.
+
+    Raises:
+        InvalidInput: The evaluation texts are not those of the run.
+    """
+    text, _, text_pair = columns = run["columns"]
+    known: dict[str, Any] = {"eval_texts": [], "unlabeled_texts": []}
+    if run.get("eval_data") is not None:
+        texts = known["eval_texts"] = read_table(run["eval_data"], *columns).texts
+        # A new run, and files of earlier versions, have no digest of these texts.
+        if digest(texts) != run.get("eval_texts_sha256", digest(texts)):
+            raise errors.InvalidInput(
+                f"{run['eval_data']} is not what it was when the row was generated: its texts or "
+                "their order have changed, and rows that nearly equal one of them were left out."
+            )
+    if run.get("unlabeled_file") is not None:
+        known["unlabeled_texts"] = read_texts(run["unlabeled_file"], text, text_pair)
+    return known

@@ -8,6 +8,7 @@ from typing import Protocol
 from mixup_hf import errors, runtime
 from mixup_hf.generation.background import BackgroundProducer, Chunk
 from mixup_hf.generation.generator import Producer
+from mixup_hf.generation.replay import RecordedRows
 from mixup_hf.types import MixedExample, Supplies
 
 Rows = list[MixedExample]
@@ -17,8 +18,11 @@ OnChunk = Callable[[int], object]
 class RowPieces(Protocol):
     """Rows of a refill in pieces; a piece is what is decoded, gathered and published at once."""
 
-    def size(self, refill: int, wanted: int) -> int:
-        """Rows that a refill has when `wanted` are asked for."""
+    def size(self, refill: int, wanted: int, before: int | None) -> int:
+        """Rows that a refill has when `wanted` are asked for, and `before` by earlier refills.
+
+        None: by each of them as many.
+        """
         ...
 
     def stop(self, needed: int, size: int) -> int:
@@ -41,7 +45,7 @@ class DecodedPieces:
         self.producer = producer
         self.background = background
 
-    def size(self, refill: int, wanted: int) -> int:
+    def size(self, refill: int, wanted: int, before: int | None) -> int:
         """All that are wanted."""
         return wanted
 
@@ -74,10 +78,10 @@ class StoredPieces:
         self.producer = producer
         self._rows: tuple[int, Rows] = (-1, [])
 
-    def size(self, refill: int, wanted: int) -> int:
+    def size(self, refill: int, wanted: int, before: int | None) -> int:
         """As many as are wanted, or as there are."""
         if self._rows[0] != refill:
-            self._rows = (refill, self.producer.produce(refill, wanted) if wanted else [])
+            self._rows = (refill, self._taken(refill, wanted, before) if wanted else [])
         return len(self._rows[1])
 
     def stop(self, needed: int, size: int) -> int:
@@ -92,6 +96,11 @@ class StoredPieces:
         """The rows of the refill."""
         on_chunk(size)
         return self._rows[1]
+
+    def _taken(self, refill: int, wanted: int, before: int | None) -> Rows:
+        if isinstance(self.producer, RecordedRows):
+            return self.producer.produce(refill, wanted, before=before)
+        return self.producer.produce(refill, wanted)
 
 
 def background_of(producer: Supplies) -> BackgroundProducer:

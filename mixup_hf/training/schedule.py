@@ -4,18 +4,20 @@ With `mix_ratio` r, x real rows are joined by floor(x * r / (1 - r)) generated o
 the beginning of training over all processes. So the batch with real rows x..x+n takes the generated
 rows from floor(x * rho) to floor((x + n) * rho), with rho = r / (1 - r). The ratio holds on average
 for any batch size, every row is used before one is used twice, and all that a batch needs to know
-is its number.
+is its number. A curriculum leaves some of these rows out, counted in the same way.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
 from mixup_hf import runtime
+from mixup_hf.training.curricula import Curriculum
+from mixup_hf.training.curriculum import Course
 
 _LARGEST_DENOMINATOR = 1_000_000
 
@@ -40,6 +42,7 @@ class Schedule:
         rank: This process.
         world_size: How many processes there are.
         sized: Whether `epoch_rows` is exact; it is a guess for a stream.
+        course: A curriculum over this run. Default: constant, nothing is left out.
     """
 
     ratio: Fraction
@@ -49,39 +52,82 @@ class Schedule:
     rank: int = 0
     world_size: int = 1
     sized: bool = True
+    course: Course | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a resumed run must have in common: with a curriculum, the length of the run."""
+        return {} if self.course is None else {"run_epochs": str(self.course.epochs)}
 
     def refill(self, epoch: int) -> int:
         """The refill that an epoch draws from."""
         return epoch // self.refill_every if self.refill_every else 0
 
     def size(self, refill: int, rows: int) -> int:
-        """Generated rows that the epochs of a refill take for a training set of `rows` rows."""
+        """Generated rows that the epochs of a refill take for a training set of `rows` rows.
+
+        A curriculum knows the end of the run, and asks for no rows beyond it. Where one refill
+        serves the whole run, it holds the rows of one epoch, or fewer if the run takes fewer.
+        """
         span = max(1, self.refill_every) * rows
-        return int((refill + 1) * span * self.ratio) - int(refill * span * self.ratio)
+        ends = [int(each * span * self.ratio) for each in (refill, refill + 1)]
+        if self.course is None:
+            return ends[1] - ends[0]
+        mixing = self.course.epochs - self.course.warmup
+        if self.refill_every and self.sized:
+            whole, per_epoch = int(mixing * rows * self.ratio), rows * self.ratio
+            first, last = (self.course.generated(min(end, whole), per_epoch) for end in ends)
+            return last - first
+        left = self._generated(mixing * self.epoch_rows) - self.drawn_before(refill)
+        return max(0, min(ends[1] - ends[0], left))
+
+    def drawn_before(self, refill: int) -> int:
+        """Positions of all earlier refills."""
+        return self._generated(refill * max(1, self.refill_every) * self.epoch_rows)
 
     def span(self, epoch: int, batch: int, real_rows: int) -> range:
         """Positions that this process's batch number `batch` of an epoch draws."""
-        before = self._before(epoch) + (batch * self.world_size + self.rank) * self.batch_size
-        start = self._start(self.refill(epoch))
-        return range(
-            int(before * self.ratio) - start, int((before + real_rows) * self.ratio) - start
+        before = self._before_batch(epoch, batch)
+        start = self.drawn_before(self.refill(epoch))
+        return range(self._generated(before) - start, self._generated(before + real_rows) - start)
+
+    def left_out(self, epoch: int, batch: int, real_rows: int) -> range:
+        """Which of the rows that the curriculum leaves out would be in this process's batch.
+
+        They are counted from the beginning of the run.
+        """
+        before = self._before_batch(epoch, batch)
+        first, last = (
+            int(rows * self.ratio) - self._generated(rows) for rows in (before, before + real_rows)
         )
+        return range(first, last)
 
     def drawn(self, epoch: int, batches: int) -> int:
         """Positions drawn once every process has collated `batches` batches of an epoch."""
         real = self._before(epoch) + self._real_rows(batches)
-        return int(real * self.ratio) - self._start(self.refill(epoch))
+        return self._generated(real) - self.drawn_before(self.refill(epoch))
 
     def drawn_by_end(self, refill: int, epoch: int, batches: int) -> int:
         """Positions of a refill drawn by a run that ends `batches` batches into `epoch`, or later.
 
         Batches beyond the epoch are those of the following ones.
         """
-        if self.sized:
-            later, batches = divmod(batches, self._batches_per_epoch)
-            epoch += later
-        real = self._before(epoch) + self._real_rows(batches)
-        return max(0, int(real * self.ratio) - self._start(refill))
+        return max(
+            0, self._generated(self._real_by_end(epoch, batches)) - self.drawn_before(refill)
+        )
+
+    def over(self, curriculum: Curriculum | None, batches: int, warmup: int) -> Schedule:
+        """This schedule with a curriculum, in a run of `batches` batches a process.
+
+        Args:
+            curriculum: Which part of the rows is used at each point of the run; None for all.
+            batches: Of the whole run.
+            warmup: Epochs of the run before the first one that mixes.
+        """
+        if curriculum is None:
+            return self
+        epochs = Fraction(self._real_by_end(0, batches), self.epoch_rows)
+        return replace(self, course=Course(curriculum, epochs, warmup))
 
     @property
     def _batches_per_epoch(self) -> int:
@@ -92,11 +138,26 @@ class Schedule:
         rows = batches * self.world_size * self.batch_size
         return min(rows, self.epoch_rows) if self.sized else rows
 
+    def _real_by_end(self, epoch: int, batches: int) -> int:
+        """Real rows of a run that ends `batches` batches into `epoch`, or later."""
+        if self.sized:
+            later, batches = divmod(batches, self._batches_per_epoch)
+            epoch += later
+        return self._before(epoch) + self._real_rows(batches)
+
+    def _generated(self, real_rows: int | Fraction) -> int:
+        """Generated rows that join the first real rows."""
+        places = int(real_rows * self.ratio)
+        if self.course is None:
+            return places
+        return self.course.generated(places, self.epoch_rows * self.ratio)
+
     def _before(self, epoch: int) -> int:
         return epoch * self.epoch_rows
 
-    def _start(self, refill: int) -> int:
-        return int(refill * max(1, self.refill_every) * self.epoch_rows * self.ratio)
+    def _before_batch(self, epoch: int, batch: int) -> int:
+        """Real rows before this process's batch number `batch` of an epoch."""
+        return self._before(epoch) + (batch * self.world_size + self.rank) * self.batch_size
 
 
 @dataclass(frozen=True)

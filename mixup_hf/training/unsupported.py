@@ -11,6 +11,19 @@ from mixup_hf.data.targets import SINGLE_LABEL
 from mixup_hf.training.checks import check_smoothing
 from mixup_hf.training.collator import MixupCollator
 
+_ON_FAILURE = ("stop", "real_rows")
+
+
+def check_refills(
+    refill_every: int, rows_per_refill: int | None, warmup_epochs: int, on_failure: str
+) -> None:
+    """Raise `InvalidInput` unless rows can be made at such times."""
+    errors.at_least("warmup_epochs", warmup_epochs, 0)
+    errors.one_of("on_failure", on_failure, _ON_FAILURE)
+    errors.at_least("refill_every", refill_every, 0, "0 fills the pool once.")
+    if rows_per_refill is not None:
+        errors.at_least("rows_per_refill", rows_per_refill, 1)
+
 
 def check_training(
     args: TrainingArguments, loader: Any, model: Any, collator: MixupCollator, *, attached: bool

@@ -126,17 +126,20 @@ def test_that_step_is_the_one_computed_by_hand_over_all_rows(
     assert_close(launched.weights(case)[0], stepped)
 
 
+@pytest.mark.parametrize("case", ["epochs", "curriculum", "contrastive"])
 def test_epochs_of_two_processes_draw_and_train_as_those_of_one(
-    launched: Launched, single: dict[str, Run]
+    case: str, launched: Launched, single: dict[str, Run]
 ) -> None:
-    run = single["epochs"]
-    first, second = launched.weights("epochs")
+    run = single[case]
+    first, second = launched.weights(case)
     assert_identical(first, second)
     assert_close(first, weights(run.model), 1e-4)
-    assert launched.ranks[0]["epochs"]["loss"] == pytest.approx(run.logged("loss"), abs=1e-3)
+    assert launched.ranks[0][case]["loss"] == pytest.approx(run.logged("loss"), abs=1e-3)
 
 
-@pytest.mark.parametrize("case", ["uneven", "accumulated", "explicit", "epochs", "resumed"])
+@pytest.mark.parametrize(
+    "case", ["uneven", "accumulated", "explicit", "epochs", "resumed", "curriculum"]
+)
 def test_counts_of_used_rows_are_the_sums_over_the_processes(
     case: str, launched: Launched, single: dict[str, Run]
 ) -> None:

@@ -16,7 +16,7 @@ from mixup_hf import FinetuneConfig, finetune
 from mixup_hf.cli.commands.finetune import show_result
 from mixup_hf.finetuning.compare import compare, mcnemar_p, wilcoxon_p
 from mixup_hf.finetuning.metrics import REPORTED
-from mixup_hf.finetuning.runner import Fitted
+from mixup_hf.finetuning.outcome import Fitted
 
 Make = Callable[..., FinetuneConfig]
 

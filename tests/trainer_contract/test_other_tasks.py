@@ -17,6 +17,8 @@ from transformers import BertForTokenClassification
 from mixup_hf.generation.generator import Producer
 from mixup_hf.mixing.pairing import PairPlan
 from mixup_hf.mixing.weights.beta import Beta
+from mixup_hf.training.contrastive import contrastive_loss
+from mixup_hf.training.curriculum import RealRows
 from mixup_hf.training.loss import row_losses
 
 ROWS = 8
@@ -129,3 +131,38 @@ def test_labels_of_single_tokens_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path, model=BertForTokenClassification(config))
     with pytest.raises(ValueError, match="BertForTokenClassification labels single tokens"):
         run.train()
+
+
+@pytest.mark.parametrize("problem", LABELS)
+def test_training_rows_in_empty_places_have_their_own_targets(problem: str, tmp_path: Path) -> None:
+    targets = torch.tensor(LABELS[problem]).reshape(ROWS, -1)
+    fill = RealRows(make_rows(ROWS)[0], targets, seed=0)
+    callback = {"curriculum": "first:0", "fill": fill}
+    run = build(problem, tmp_path, callback=callback, collator={"mixed_weight": 0.5}).train()
+    batch = run.batches.training[1]
+    assert batch["mixup_rows"].tolist() == [-1] * 8
+    assert batch["mixup_weights"].tolist() == [1.0] * 8
+    expected = [list(row.label) for row in fill.at(range(4, 8))]
+    assert batch["soft_labels"][4:].tolist() == expected
+
+
+def test_several_labels_have_a_contrastive_term(tmp_path: Path) -> None:
+    """Pairs of rows are compared by the cosine of their labels."""
+    callback = {"contrastive_weight": 2.0}
+    problem = "multi_label_classification"
+    run = build(problem, tmp_path, callback=callback, learning_rate=0.0).train()
+    rows = rows_of(run, run.batches.training[0])
+    states, losses = [], []
+    for text, target, _ in rows:
+        ids = torch.tensor([tokens(text)])
+        states.append(run.model.base_model(input_ids=ids).last_hidden_state[0].mean(0))
+        losses.append(row_losses(run.model(input_ids=ids).logits, target[None], problem))
+    directions = F.normalize(torch.stack([target for _, target, _ in rows]), dim=-1)
+    term = contrastive_loss(torch.stack(states), directions)
+    expected = torch.cat(losses).mean() + 2 * term
+    assert run.logged("loss")[0] == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_numbers_have_no_contrastive_term(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`contrastive_weight` must be 0 for regression"):
+        build("regression", tmp_path, callback={"contrastive_weight": 2.0})

@@ -188,3 +188,21 @@ def test_without_a_model_in_training_nothing_can_be_generated() -> None:
     plugin = InversedMixup(make_inverter(), TEXTS, CLASSES, num_labels=LABELS, config=config)
     with pytest.raises(ValueError, match="there is none here.*source: frozen"):
         plugin.generate(3)
+
+
+def test_a_curriculum_counts_the_warm_up_and_follows_no_model_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of four epochs: the warm-up, and the first epoch that could mix, have no rows."""
+    followed: list[Any] = []
+    follow = FollowingInverter.follow
+
+    def counted(self: FollowingInverter, model: Any) -> float:
+        followed.append(model)
+        return follow(self, model)
+
+    monkeypatch.setattr(FollowingInverter, "follow", counted)
+    mixup = {"warmup_epochs": 1, "curriculum": "last:0.5"}
+    run = prepare(tmp_path, make_inverter(), mixup=mixup, num_train_epochs=4).train()
+    assert mixed_in_each_step(run) == [0] * 6 + [4] * 6
+    assert len(followed) == 2

@@ -53,6 +53,15 @@ def test_training_on_the_file_is_training_on_the_rows(
     assert offline.used() == online.used()
 
 
+def test_with_a_curriculum_every_row_of_the_file_is_used_before_one_is_used_twice(
+    tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    """Two epochs of 12 places; the ramp fills 3 and 9 of them."""
+    file = write(make_producer(12, LABELS).produce(0, 12))
+    run = offline_run(tmp_path / "offline", file, curriculum="ramp").train()
+    assert [count for _, count in run.used()] == [1] * 12
+
+
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, write: Callable[..., Path]) -> None:
     whole = offline_run(tmp_path / "whole", write()).train()
     again = offline_run(tmp_path / "whole", write())

@@ -81,6 +81,7 @@ def command(
 def _of_rows(rows: Path, table: LabelledTexts, others: list[str], aligner: str, seed: int) -> Audit:
     from mixup_hf.data.row_files import read_shown
     from mixup_hf.evaluation.privacy import audit
+    from mixup_hf.generation.unlabeled import UNLABELED
     from mixup_hf.inverter.model import Inverter
 
     if not rows.is_file():
@@ -88,7 +89,8 @@ def _of_rows(rows: Path, table: LabelledTexts, others: list[str], aligner: str, 
             f"--rows: there is no file {str(rows)!r}. `mixup-hf augment` writes one."
         )
 
-    made = [row for row, _, _ in read_shown(rows)]
+    # Unlabelled texts among the rows are what they are, and not made from the training texts.
+    made = [row for row, _, _ in read_shown(rows) if row.method != UNLABELED]
     if not made or not all(row.shares for row in made):
         raise errors.InvalidInput(
             f"--rows: {rows} must hold rows with `shares`. Was it written with --no-provenance?"

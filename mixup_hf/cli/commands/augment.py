@@ -13,7 +13,7 @@ from rich.table import Table
 from mixup_hf import errors, registry
 from mixup_hf.cli.options import Keys, LabelColumn, TextColumn, print_settings, takes_settings
 from mixup_hf.cli.paths import output_file
-from mixup_hf.config import MixupConfig
+from mixup_hf.config import MixupConfig, check_unlabeled
 
 if TYPE_CHECKING:
     from mixup_hf.training.augmentation import Augmented
@@ -52,6 +52,12 @@ def command(
     eval_data: Annotated[
         str | None, typer.Option(help="Evaluation texts; generated rows never nearly equal one.")
     ] = None,
+    unlabeled_file: Annotated[
+        str | None,
+        typer.Option(
+            help="Texts without labels, one per line (.txt) or a table; needs --labels committee."
+        ),
+    ] = None,
     keys: Keys = False,
     from_row: Annotated[
         str | None,
@@ -76,7 +82,10 @@ def command(
     output_file("--output", output)
     chosen = _written(output, format, columns, provenance, parents)
     settings = _settings(overrides)
+    if unlabeled_file is not None:
+        check_unlabeled(MixupConfig(**settings), "--unlabeled-file", "--")
     source: dict[str, Any] = {"data": data, "name": name, "split": split, "eval_data": eval_data}
+    source["unlabeled_file"] = unlabeled_file
     source["columns"] = [text_column, label_column, text_pair_column]
     _show(Console(), _augment(output, format, num_samples, source, chosen, settings), output)
 
@@ -122,11 +131,12 @@ def _augment(
     from mixup_hf.data.row_writer import partial_of
     from mixup_hf.data.tables import read_table
     from mixup_hf.training.augmentation import augment_file, prepare
+    from mixup_hf.training.regeneration import read_known
 
     columns = source["columns"]
     table = read_table(source["data"], *columns, name=source["name"], split=source["split"])
-    others = read_table(source["eval_data"], *columns).texts if source["eval_data"] else []
-    mixup = prepare(table, settings.pop("aligner"), None, others, settings)
+    known = read_known(source)
+    mixup = prepare(table, settings.pop("aligner"), None, known, settings)
     made = 0
     bar_of = tqdm(total=num_samples, desc="generating", unit="sentence")
     with bar_of as bar, runtime.ticking(bar):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +19,7 @@ _SHOWN = ("arm", "seeds", "accuracy", "difference", "p, all sets", "ECE")
 def run(config: Path | None, words: Sequence[str]) -> None:
     """Run the remaining jobs of an experiment, then show and write its tables."""
     settings = load_config(ExperimentConfig, config, words)
+    from mixup_hf.evaluation.experiment.primary import contrast, in_words
     from mixup_hf.evaluation.experiment.runner import Experiment, jobs  # slow to import
     from mixup_hf.evaluation.experiment.summary import cells, markdown, summarise, together
     from mixup_hf.evaluation.report.html import report_of_an_experiment
@@ -29,7 +31,11 @@ def run(config: Path | None, words: Sequence[str]) -> None:
         runs = experiment.run(lambda _: bar.update())
     made = {job: runs[job] for job in planned if job in runs}
     found, all_sets = summarise(made, settings.baseline), together(made, settings.baseline)
+    primary = None if settings.primary is None else contrast(made, settings.primary)
+    shown: dict[str, Any] = {"regime": settings.regime, "primary": primary}
     console = Console()
+    if primary is not None:
+        console.print(f"Primary contrast: {in_words(primary)}".replace("`", ""))
     for (data, shots), arms in found.items():
         title = f"{data}, {shots} rows per class; differences to {settings.baseline}"
         table = Table(*_SHOWN, title=title)
@@ -37,13 +43,13 @@ def run(config: Path | None, words: Sequence[str]) -> None:
             row = cells(arm)
             table.add_row(*(row[heading] for heading in _SHOWN))
         console.print(table)
-    text = markdown(found, settings.baseline, all_sets)
+    text = markdown(found, settings.baseline, all_sets, **shown)
     written = Path(settings.output_dir) / "results.md"
     written.write_text(text, encoding="utf-8")
     console.print(f"In words, and as Markdown: {written}", soft_wrap=True)
     page = written.with_name("report.html")
     title = f"An experiment: {written.parent.name}"
-    html = report_of_an_experiment(title, found, settings.baseline, all_sets)
+    html = report_of_an_experiment(title, found, settings.baseline, all_sets, **shown)
     page.write_text(html, encoding="utf-8")
     console.print(f"As a page: {page}", soft_wrap=True)
     missing = len(planned) - sum(job in runs for job in planned)

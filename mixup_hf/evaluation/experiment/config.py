@@ -6,14 +6,32 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from mixup_hf import errors, registry
-from mixup_hf.config import DataConfig, MixupConfig, Named, Whole, check_no_auto_off, settings
+from mixup_hf.config import (
+    DataConfig,
+    LoraConfig,
+    MixupConfig,
+    Named,
+    Number,
+    Whole,
+    check_no_auto_off,
+    settings,
+)
 
-_SAY_WHICH_RUNS = ("sets", "arms", "variants", "shots", "seeds", "output_dir", "baseline")
+_SAY_WHICH_RUNS = (
+    "sets",
+    "arms",
+    "variants",
+    "shots",
+    "seeds",
+    "output_dir",
+    "baseline",
+    "primary",
+)
 # What all arms share, or the experiment sets itself.
 _NOT_OF_A_VARIANT = (
     "aligner",
@@ -30,7 +48,28 @@ _NOT_OF_A_VARIANT = (
     "server_fallback",
     "server_timeout",
 )
+_ON_REQUEST = ("oversample_minority", "setfit")
 _NAME = re.compile(r"\w[\w .,+=-]*")
+
+
+Metric = Literal["accuracy", "macro_f1"]
+
+
+@settings
+class PrimaryConfig:
+    """The comparison an experiment is made for, written down before it is run."""
+
+    arm: str = Field(default="default", description="The arm that is to help.")
+    against: tuple[str, ...] = Field(
+        default=("oversample", "label_smoothing", "self_distillation", "contrastive", "setfit"),
+        min_length=1,
+        description="Its rivals; it is compared with the one of them that is best on average.",
+    )
+    metric: Metric = Field(default="accuracy", description="What is compared.")
+
+    def __post_init__(self) -> None:
+        if self.arm in self.against or len(set(self.against)) < len(self.against):
+            raise errors.bad("against", "name other arms, and none twice", self.against)
 
 
 @settings
@@ -40,9 +79,12 @@ class ExperimentConfig:
     sets: dict[str, DataConfig] = Field(min_length=1, description="The data sets, by name.")
     output_dir: str = Field(description="Folder for runs.jsonl and every arm's sentences.")
     arms: tuple[Annotated[str, Named("arm")], ...] = Field(
-        default_factory=lambda: registry.names("arm"),
+        default_factory=lambda: tuple(n for n in registry.names("arm") if n not in _ON_REQUEST),
         min_length=1,
-        description="The arms to compare. By default all.",
+        description=(
+            "The arms to compare. By default all but oversample_minority, and setfit, which needs "
+            "the extra `benchmarks`."
+        ),
     )
     variants: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
@@ -50,6 +92,9 @@ class ExperimentConfig:
     )
     baseline: str = Field(
         default="oversample", description="The arm that all others are compared with."
+    )
+    primary: PrimaryConfig | None = Field(
+        default=None, description="The comparison that is shown first. By default none."
     )
     shots: tuple[Annotated[Whole, Field(ge=1)], ...] = Field(
         default=(10,), min_length=1, description="Rows per class, each in turn."
@@ -60,11 +105,34 @@ class ExperimentConfig:
         description="Seeds of shots, head, training and mixing.",
     )
     rows: Whole = Field(default=160, ge=1, description="Sentences an arm generates in a run.")
+    unlabeled: Whole = Field(
+        default=0,
+        ge=0,
+        description="Training texts whose labels are dropped, for the arms that can use them.",
+    )
+    label_noise: Number = Field(
+        default=0.0, ge=0, lt=1, description="Share of the training rows that get a wrong label."
+    )
+    imbalance: Number = Field(
+        default=1.0,
+        ge=1,
+        description=(
+            "Ratio of the largest to the smallest class: half of the classes have `shots` divided "
+            "by it."
+        ),
+    )
     test_rows: Whole | None = Field(
         default=None, ge=1, description="Most test rows, the same ones in all runs. By default all."
     )
     model: str = Field(default="all-minilm-l6-v2", description="Classifier to fine-tune.")
     model_revision: str | None = Field(default=None, description="Hub revision of the model.")
+    freeze_embeddings: bool = Field(
+        default=False,
+        description="Leave the model's token embeddings as they are, which saves time on a CPU.",
+    )
+    lora: LoraConfig | None = Field(
+        default=None, description="Train a LoRA and the head. By default all weights."
+    )
     training: dict[str, Any] = Field(
         default_factory=dict, description="Any of transformers' TrainingArguments."
     )
@@ -78,7 +146,12 @@ class ExperimentConfig:
             if len(set(values)) < len(values):
                 raise errors.bad(name, "name none twice", values)
         self._check_variants()
-        errors.one_of("baseline", self.baseline, (*registry.names("arm"), *self.variants))
+        known = (*registry.names("arm"), *self.variants)
+        errors.one_of("baseline", self.baseline, known)
+        if self.primary is not None:
+            errors.one_of("primary.arm", self.primary.arm, known)
+            for name in self.primary.against:
+                errors.one_of("primary.against", name, known)
         check_no_auto_off(self.mixup)
         for name, data in self.sets.items():
             if data.shots is not None:
@@ -88,6 +161,24 @@ class ExperimentConfig:
     def every_arm(self) -> tuple[str, ...]:
         """The baseline first, then the other arms, then the variants."""
         return tuple(dict.fromkeys((self.baseline, *self.arms, *self.variants)))
+
+    @property
+    def regime(self) -> str:
+        """One sentence: which model is trained how, on what kind of rows."""
+        trained = "all its weights"
+        if self.lora is not None:
+            trained = f"a LoRA of rank {self.lora.r} and the head"
+        elif self.freeze_embeddings:
+            trained = "all its weights but the token embeddings"
+        steps = self.training.get("max_steps")
+        parts = [f"Model {self.model}, trained: {trained}"]
+        parts += [f"{steps} steps in every arm"] if steps else []
+        parts += (
+            [f"{self.label_noise:.0%} of the training labels wrong"] if self.label_noise else []
+        )
+        parts += [f"classes imbalanced {self.imbalance:g} : 1"] if self.imbalance > 1 else []
+        parts += [f"{self.unlabeled} texts without labels"] if self.unlabeled else []
+        return "; ".join(parts) + "."
 
     def mixup_of(self, variant: str) -> MixupConfig:
         """How a variant mixes: as `mixup` says, but for the keys of its own."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,7 +12,10 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mixup_hf.config import MixupConfig
+from mixup_hf.data.label_names import describe_labels
 from mixup_hf.data.sources import resolve
+from mixup_hf.data.targets import read_targets
+from mixup_hf.data.text_pairs import PairEncoder, are_pairs
 from mixup_hf.inverter.engines import make_engine
 from mixup_hf.inverter.engines.base import DecodeSettings, Engine
 from mixup_hf.inverter.loading import hub_revision
@@ -20,8 +23,14 @@ from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.prompt import end_ids
 from mixup_hf.inverter.quantization import load_llm
 from mixup_hf.inverter.sampling import decode
+from mixup_hf.judging.labels import Committee
 from mixup_hf.runtime import counter_rng
+from mixup_hf.training.committee import build_committee
 
+if TYPE_CHECKING:
+    from mixup_hf.evaluation.experiment.task import Task
+
+_CALIBRATING = 256  # unlabelled texts that show how sure a committee is
 _WRITING = 11  # what this stream of random numbers is for; part of its key
 
 
@@ -59,6 +68,32 @@ class Models:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The LLM's tokenizer."""
         return AutoTokenizer.from_pretrained(self._source)
+
+    def committee(self, task: Task, calibration_texts: Sequence[str] | None = None) -> Committee:
+        """The committee that the task's `mixup` names, fitted on its training rows.
+
+        It is fitted once for all arms on the same rows.
+
+        Args:
+            task: What the arm works with.
+            calibration_texts: Texts of which the committee may not be surer than it is right.
+                Default: the unlabelled texts, where there are any.
+        """
+        if calibration_texts is None:
+            calibration_texts = task.unlabeled[:_CALIBRATING]
+        inverter, texts = self.inverter, task.train.texts
+        encoder = PairEncoder(inverter) if are_pairs(texts) else inverter
+        return build_committee(
+            inverter,
+            encoder,
+            texts,
+            encoder.encode(texts),
+            read_targets(task.train.labels, None, task.names),
+            members=task.mixup.committee,
+            descriptions=describe_labels(task.names, task.run.data.label_descriptions),
+            seed=task.seed,
+            calibration=lambda: calibration_texts,
+        )
 
     def as_question(self, question: str) -> str:
         """The prompt that asks the LLM a question: in its chat template, if it has one."""

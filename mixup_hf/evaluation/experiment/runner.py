@@ -8,19 +8,23 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from mixup_hf import errors, registry
 from mixup_hf.config import DataConfig, FinetuneConfig
-from mixup_hf.data.tables import LabelledTexts, draw_shots, read_splits
+from mixup_hf.data.tables import LabelledTexts, read_splits
 from mixup_hf.data.targets import class_indices
 from mixup_hf.evaluation.experiment.config import ExperimentConfig
 from mixup_hf.evaluation.experiment.models import Models
-from mixup_hf.evaluation.experiment.task import Task, prepare
-from mixup_hf.finetuning.runner import fit
+from mixup_hf.evaluation.experiment.predicting import Predicts, measure
+from mixup_hf.evaluation.experiment.regimes import draw_rows, flip_labels
+from mixup_hf.evaluation.experiment.task import Task, Trained, prepare
+from mixup_hf.finetuning.runner import Attaches, fit
 
 _LOGGER = logging.getLogger(__name__)
 _FILE = "runs.jsonl"
@@ -88,20 +92,11 @@ class Results:
     def read(self) -> dict[Job, Run]:
         """Return the runs completed so far."""
         found = {}
-        for number, line in enumerate(self._lines(), start=1):
-            if not line:
-                continue
-            try:
-                content = json.loads(line)
-                job = Job(**content["job"])
-                correct = [sign == "1" for sign in content["correct"]]
-                run = Run(job, content["metrics"], correct)
-            except (ValueError, KeyError, TypeError) as error:
-                _LOGGER.warning("%s, line %d, is no run (%s): left out.", self.file, number, error)
-                continue
+        for number, run, settings in read_runs(self.file):
+            job = run.job
             if job.arm not in self._arms or job.data not in self._sets:
                 continue  # no longer part of the experiment
-            if content["settings"] != self._digest_of(job.arm, job.data):
+            if settings != self._digest_of(job.arm, job.data):
                 raise errors.InvalidInput(
                     f"{self.file}, line {number}, was run with other settings than those of this "
                     "experiment, and cannot be compared. Give another `output_dir`, or the config "
@@ -127,9 +122,39 @@ class Results:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def _lines(self) -> Iterator[str]:
-        if self.file.is_file():
-            yield from self.file.read_text(encoding="utf-8").splitlines()
+
+def read_runs(file: Path) -> Iterator[tuple[int, Run, str]]:
+    """Yield the runs of a file, each with its line number and the digest of its settings.
+
+    A line that cannot be read is skipped with a warning; a file that is not there has no runs.
+    """
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            content = json.loads(line)
+            job = Job(**content["job"])
+            correct = [sign == "1" for sign in content["correct"]]
+            run, settings = Run(job, content["metrics"], correct), str(content["settings"])
+        except (ValueError, KeyError, TypeError) as error:
+            _LOGGER.warning("%s, line %d, is no run (%s): left out.", file, number, error)
+            continue
+        yield number, run, settings
+
+
+@contextmanager
+def _held(lock: FileLock) -> Iterator[bool]:
+    """Hold a lock, if no other process does."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 class Experiment:
@@ -150,25 +175,30 @@ class Experiment:
         self._splits: dict[str, tuple[LabelledTexts, LabelledTexts]] = {}
 
     def run(self, on_run: Callable[[Run], object] | None = None) -> dict[Job, Run]:
-        """Run every job that is neither done nor running elsewhere, and return all runs so far."""
-        for job in jobs(self.config):
-            lock = self._lock(job)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue  # another process is running it
-            try:
-                if job not in self.results.read():
-                    done = self._named(job)
-                    self.results.append(done)
-                    if on_run is not None:
-                        on_run(done)
-            finally:
-                lock.release()
+        """Run every job that is neither done nor running elsewhere, and return all runs so far.
+
+        Arms on the same rows share a committee and sentences, so a process first leaves rows alone
+        that another one is working on, and then helps with what is left of them.
+        """
+        planned = jobs(self.config)
+        for rows, members in groupby(planned, key=lambda job: str(Path(job.folder).parent)):
+            with _held(self._lock(rows, "rows.lock")) as free:
+                for job in members if free else ():
+                    self._run(job, on_run)
+        for job in planned:
+            self._run(job, on_run)
         return self.results.read()
 
-    def _lock(self, job: Job) -> FileLock:
-        file = self.results.file.parent / job.folder / "run.lock"
+    def _run(self, job: Job, on_run: Callable[[Run], object] | None) -> None:
+        with _held(self._lock(job.folder, "run.lock")) as free:
+            if free and job not in self.results.read():
+                done = self._named(job)
+                self.results.append(done)
+                if on_run is not None:
+                    on_run(done)
+
+    def _lock(self, folder: str, name: str) -> FileLock:
+        file = self.results.file.parent / folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(file)
 
@@ -180,17 +210,34 @@ class Experiment:
             raise
 
     def _measure(self, job: Job) -> Run:
-        started = time.monotonic()
+        started, used = time.monotonic(), time.process_time()
+        task, test = self._task(job)
+        prepared = prepare(job.arm, task, variant=job.arm in self.config.variants)
+        making = time.monotonic() - started
+        if isinstance(prepared, Predicts):
+            metrics, correct = measure(prepared, task.train, test, task.names)
+        else:
+            metrics, correct = self._fit(task, test, prepared)
+        took = {
+            "seconds": time.monotonic() - started,
+            "making_seconds": making,
+            "cpu_seconds": time.process_time() - used,
+        }
+        return Run(job, metrics | took, correct)
+
+    def _task(self, job: Job) -> tuple[Task, LabelledTexts]:
+        """What the arm works with, and the test rows."""
         config, data = self.config, self.config.sets[job.data]
-        train, test = self._tables(job.data, data)
-        train = draw_shots(train, job.shots, job.seed)
+        table, test = self._tables(job.data, data)
+        train, unlabeled = draw_rows(
+            table,
+            job.shots,
+            job.seed,
+            imbalance=config.imbalance,
+            unlabeled=config.unlabeled,
+        )
         _, names = class_indices(train.labels, None, None)
         folder = self.results.file.parent / job.folder
-        variant = job.arm in config.variants
-        mixup = config.mixup_of(job.arm) if variant else config.mixup
-        task = Task(train, test.texts, names, mixup, config.rows, job.seed, folder, self.models)
-        plugin = prepare(job.arm, task, variant=variant)
-        making = time.monotonic() - started
         run = FinetuneConfig(
             data=replace(data, shots=job.shots),
             output_dir=str(folder),
@@ -199,14 +246,45 @@ class Experiment:
             seed=job.seed,
             training=config.training,
         )
-        fitted = fit(run, train, test, names, plugin)
+        task = Task(
+            train=flip_labels(train, config.label_noise, job.seed),
+            eval_texts=test.texts,
+            names=names,
+            mixup=config.mixup_of(job.arm) if job.arm in config.variants else config.mixup,
+            rows=config.rows,
+            seed=job.seed,
+            folder=folder,
+            models=self.models,
+            run=run,
+            freeze_embeddings=config.freeze_embeddings,
+            unlabeled=unlabeled,
+        )
+        return task, test
+
+    def _fit(
+        self, task: Task, test: LabelledTexts, prepared: Attaches | Trained | None
+    ) -> tuple[dict[str, float], list[bool]]:
+        """Fine-tune, and keep what can be compared between arms."""
+        run = task.run
+        if isinstance(prepared, Trained):
+            run = replace(run, training=run.training | prepared.training)
+            prepared = prepared.plugin
+        config = self.config
+        fitted = fit(
+            run,
+            task.train,
+            test,
+            task.names,
+            prepared,
+            lora=config.lora,
+            freeze_embeddings=config.freeze_embeddings,
+        )
         kept = {
             name if name == "test_rows" else name.removeprefix("test_"): value
             for name, value in fitted.metrics.items()
             if isinstance(value, (int, float)) and name != "seed"
         }
-        seconds = time.monotonic() - started
-        return Run(job, kept | {"seconds": seconds, "making_seconds": making}, fitted.correct)
+        return kept, fitted.correct
 
     def _tables(self, name: str, data: DataConfig) -> tuple[LabelledTexts, LabelledTexts]:
         if name not in self._splits:

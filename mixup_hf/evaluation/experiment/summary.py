@@ -6,16 +6,21 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mixup_hf.evaluation.experiment.primary import Primary
+from mixup_hf.evaluation.experiment.primary import in_words as contrast_in_words
+from mixup_hf.evaluation.experiment.primary import rows as primary_rows
 from mixup_hf.evaluation.experiment.runner import Job, Run
+from mixup_hf.evaluation.experiment.wording import (
+    SURE,
+    TOGETHER,
+    explained,
+    gap,
+    in_words,
+    p_value,
+)
 from mixup_hf.evaluation.statistics import Comparison, compare, holm, mcnemar_p
 
 METRICS = ("accuracy", "macro_f1", "minority_recall", "ece", "loss", "brier")
-_SURE = 0.05
-TOGETHER = (
-    "Differences of accuracy, and of negative log-likelihood (NLL), of which less is better. A "
-    "pair is a seed on a data set, averaged over shots; p is corrected for the number of arms. It "
-    "tells of these data sets together, not of others."
-)
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class ArmSummary:
             5 % level.
         seconds: Mean duration of a run.
         sentences: Mean number of sentences that a run generated and used.
+        learned: Mean accuracy on the real training rows after training; None if not measured.
     """
 
     arm: str
@@ -43,6 +49,7 @@ class ArmSummary:
     mcnemar: int
     seconds: float
     sentences: float
+    learned: float | None = None
 
     @property
     def cost_of_a_point(self) -> tuple[float, float] | None:
@@ -143,40 +150,52 @@ def _arm(
         means={name: statistics.mean(each) for name, each in values.items()},
         deviations={name: _deviation(each) for name, each in values.items()},
         comparison=comparison,
-        mcnemar=sum(mcnemar_p(by_seed[at].correct, base[at].correct) < _SURE for at in both),
+        mcnemar=sum(mcnemar_p(by_seed[at].correct, base[at].correct) < SURE for at in both),
         seconds=statistics.mean(run.metrics["seconds"] for run in by_seed.values()),
         sentences=statistics.mean(run.metrics["mixed_rows"] for run in by_seed.values()),
+        learned=_learned(by_seed.values()),
     )
+
+
+def _learned(runs: Iterable[Run]) -> float | None:
+    measured = [run.metrics.get("train_accuracy") for run in runs]
+    found = [each for each in measured if each is not None]
+    return statistics.mean(found) if found else None
 
 
 def _deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def markdown(summary: Summary, baseline: str, all_sets: Together) -> str:
+def markdown(
+    summary: Summary,
+    baseline: str,
+    all_sets: Together,
+    *,
+    regime: str = "",
+    primary: Primary | None = None,
+) -> str:
     """Return all tables as Markdown, with conclusions in words.
 
     Args:
         summary: Result of `summarise`.
         baseline: The arm that all others are compared with.
         all_sets: Result of `together`.
+        regime: What was trained how, in a sentence.
+        primary: Result of `contrast`, shown first.
     """
-    parts = [explained(baseline)]
+    parts = [regime] if regime else []
+    if primary is not None:
+        shown = lines(primary_rows(primary))
+        parts.append(f"### Primary contrast\n\n{contrast_in_words(primary)}\n\n{shown}")
+    parts.append(explained(baseline))
     if all_sets:
         rows = together_cells(all_sets)
-        parts.append(f"### All data sets\n\n{TOGETHER}\n\n{_lines(rows)}")
+        parts.append(f"### All data sets\n\n{TOGETHER}\n\n{lines(rows)}")
     for (data, shots), arms in summary.items():
         parts.append(f"### {data}, {shots} rows per class\n\n{_table(arms)}")
         parts.append(in_words(arms, baseline))
     return "\n\n".join(parts) + "\n"
-
-
-def _gap(found: Comparison) -> str:
-    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _cost(paid: tuple[float, float] | None) -> str:
@@ -186,29 +205,19 @@ def _cost(paid: tuple[float, float] | None) -> str:
     return f"{seconds} s, {sentences} sentences"
 
 
-def explained(baseline: str) -> str:
-    """Explain the columns of the tables."""
-    return (
-        f"Differences of accuracy are to `{baseline}`, paired by seed, with 95 % bootstrap "
-        "intervals; p is that of a permutation test, then corrected over all tables (Holm), and "
-        "that of Wilcoxon's signed-rank test. What a point costs: a run's seconds and sentences "
-        "by the points gained, be that by chance or not."
-    )
-
-
 def cells(arm: ArmSummary) -> dict[str, str]:
     """Return one row of a table, by column heading."""
     means, deviations = arm.means, arm.deviations
     found = arm.comparison
-    gap, plain, corrected, wilcoxon = "", "", "", ""
+    shown, plain, corrected, wilcoxon = "", "", "", ""
     if found is not None:
-        gap, plain, corrected = _gap(found), _p(found.permutation_p), _p(found.holm_p)
-        wilcoxon = _p(found.wilcoxon_p)
+        shown, plain, corrected = gap(found), p_value(found.permutation_p), p_value(found.holm_p)
+        wilcoxon = p_value(found.wilcoxon_p)
     return {
         "arm": arm.arm,
         "seeds": str(arm.seeds),
         "accuracy": f"{means['accuracy']:.3f} ± {deviations['accuracy']:.3f}",
-        "difference": gap,
+        "difference": shown,
         "p": plain,
         "p, all sets": corrected,
         "p (Wilcoxon)": wilcoxon,
@@ -217,6 +226,7 @@ def cells(arm: ArmSummary) -> dict[str, str]:
         "ECE": f"{means['ece']:.3f}",
         "NLL": f"{means['loss']:.3f}",
         "Brier": f"{means['brier']:.3f}",
+        "train accuracy": "" if arm.learned is None else f"{arm.learned:.3f}",
         "seconds": f"{arm.seconds:.0f}",
         "a point costs": _cost(arm.cost_of_a_point),
         "runs told apart (McNemar)": "" if found is None else f"{arm.mcnemar} of {found.pairs}",
@@ -229,54 +239,22 @@ def together_cells(all_sets: Together) -> list[dict[str, str]]:
         {
             "arm": arm,
             "pairs": str(accuracy.pairs),
-            "accuracy": _gap(accuracy),
-            "p": _p(accuracy.permutation_p),
-            "p, all arms": _p(accuracy.holm_p),
-            "NLL": _gap(loss),
-            "p of NLL": _p(loss.permutation_p),
-            "p of NLL, all arms": _p(loss.holm_p),
+            "accuracy": gap(accuracy),
+            "p": p_value(accuracy.permutation_p),
+            "p, all arms": p_value(accuracy.holm_p),
+            "NLL": gap(loss),
+            "p of NLL": p_value(loss.permutation_p),
+            "p of NLL, all arms": p_value(loss.holm_p),
         }
         for arm, (accuracy, loss) in all_sets.items()
     ]
 
 
 def _table(arms: Iterable[ArmSummary]) -> str:
-    return _lines([cells(arm) for arm in arms])
+    return lines([cells(arm) for arm in arms])
 
 
-def _lines(rows: Sequence[Mapping[str, str]]) -> str:
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def in_words(arms: Iterable[ArmSummary], baseline: str) -> str:
-    """State in words what the comparisons show, and what they do not."""
-    compared = [arm for arm in arms if arm.comparison is not None]
-    if not compared:
-        return (
-            f"No arm has two seeds in common with `{baseline}`: one difference cannot be told "
-            "from chance, so nothing was tested."
-        )
-    named = {
-        verdict: [arm.arm for arm in compared if _verdict(arm.comparison) == verdict]
-        for verdict in ("helps", "hurts")
-    }
-    said = [
-        f"{verdict.capitalize()} (p below 0.05, corrected): {', '.join(names)}."
-        for verdict, names in named.items()
-        if names
-    ]
-    if not said:
-        said = [f"No arm is shown to differ from `{baseline}`."]
-    fewest = min(arm.comparison.pairs for arm in compared if arm.comparison is not None)
-    if 2.0 ** (1 - fewest) > _SURE:
-        said.append(
-            f"With {fewest} seeds no p can fall below {2.0 ** (1 - fewest):.3f}: run at least 6."
-        )
-    return " ".join(said)
-
-
-def _verdict(comparison: Comparison | None) -> str:
-    if comparison is None or comparison.holm_p >= _SURE:
-        return "open"
-    return "helps" if comparison.difference > 0 else "hurts"
+def lines(rows: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table of rows by column heading."""
+    table = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in table)

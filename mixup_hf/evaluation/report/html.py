@@ -10,15 +10,11 @@ from typing import Any
 import numpy as np
 
 from mixup_hf.data.row_files import read_shown
-from mixup_hf.evaluation.experiment.summary import (
-    TOGETHER,
-    Summary,
-    Together,
-    cells,
-    explained,
-    in_words,
-    together_cells,
-)
+from mixup_hf.evaluation.experiment.primary import Primary
+from mixup_hf.evaluation.experiment.primary import in_words as contrast_in_words
+from mixup_hf.evaluation.experiment.primary import rows as primary_rows
+from mixup_hf.evaluation.experiment.summary import Summary, Together, cells, together_cells
+from mixup_hf.evaluation.experiment.wording import TOGETHER, explained, in_words
 from mixup_hf.evaluation.report import plots
 from mixup_hf.evaluation.report.measured import measured_elsewhere
 from mixup_hf.evaluation.report.pages import PlotOf, TableOf, read_json, render
@@ -94,8 +90,9 @@ def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
     metrics = read_json(folder / "metrics.json")
     made = _read_made(folder / "mixed.jsonl")
     tables = [_scores(metrics), _facts(metrics)]
-    if made:
-        tables.append(_quality(made))
+    mixes = [each for each in made if each.parents]  # not the unlabelled texts among them
+    if mixes:
+        tables.append(_quality(mixes))
     tables += measured_elsewhere(folder)
     lead = [_headline(metrics), *([] if made else ["Nothing was generated in this run."])]
     drawn = _plots(folder, made, encoder) if plots.available() else []
@@ -107,14 +104,23 @@ def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
 
 def _plots(folder: Path, made: Sequence[Made], encoder: Encodes | None) -> list[PlotOf]:
     drawn = _curves(folder / "history.json")
-    if made:
-        drawn += _about_rows(made)
+    mixes = [each for each in made if each.parents]
+    if mixes:
+        drawn += _about_rows(mixes)
     if encoder is not None and len(made) > 2:
         drawn.append(_map(made, encoder))
     return drawn
 
 
-def report_of_an_experiment(title: str, summary: Summary, baseline: str, all_sets: Together) -> str:
+def report_of_an_experiment(
+    title: str,
+    summary: Summary,
+    baseline: str,
+    all_sets: Together,
+    *,
+    regime: str = "",
+    primary: Primary | None = None,
+) -> str:
     """HTML about an experiment.
 
     Args:
@@ -122,8 +128,15 @@ def report_of_an_experiment(title: str, summary: Summary, baseline: str, all_set
         summary: What `summary.summarise` found.
         baseline: The arm that all others were compared with.
         all_sets: What `summary.together` found.
+        regime: What was trained how, in a sentence.
+        primary: What `primary.contrast` found; shown first.
     """
     tables, drawn = [], []
+    if primary is not None:
+        rows = primary_rows(primary)
+        body = [list(row.values()) for row in rows]
+        note = contrast_in_words(primary).replace("`", "")
+        tables.append(TableOf("Primary contrast", list(rows[0]), body, note))
     if all_sets:
         rows = together_cells(all_sets)
         body = [list(row.values()) for row in rows]
@@ -139,7 +152,8 @@ def report_of_an_experiment(title: str, summary: Summary, baseline: str, all_set
         gaps = {arm.arm: arm.comparison for arm in arms if arm.comparison is not None}
         note = "Means over seeds with 95 % bootstrap intervals."
         drawn += _differences(name, gaps, baseline, note)
-    lead = [explained(baseline), *([] if plots.available() else [plots.LEFT_OUT])]
+    lead = [*([regime] if regime else []), explained(baseline)]
+    lead += [] if plots.available() else [plots.LEFT_OUT]
     return render(title, lead, tables, drawn, [], 0)
 
 
@@ -236,8 +250,8 @@ def _principal(rows: np.ndarray) -> np.ndarray:
 
 
 def _pure(made: Made) -> bool:
-    """Whether the parents have one class: then it is known which."""
-    return max(made.row.label) > 1 - 1e-6
+    """Whether the parents have one class, which the row's label says unless a committee gave it."""
+    return not made.row.votes and max(made.row.label) > 1 - 1e-6
 
 
 def _curves(file: Path) -> list[PlotOf]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,17 @@ def scatter(
 
 def differences(arms: Mapping[str, tuple[float, float, float]], label: str) -> str:
     """Plot differences with their intervals, one line per arm, relative to zero."""
+    return _svg(_differences(arms, label))
+
+
+def save_differences(
+    arms: Mapping[str, tuple[float, float, float]], label: str, file: str | Path
+) -> None:
+    """Write the plot of `differences` to a file, in the format of its suffix."""
+    _differences(arms, label).savefig(file, dpi=150)
+
+
+def _differences(arms: Mapping[str, tuple[float, float, float]], label: str) -> Any:
     figure, axis = _figure(height=0.5 + 0.35 * len(arms))
     names = list(arms)[::-1]
     middle = np.array([arms[name] for name in names])
@@ -82,7 +94,7 @@ def differences(arms: Mapping[str, tuple[float, float, float]], label: str) -> s
     axis.errorbar(middle[:, 0], names, xerr=reach, fmt="o", color=_COLOURS[0], capsize=3)
     axis.axvline(0, color="0.6", linewidth=1)
     axis.set(xlabel=label)
-    return _svg(figure)
+    return figure
 
 
 def _figure(height: float = 3.0) -> tuple[Any, Any]:

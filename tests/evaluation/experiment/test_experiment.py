@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from experiment_data import NAMES, TRAINING, made
 from filelock import FileLock
 from scipy.stats import wilcoxon
-from tiny import make_rows
 from typer.testing import CliRunner
 
-from mixup_hf import MixupConfig, load_config, registry
+from mixup_hf import MixupConfig, registry
 from mixup_hf.cli import main as cli
 from mixup_hf.data.row_files import read_mixed
 from mixup_hf.data.tables import draw_shots, read_table
@@ -32,62 +32,17 @@ from mixup_hf.evaluation.experiment.runner import Experiment, Job, Results, Run,
 from mixup_hf.evaluation.experiment.summary import markdown, summarise, together
 from mixup_hf.evaluation.experiment.task import Task, rewritten
 
-NAMES = ("news", "film", "sport")
-ARMS = registry.names("arm")
-TRAINING = {
-    "max_steps": 3,
-    "learning_rate": 0.02,
-    "per_device_train_batch_size": 4,
-    "use_cpu": True,
-    "disable_tqdm": True,
-}
-METRICS = {name: 0.5 for name in ("macro_f1", "minority_recall", "ece", "loss", "brier")}
-
-
-@pytest.fixture
-def make(tmp_path: Path, saved_aligner: Callable[..., Path]) -> Callable[..., ExperimentConfig]:
-    aligner = saved_aligner()
-    texts, labels = make_rows(36)
-    data = tmp_path / "data.jsonl"
-    lines = [
-        json.dumps({"text": text, "label": NAMES[label]})
-        for text, label in zip(texts, labels, strict=True)
-    ]
-    data.write_text("\n".join(lines) + "\n")
-    files = {"train_file": str(data), "test_file": str(data), "max_length": 32}
-
-    def config(**settings: Any) -> ExperimentConfig:
-        content = {
-            "sets": {"tiny": files},
-            "output_dir": str(tmp_path / "out"),
-            "model": str(tmp_path / "encoder"),
-            "arms": ["none", "oversample"],
-            "shots": [4],
-            "seeds": [0, 1],
-            "rows": 8,
-            "test_rows": 12,
-            "training": TRAINING,
-            "mixup": {"aligner": str(aligner), "max_new_tokens": 4, "leaks": "off"},
-        }
-        file = tmp_path / "experiment.yaml"
-        file.write_text(json.dumps(content | settings))
-        return load_config(ExperimentConfig, file)
-
-    return config
-
-
-def made(job: Job, accuracy: float, **metrics: float) -> Run:
-    right = round(20 * accuracy)
-    correct = [True] * right + [False] * (20 - right)
-    kept = METRICS | {"accuracy": accuracy, "seconds": 2.0, "mixed_rows": 8.0} | metrics
-    return Run(job, kept, correct)
+# Those that a Trainer trains; `committee` and `setfit` predict the test rows themselves.
+ARMS = tuple(name for name in registry.names("arm") if name not in ("committee", "setfit"))
 
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_every_arm_runs_with_as_many_steps(
     make: Callable[..., ExperimentConfig], bf16: bool
 ) -> None:
-    config = make(arms=list(ARMS), seeds=[0], training=TRAINING | {"bf16": bf16})
+    mixup = {"curriculum": "first:0.5", "curriculum_fill": "real"}  # else `default` is `smotext`
+    training = TRAINING | {"bf16": bf16}
+    config = make(arms=list(ARMS), seeds=[0], training=training, mixup=mixup)
     runs = Experiment(config).run()
     assert {job.arm for job in runs} == set(ARMS)
     for run in runs.values():
@@ -247,7 +202,7 @@ def test_a_job_that_another_process_is_at_is_left_to_it(
 ) -> None:
     experiment = Experiment(make(seeds=[0]))
     taken = jobs(experiment.config)[0]
-    lock = experiment._lock(taken)
+    lock = experiment._lock(taken.folder, "run.lock")
     code = (
         "import sys, time; from filelock import FileLock\n"
         f"lock = FileLock({str(lock.lock_file)!r}); lock.acquire()\n"
@@ -262,6 +217,20 @@ def test_a_job_that_another_process_is_at_is_left_to_it(
     assert isinstance(lock, FileLock)
 
 
+def test_rows_that_another_process_has_at_hand_come_last(
+    make: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = Experiment(make())
+    order: list[int] = []
+    monkeypatch.setattr(
+        Experiment, "_measure", lambda self, job: order.append(job.seed) or made(job, 0.5)
+    )
+    lock = experiment._lock("tiny/4-shot/seed-0", "rows.lock")
+    with lock:
+        experiment.run()
+    assert order == [1, 1, 0, 0]
+
+
 def test_runs_of_other_settings_are_refused(make: Callable[..., ExperimentConfig]) -> None:
     Results(make()).append(made(jobs(make())[0], 0.5))
     assert Results(make(seeds=[5], arms=["eda"], shots=[2])).read()  # says only which runs
@@ -272,7 +241,7 @@ def test_runs_of_other_settings_are_refused(make: Callable[..., ExperimentConfig
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"arms": ["none", "mixup"]}, "`arms` must be one of 'contextual', .* but got 'mixup'"),
+        ({"arms": ["none", "mixup"]}, "`arms` must be one of 'committee', .* but got 'mixup'"),
         ({"baseline": "best"}, "`baseline` must be one of"),
         ({"mixup": {"auto_off": True}}, "would let the test split decide"),
         ({"seeds": []}, "`seeds` must name at least one"),

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
 
 def _mixed(task: Task, method: str) -> Attaches:
-    """The method's own weights, pairing and interpolation, where `mixup` does not set them."""
-    from mixup_hf.evaluation.experiment.config import mixup_with
-    from mixup_hf.evaluation.experiment.task import mixed
+    """The method as published: its own weights, pairing and interpolation, its parents' labels.
 
-    return mixed(task, mixup_with(task.mixup, {"method": method}))
+    Where `mixup` sets weights, pairing or interpolation, these are used instead.
+    """
+    from mixup_hf.evaluation.experiment.config import mixup_with
+    from mixup_hf.evaluation.experiment.task import as_published, mixed
+
+    return mixed(task, mixup_with(as_published(task.mixup), {"method": method}))
 
 
 @register("arm", "inversed_mixup", help="mixed and decoded: inversedMixup, arXiv 2601.21543")

@@ -1,0 +1,70 @@
+"""What settings of mixing may be, and what cannot be combined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mixup_hf import errors
+
+if TYPE_CHECKING:
+    from mixup_hf.config.mixing import MixupConfig
+
+CurriculumFill = Literal["none", "real"]
+Failure = Literal["stop", "real_rows"]
+Interpolation = Literal["linear", "linear_renorm", "slerp"]
+IntrusionPolicy = Literal["keep", "drop", "resample", "relabel", "blend", "local", "weight"]
+LabelSource = Literal["parents", "committee", "blend"]
+LeakPolicy = Literal["drop", "fail", "off"]
+Quantization = Literal["4bit", "none"]
+StrategyName = Literal["auto", "minority", "not minority", "not majority", "all"]
+Source = Literal["frozen", "task"]
+Unreadable = Literal["warn", "fail", "off"]
+
+
+def check_mix_ratio(mix_ratio: float) -> None:
+    """Raise `InvalidInput` unless 0 <= `mix_ratio` < 1."""
+    errors.in_range("mix_ratio", mix_ratio, 0.0, 1.0)
+    if mix_ratio == 1.0:
+        raise errors.bad("mix_ratio", "be below 1", mix_ratio, "A batch needs real rows too.")
+
+
+def check_interpolation(interpolation: str, num_parents: int) -> None:
+    """Raise `InvalidInput` unless `num_parents` can be mixed that way."""
+    errors.one_of("interpolation", interpolation, Interpolation.__args__)  # type: ignore[attr-defined]
+    if interpolation == "slerp" and num_parents > 2:
+        raise errors.InvalidInput(
+            f"`interpolation` = 'slerp' mixes two parents, but `weights` draws {num_parents}. "
+            "Use 'linear' or 'linear_renorm'."
+        )
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How rows are mixed, once the method has filled in what was left open.
+
+    Attributes:
+        weights: Specification of the distribution of lambda.
+        pairing: Name of the pairing.
+        interpolation: How embeddings are interpolated.
+        source: Whose embeddings are mixed.
+    """
+
+    weights: str
+    pairing: str
+    interpolation: str
+    source: str
+
+
+def check_unlabeled(mixup: MixupConfig, name: str, prefix: str = "") -> None:
+    """Raise `InvalidInput` where nobody would label the unlabelled texts given as `name`."""
+    if mixup.rows_file is not None:
+        raise errors.InvalidInput(
+            f"`{name}` is incompatible with `{prefix}rows_file`, whose rows are used as they are. "
+            "Unset one of them."
+        )
+    if mixup.labels != "committee":
+        raise errors.InvalidInput(
+            f"`{name}` needs `{prefix}labels` = 'committee', because such texts have no parents "
+            f"to take labels from, but got {mixup.labels!r}. Set it, or leave the texts out."
+        )

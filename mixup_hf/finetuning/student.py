@@ -1,0 +1,81 @@
+"""The model that is fine-tuned: all of it, or a part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+
+from mixup_hf import errors
+from mixup_hf.config import LoraConfig
+from mixup_hf.data.targets import Targets
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer. Where it has no padding token, it pads with end-of-sequence.
+
+    Raises:
+        InvalidInput: There is no end-of-sequence token either.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise errors.InvalidInput(
+                f"The tokenizer in {str(path)!r} has neither a padding nor an end-of-sequence "
+                "token, so texts of different length fit no batch. Set one of them."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_student(
+    path: str | Path,
+    targets: Targets,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    lora: LoraConfig | None = None,
+    freeze_embeddings: bool = False,
+) -> Any:
+    """Load a classifier; its head is drawn from the global generator.
+
+    A decoder classifies by the last token that is no padding, so it is told the padding token.
+
+    Args:
+        path: Folder of the model.
+        targets: The training labels, which fix the classes.
+        tokenizer: The model's tokenizer, from `load_tokenizer`.
+        lora: Train a LoRA and the head only. Default: train all weights.
+        freeze_embeddings: Leave the table of token embeddings as it is.
+    """
+    names = targets.names
+    model = AutoModelForSequenceClassification.from_pretrained(
+        path,
+        num_labels=len(names),
+        problem_type=targets.problem_type,
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+    )
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    if lora is not None:
+        model = _with_lora(model, lora)
+    if freeze_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
+    return model
+
+
+def _with_lora(model: Any, lora: LoraConfig) -> Any:
+    import peft
+
+    modules = lora.target_modules
+    return peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            task_type=peft.TaskType.SEQ_CLS,
+            r=lora.r,
+            lora_alpha=lora.lora_alpha,
+            lora_dropout=lora.lora_dropout,
+            target_modules=modules if isinstance(modules, str) else list(modules),
+        ),
+    )

@@ -1,0 +1,66 @@
+"""Labels of generated rows by what they say, given by a committee."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from torch import Tensor
+
+from mixup_hf import errors
+from mixup_hf.types import Labels, MixedExample
+
+_DIGITS = 4  # of the votes, as of the judges' probabilities
+
+
+class Labelling:
+    """Labels rows with a committee that is made when the first ones are labelled.
+
+    A row that its parent's own text replaced keeps the parent's label, which is known; the
+    committee votes on it all the same.
+
+    Args:
+        make: Makes the committee; called once.
+        share: Weight of the committee's label against the one the row has, in [0, 1].
+    """
+
+    def __init__(self, make: Callable[[], Labels], share: float = 1.0) -> None:
+        errors.in_range("share", share, 0.0, 1.0)
+        self._make = make
+        self.share = share
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The committee."""
+        return self._make()
+
+    def apply(self, rows: Sequence[MixedExample]) -> list[MixedExample]:
+        """The rows with their labels and the members' votes.
+
+        Args:
+            rows: The rows of one chunk, as the gate has accepted them.
+        """
+        if not rows:
+            return []
+        # Encoders and language models need at least one token.
+        found = self.labels.label([row.text or "." for row in rows])
+        return [
+            replace(
+                row,
+                label=row.label if row.mitigation == "parent" else self._pooled(row, label),
+                votes={name: _rounded(votes[at]) for name, votes in found.votes.items()},
+            )
+            for at, (row, label) in enumerate(zip(rows, found.labels, strict=True))
+        ]
+
+    def _pooled(self, row: MixedExample, label: Tensor) -> tuple[float, ...]:
+        given: list[float] = label.tolist()
+        if self.share == 1:
+            return tuple(given)
+        both = zip(row.label, given, strict=True)
+        return tuple((1 - self.share) * own + self.share * each for own, each in both)
+
+
+def _rounded(probabilities: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, _DIGITS) for value in probabilities.tolist())

@@ -1,0 +1,110 @@
+"""Linear heads on frozen features, by scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mixup_hf import errors
+from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, Targets
+from mixup_hf.judging.labels.folds import assign_folds
+from mixup_hf.judging.labels.pooling import Scale, with_floor
+
+STRENGTHS = (1.0, 10.0, 100.0)  # inverse regularization, scikit-learn's C
+_NUM_FOLDS = 5
+Head: TypeAlias = Callable[[np.ndarray], np.ndarray]  # features (n, D) to predictions (n, C)
+
+
+def fit_head(problem_type: str, features: np.ndarray, values: np.ndarray, strength: float) -> Head:
+    """Fit a linear head: multinomial, one per class (multi-label), or ridge (regression).
+
+    Args:
+        problem_type: One of `PROBLEM_TYPES`.
+        features: (n, D).
+        values: Labels (n, C); a class may have no row.
+        strength: Inverse regularization.
+    """
+    errors.optional("sklearn", "stats", "The committee that labels generated sentences")
+    if problem_type == REGRESSION:
+        from sklearn.linear_model import Ridge
+
+        ridge = Ridge(alpha=1 / strength).fit(features, values)
+        return lambda each: ridge.predict(each).reshape(len(each), values.shape[1])
+    if problem_type == MULTI_LABEL:
+        columns = [_fit_logistic(features, column > 0.5, strength, 2) for column in values.T]
+        return lambda each: np.stack([column(each)[:, 1] for column in columns], 1)
+    return _fit_logistic(features, values.argmax(1), strength, values.shape[1])
+
+
+def _fit_logistic(
+    features: np.ndarray, classes: np.ndarray, strength: float, num_classes: int
+) -> Head:
+    """Logistic regression whose predictions have a column for every class."""
+    from sklearn.linear_model import LogisticRegression
+
+    present = np.unique(classes).astype(np.int64)
+    if len(present) == 1:
+        only = np.eye(num_classes)[present]
+        return lambda each: np.repeat(only, len(each), 0)
+    # Gradients are means over rows, so with many classes even those at the start are small.
+    tolerance = 0.01 / (num_classes * features.shape[1] ** 0.5)
+    model: Any = LogisticRegression(C=strength, max_iter=1000, tol=tolerance)
+    model.fit(features, classes)
+
+    def predict(each: np.ndarray) -> np.ndarray:
+        result = np.zeros((len(each), num_classes))
+        result[:, present] = model.predict_proba(each)
+        return result
+
+    return predict
+
+
+def choose_strength(features: np.ndarray, targets: Targets, seed: int) -> float:
+    """The one of `STRENGTHS` with the smallest loss on held-out rows."""
+    values = targets.values.double().numpy()
+    scale = Scale(targets.problem_type)
+    folds = assign_folds(targets, _NUM_FOLDS, seed)
+
+    def loss(strength: float) -> float:
+        losses = []
+        for fold in range(int(folds.max()) + 1):
+            kept, out = folds != fold, folds == fold
+            head = fit_head(targets.problem_type, features[kept], values[kept], strength)
+            predictions = with_floor(head(features[out]), targets.problem_type)
+            losses.append(out.sum() * scale.loss(scale.scores(predictions), values[out]))
+        return float(np.sum(losses))
+
+    return min(STRENGTHS, key=loss)
+
+
+class HeadLearner:
+    """A member that is a linear head on features.
+
+    Args:
+        features: Features (N, D) of the training texts.
+        targets: Their labels.
+        read: Computes the features (n, D) of any texts.
+        seed: Seed of the folds by which the strength of regularization is chosen.
+    """
+
+    max_folds = _NUM_FOLDS
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        targets: Targets,
+        read: Callable[[Any], np.ndarray],
+        seed: int = 0,
+    ) -> None:
+        self.features, self.targets, self.read = features, targets, read
+        self.strength = choose_strength(features, targets, seed)
+
+    def fit(self, rows: np.ndarray) -> Any:
+        """As `Learner.fit`."""
+        import torch
+
+        values = self.targets.values.double().numpy()[rows]
+        head = fit_head(self.targets.problem_type, self.features[rows], values, self.strength)
+        return lambda texts: torch.from_numpy(head(self.read(texts)))

@@ -1,0 +1,164 @@
+"""A contrastive term: rows of similar labels get similar embeddings from the model in training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixup_hf import errors
+from mixup_hf.data.targets import MULTI_LABEL, REGRESSION
+
+_SAME = 0.5  # pairs with a larger target are positive
+_WAY_OUT = "Set `contrastive_weight: 0`."
+
+
+def contrastive_loss(embeddings: Tensor, targets: Tensor) -> Tensor:
+    """How far the cosines of all pairs of rows are from the products of their labels.
+
+    `L = (mean over positive pairs + mean over negative pairs) / 2` of `(e_i . e_j - y_i . y_j)^2`,
+    with e of unit length. A pair of two rows is positive where `y_i . y_j > 0.5`, else negative.
+    Where a batch has pairs of one kind only, L is their mean; with fewer than two rows it is 0.
+
+    Args:
+        embeddings: (B, D), of any length.
+        targets: y (B, C): one-hot or soft labels.
+
+    Returns:
+        A scalar, float32.
+    """
+    unit = F.normalize(embeddings.float(), dim=-1)
+    wanted = targets.float() @ targets.float().T
+    apart = ~torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    errors_squared = (unit @ unit.T - wanted) ** 2
+    positive, negative = (wanted > _SAME) & apart, (wanted <= _SAME) & apart
+    kinds = (positive.any().int() + negative.any().int()).clamp(min=1)
+    return (_mean(errors_squared, positive) + _mean(errors_squared, negative)) / kinds
+
+
+def mean_pool(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Means of hidden states (B, T, H) over the tokens that are attended to, float32 (B, H).
+
+    Without an attention mask (B, T) all tokens are, as they are by the model.
+    """
+    if attention_mask is None:
+        return hidden.float().mean(1)
+    kept = attention_mask.to(hidden.device)[..., None].float()
+    return (hidden.float() * kept).sum(1) / kept.sum(1).clamp(min=1)
+
+
+class ContrastiveTerm:
+    """The contrastive term of a batch, from the hidden states of the model's body.
+
+    Args:
+        model: The model being trained, not wrapped; or a PEFT model.
+        weight: Of the term, beside the cross entropy.
+        problem_type: As in transformers' configs.
+
+    Raises:
+        InvalidInput: For regression, or for a model whose body cannot be found.
+    """
+
+    def __init__(self, model: nn.Module, weight: float, problem_type: str) -> None:
+        check_contrastive(weight, problem_type)
+        self.weight = weight
+        self.problem_type = problem_type
+        self._model = type(model).__name__
+        self._body = _body_of(model)
+        self._hidden: Tensor | None = None
+        self._listening = False
+
+    def install(self) -> Any:
+        """Register the hook on the body.
+
+        Returns:
+            Its handle.
+        """
+        return self._body.register_forward_hook(self._keep)
+
+    def listen(self) -> None:
+        """Keep the hidden states of the forward pass that follows."""
+        self._listening, self._hidden = True, None
+
+    def take(self, targets: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The weighted term of the batch that went through, a scalar.
+
+        Args:
+            targets: Soft or multi-hot labels (B, C), whatever their weight in the cross entropy.
+            attention_mask: (B, T), or None.
+
+        Raises:
+            InvalidInput: The body's states are not those of the batch's tokens.
+        """
+        hidden, self._listening, self._hidden = self._hidden, False, None
+        shape = None if hidden is None else hidden.shape[:2]
+        wanted = attention_mask.shape if attention_mask is not None else shape
+        if hidden is None or hidden.ndim != 3 or shape != wanted or len(hidden) != len(targets):
+            raise _no_states(self._model)
+        directions, labelled = _directions(targets, self.problem_type)
+        pooled = mean_pool(hidden, attention_mask)
+        return self.weight * contrastive_loss(pooled[labelled], directions[labelled])
+
+    def _keep(self, body: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
+        if not self._listening:
+            return  # evaluation
+        if isinstance(outputs, dict):
+            self._hidden = outputs.get("last_hidden_state")
+        else:
+            self._hidden = outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def check_contrastive(weight: float, problem_type: str, label_format: str = "soft_labels") -> None:
+    """Raise unless a term of this weight can be added to the loss.
+
+    Raises:
+        InvalidInput: A negative weight; or a positive one for regression, or beside a loss of the
+            Trainer's own.
+    """
+    errors.at_least("contrastive_weight", weight, 0)
+    if weight == 0:
+        return
+    if problem_type == REGRESSION:
+        raise errors.bad("contrastive_weight", "be 0 for regression", weight, "It needs classes.")
+    if label_format == "labels":
+        raise errors.bad(
+            "contrastive_weight",
+            "be 0 with `explicit_loss`, where the Trainer's own function makes the loss",
+            weight,
+            "Leave `explicit_loss` out, or add mixup_hf.training.contrastive.contrastive_loss to "
+            "your loss.",
+        )
+
+
+def _mean(values: Tensor, chosen: Tensor) -> Tensor:
+    """The mean of the chosen values; 0 if none is."""
+    return (values * chosen).sum() / chosen.sum().clamp(min=1)
+
+
+def _directions(targets: Tensor, problem_type: str) -> tuple[Tensor, Tensor]:
+    """Labels (B, C) without weights, and which rows (B,) have any.
+
+    The weight of a generated row is part of its soft label. Multi-hot labels get unit length.
+    """
+    power = 2 if problem_type == MULTI_LABEL else 1
+    size = torch.linalg.vector_norm(targets, power, dim=-1)
+    labelled = size > 0
+    return targets / size.masked_fill(~labelled, 1.0)[:, None], labelled
+
+
+def _body_of(model: nn.Module) -> nn.Module:
+    inner: Any = getattr(model, "get_base_model", lambda: model)()  # PEFT's wrapper has it
+    body = getattr(inner, "base_model", None)
+    if not isinstance(body, nn.Module) or body is inner:
+        raise _no_states(type(inner).__name__)
+    return body
+
+
+def _no_states(model: str) -> errors.InvalidInput:
+    return errors.InvalidInput(
+        f"`contrastive_weight` needs one hidden state per token (B, T, H), and {model} has no "
+        "`base_model` that returns them as `last_hidden_state`, as the sequence classification "
+        f"models of transformers have. {_WAY_OUT}"
+    )

@@ -1,0 +1,198 @@
+"""What a generated row is judged and labelled by, made from a plugin's training set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from mixup_hf.config import DEFAULT_COMMITTEE, MixupConfig, check_unlabeled
+from mixup_hf.data.label_names import describe_labels
+from mixup_hf.data.row_files import digest
+from mixup_hf.data.targets import SINGLE_LABEL, Targets
+from mixup_hf.data.text_pairs import split_sides
+from mixup_hf.generation.generator import Producer
+from mixup_hf.generation.labelling import Labelling
+from mixup_hf.generation.readability import Readability, check_readability
+from mixup_hf.generation.unlabeled import UnlabeledTexts
+from mixup_hf.inverter.model import Inverter
+from mixup_hf.judging import Gate, build_gate
+from mixup_hf.judging.events import is_degenerate
+from mixup_hf.training.committee import build_committee
+from mixup_hf.training.plain_loop import mixed_rows
+from mixup_hf.training.plugin import TrainerPlugin
+from mixup_hf.training.unlabeled import checked_unlabeled
+from mixup_hf.types import Encodes, Labels
+
+_WORDS_PER_TOKEN = 0.75  # of English text, for the LLMs' tokenizers
+# How many texts show how sure the committee is of text that nobody has labelled.
+_CALIBRATION_TEXTS = 256
+_CALIBRATION_SENTENCES = 64  # decoded, so they cost more
+# Weight of the committee's label by the setting `labels`.
+_COMMITTEE_SHARE = {"committee": 1.0, "blend": 0.5}
+
+
+class JudgedPlugin(TrainerPlugin):
+    """A plugin whose rows pass a gate, and are labelled by a committee if the config says so.
+
+    Args:
+        inverter: Encodes the texts and decodes their mixes.
+        config: How to mix.
+        unlabeled_texts: Texts without labels.
+        label_descriptions: What class names mean, by name.
+
+    Attributes:
+        unlabeled_texts: Those of the unlabelled texts that may be used.
+        label_descriptions: What each class means (C).
+
+    Raises:
+        InvalidInput: There are unlabelled texts that nobody would label.
+    """
+
+    producer: Producer
+    encoder: Encodes
+    unlabeled_texts: list[str]
+    label_descriptions: list[str]
+
+    def __init__(
+        self,
+        inverter: Inverter,
+        config: MixupConfig,
+        unlabeled_texts: Sequence[Any] = (),
+        label_descriptions: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(config)
+        if len(unlabeled_texts):
+            check_unlabeled(config, "unlabeled_texts")
+        self.inverter = inverter
+        self._given_unlabeled = list(unlabeled_texts)
+        self._given_descriptions = label_descriptions
+
+    def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
+        self._groups = targets.groups
+        self.label_descriptions = describe_labels(targets.names, self._given_descriptions)
+        super()._bind(texts, targets, eval_texts)
+
+    def _guard(self, eval_texts: Sequence[Any]) -> None:
+        super()._guard(eval_texts)
+        self.unlabeled_texts = checked_unlabeled(
+            self._given_unlabeled, self.texts, self.eval_texts, self.config.leaks
+        )
+        if self.has_rows:  # evaluation texts that became known later
+            self.producer.unlabeled = self._unlabeled()
+
+    def _unlabeled(self) -> UnlabeledTexts | None:
+        """The unlabelled texts among the rows; None without any."""
+        if not self.unlabeled_texts:
+            return None
+        config = self.config
+        real = len(self.texts) * max(1, config.refill_every)
+        return UnlabeledTexts(
+            self.unlabeled_texts,
+            config.unlabeled_share,
+            seed=self.seed,
+            rows_per_refill=config.rows_per_refill or mixed_rows(real, config.mix_ratio),
+        )
+
+    @cached_property
+    def _labelling(self) -> Labelling | None:
+        """What labels the rows of all producers; None leaves them their parents' labels."""
+        if self.config.labels == "parents":
+            return None
+        return Labelling(self._build_committee, _COMMITTEE_SHARE[self.config.labels])
+
+    def _build_committee(self) -> Labels:
+        """Fit the committee on the training rows: the same one in every process and every run."""
+        targets = Targets(self.problem_type, self.targets, self._groups, tuple(self.label_names))
+        return build_committee(
+            self.inverter,
+            self.encoder,
+            self.texts,
+            self._frozen_embeddings(),
+            targets,
+            members=self._members(),
+            descriptions=self.label_descriptions,
+            seed=self.seed,
+            calibration=self._calibration_texts,
+        )
+
+    def _members(self) -> list[str]:
+        """The members as set; of the default ones, those that know this kind of label."""
+        chosen = self.config.committee
+        knows = self.problem_type == SINGLE_LABEL or chosen != DEFAULT_COMMITTEE
+        return [name for name in chosen if knows or name != "setfit"]
+
+    def _calibration_texts(self) -> list[str]:
+        """Texts nobody has labelled, the same ones whichever rows are labelled first."""
+        unlabeled = self.producer.unlabeled
+        if unlabeled is not None:
+            return unlabeled.first(_CALIBRATION_TEXTS)
+        made = self.producer.first_sentences(_CALIBRATION_SENTENCES)
+        return [text for text in made if not is_degenerate(text)]
+
+    def check_readability(self) -> Readability | None:
+        """Compare up to 32 training texts with what the aligner decodes from their embeddings.
+
+        Done once, before the first rows are used, at the cost of generating 32 rows.
+
+        Returns:
+            The figures; None with `on_unreadable` = 'off'.
+
+        Raises:
+            InvalidState: The plugin has no training rows yet.
+            InvalidInput: With `on_unreadable` = 'fail', the aligner cannot reproduce the texts.
+        """
+        self._require_rows()
+        if self.config.on_unreadable == "off":
+            return None
+        return self._readability
+
+    @cached_property
+    def _readability(self) -> Readability:
+        words = int(self.config.max_new_tokens * _WORDS_PER_TOKEN)
+        found = check_readability(self.inverter, self.texts, seed=self.seed, max_words=words)
+        return found.accepted(fail=self.config.on_unreadable == "fail")
+
+    def _build_gate(self) -> Gate | None:
+        self.check_readability()
+        # With a committee, rows get their labels after the gate: there is none to doubt yet.
+        texts_only = self.config.labels == "committee"
+        # Judges predict one class per row; a look at the text, and for leaks, works in every task.
+        judged = texts_only or self.problem_type == SINGLE_LABEL
+        return build_gate(
+            self.texts,
+            self._frozen_embeddings(),
+            self.targets,
+            self.encoder,
+            judges=self.config.judges,
+            log_likelihood=self._log_likelihood,
+            label_names=self.label_names,
+            policy=self.config.intrusion if judged else "off",
+            max_redraws=self.config.max_redraws,
+            rate=self.config.intrusion_rate,
+            eval_texts=self.eval_texts,
+            leaks=self.config.leaks,
+            seed=self.seed,
+            texts_only=texts_only,
+        )
+
+    def _frozen_embeddings(self) -> Tensor:
+        """Embeddings by the frozen encoder, whichever source is mixed: what judges look at."""
+        if self.config.mixing.source == "frozen":
+            return self.producer.embeddings()
+        return self.encoder.encode(self.texts)
+
+    def _log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
+        read = ["\n".join(split_sides(text)) for text in texts]
+        return self.inverter.label_log_likelihood(read, names)
+
+    def _settings(self) -> dict[str, Any]:
+        """With what was given beside the settings, where labels depend on it."""
+        known = super()._settings()
+        if self.config.labels != "parents":
+            known["label_descriptions"] = self.label_descriptions
+        if self.unlabeled_texts:
+            known["unlabeled_texts"] = digest(self.unlabeled_texts)
+        return known
