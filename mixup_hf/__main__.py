@@ -12,10 +12,11 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich", "yaml"):
             raise
-        sys.exit(
-            f"error: The command line needs the package {error.name!r}. "
-            "Install it with: pip install 'mixup_hf[cli]'"
+        sys.stderr.write(  # rich, which shows other errors, may be what is missing
+            f"error: The command line needs {error.name}, which is not installed: "
+            "`pip install 'mixup_hf[cli]'`.\n"
         )
+        sys.exit(2)  # as for every error that the user can mend
     except KeyboardInterrupt:
         sys.exit(130)
     run()

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from mixup_hf import MixupConfig, parse_weights, registry
+from mixup_hf.cli import main as cli
 from mixup_hf.config import build, describe
 from mixup_hf.errors import InvalidInput
 from mixup_hf.evaluation.experiment.config import ExperimentConfig
@@ -62,6 +64,11 @@ TOYS = {
         def toy(task):
             return None
     """,
+    "command": """
+        @register("command", "toy", help="prints a word")
+        def toy():
+            print("a word of the toy")
+    """,
 }
 # The settings in which a kind is chosen.
 CHOSEN_IN: dict[str, tuple[type, str, Any]] = {
@@ -101,6 +108,11 @@ def test_one_file_is_all_it_takes(kind: str) -> None:
     entry = next(entry for entry in registry.entries(kind) if entry.name == "toy")
     assert f"| `{entry.usage}` | {entry.help} |" in registry.table(kind)
 
+    if kind == "command":  # chosen by its name
+        runner, app = CliRunner(), cli._build()
+        assert "Prints a word" in runner.invoke(app, ["--help"]).output
+        assert runner.invoke(app, ["toy"]).output.strip() == "a word of the toy"
+        return
     config, field, value = CHOSEN_IN[kind]
     assert getattr(build(config, NEEDED[config] | {field: value}), field) == value
     key = next(key for key in describe(config) if key.name == field)
@@ -110,6 +122,7 @@ def test_one_file_is_all_it_takes(kind: str) -> None:
 
 
 def test_without_the_file_the_name_is_refused() -> None:
+    assert "toy" not in registry.names("command")
     for config, field, value in CHOSEN_IN.values():
         with pytest.raises(InvalidInput, match=f"`{field}` must be one of .*, but got"):
             build(config, NEEDED[config] | {field: value})

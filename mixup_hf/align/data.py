@@ -76,7 +76,7 @@ def read_with_origins(
         if line is None or name is None:
             raise errors.InvalidInput(
                 f"`origins` = {origins!r} must have one line for each of `data` = {source!r}, but "
-                "one ends before the other. Give the file that belongs to it."
+                "their lengths differ. Give the file that belongs to it."
             )
         if min_words <= len(line.split()) <= max_words:
             rows.append((line.strip(), name.strip()))
@@ -104,12 +104,14 @@ def _is_hub_id(source: str) -> bool:
 def _file_lines(path: Path) -> Iterator[str]:
     if not path.exists():
         raise errors.MissingFile(
-            f"`data` = {str(path)!r} is neither a file nor a folder that exists, nor a Hub id "
+            f"`data` = {str(path)!r} is neither an existing file or folder nor a Hub id "
             "(user/name). Check the path."
         )
     files = [path] if path.is_file() else sorted(path.glob("sentences*.txt*"))
     if not files:
-        raise errors.MissingFile(f"`data` = {str(path)!r} holds no file sentences*.txt or .txt.gz.")
+        raise errors.MissingFile(
+            f"`data` = {str(path)!r} contains no sentences*.txt or sentences*.txt.gz."
+        )
     for file in files:
         opener: Any = gzip.open if file.suffix == ".gz" else open
         with opener(file, "rt", encoding="utf-8") as stream:

@@ -72,8 +72,9 @@ def load_lora(llm: Any, folder: Path) -> None:
     differing = sorted(set(state) ^ set(get_peft_model_state_dict(llm)))
     if differing:
         raise AlignerMismatchError(
-            f"{weights} does not belong to this LoRA: {len(differing)} weights stand on one side "
-            f"only, such as {differing[0]}. Use another `output_dir`, or delete {folder.parent}."
+            f"{weights} does not belong to this LoRA: {len(differing)} weights exist in only "
+            f"one of the two, such as {differing[0]}. Use another `output_dir`, or delete "
+            f"{folder.parent}."
         )
     set_peft_model_state_dict(llm, state)
 

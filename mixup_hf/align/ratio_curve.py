@@ -92,8 +92,8 @@ def invert_response(response: np.ndarray) -> list[float]:
     rising = isotonic_regression(even)
     if rising[-1] <= rising[0]:
         raise NoResponseError(
-            "Decoded sentences do not follow the ratio at all, so there is no ratio curve to be "
-            "fitted. Train the aligner longer, or set `ratio_pairs: 0`."
+            "Decoded sentences do not depend on the mixing ratio, so no ratio curve can be fitted. "
+            "Train the aligner longer, or set `ratio_pairs: 0`."
         )
     share = (rising - rising[0]) / (rising[-1] - rising[0])
     # Where the response stands still, any weight would do; a hair of slope takes the middle ones.

@@ -71,8 +71,8 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
     if used and found != wanted:
         changed = ["all, by an older version"] if found is None else _changed(found, wanted)
         raise errors.InvalidInput(
-            f"{folder} was trained with other settings than those of this run "
-            f"({', '.join(changed)}). Give another `output_dir`, the config as it was, or delete "
+            f"{folder} was trained with settings that differ from those of this run "
+            f"({', '.join(changed)}). Choose another `output_dir`, the config as it was, or delete "
             "the folder to train it again."
         )
     if runtime.is_main_process():

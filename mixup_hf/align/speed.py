@@ -34,7 +34,7 @@ class Throughput(TrainerCallback):
         """Measure the device's GEMM rate and record the start of the first interval."""
         if self.flops is not None:
             self.gemm_rate = gemm_rate(args.device, torch.bfloat16 if args.bf16 else torch.float32)
-            runtime.log(f"this device multiplies at {self.gemm_rate / 1e9:.0f} GFLOP/s")
+            runtime.log(f"matrix multiplication on this device: {self.gemm_rate / 1e9:.0f} GFLOP/s")
         self.last = (time.monotonic(), state.global_step)
 
     def on_log(

@@ -49,7 +49,7 @@ def align(config: AlignConfig) -> Path:
         try:
             session.aligner.config.ratio_curve = _ratio_curve(session)
         except NoResponseError as error:  # must not cost us the trained aligner
-            runtime.warn(f"{error} The aligner is written without one.")
+            runtime.warn(f"{error} The aligner is saved without one.")
     folder = output / "aligner"
     session.save(folder, _card(session, output) if runtime.is_main_process() else None)
     runtime.log(f"aligner written to {folder}")
@@ -64,7 +64,7 @@ def _finish(session: Session, stage: StageConfig) -> None:
     session.claim_stage(stage)
     if finished.is_file():
         session.load_trained(folder)
-        runtime.log(f"stage {stage.name} was finished by an earlier run with the same settings")
+        runtime.log(f"stage {stage.name} was completed by an earlier run with the same settings")
         return
     runtime.log(f"stage {stage.name}: {session.config.stage_minutes(stage):.0f} minutes")
     steps = _run(session, stage)

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from typer.core import TyperCommand
 
+from mixup_hf import errors
 from mixup_hf.config import describe
 
 Aligner = Annotated[str, typer.Option(help="embedded, a folder, or a Hub id.")]
@@ -55,7 +56,15 @@ class Command(TyperCommand):
             if getattr(each, "metavar", "") == _SWITCH
             for name in each.opts
         }
-        return super().parse_args(ctx, list(_as_declared(_with_values(args, switches), known)))
+        words = list(_as_declared(_with_values(args, switches), known))
+        takers = {
+            name
+            for each in options
+            if not (getattr(each, "is_flag", False) or getattr(each, "count", False))
+            for name in each.opts
+        }
+        _require_values(words, takers, known)
+        return super().parse_args(ctx, words)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; Ctrl-C is answered with one line."""
@@ -188,6 +197,16 @@ def _as_declared(words: Sequence[str], known: Iterable[str]) -> Iterable[str]:
             yield f"{group}=.{key}={value if equals else rest.pop(0)}"
         else:
             yield word
+
+
+def _require_values(words: Sequence[str], takers: Set[str], known: Set[str]) -> None:
+    """Raise for `--seed --model x`, where `--model` would be read as the seed."""
+    for at, word in enumerate(words[:-1]):
+        if word == "--":
+            return
+        following = words[at + 1].partition("=")[0]
+        if word in takers and following in known:
+            raise errors.InvalidInput(f"`{word}` needs a value: `{word} VALUE`.")
 
 
 def _group_of(option: str, known: set[str]) -> tuple[str, str]:

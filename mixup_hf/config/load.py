@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import is_dataclass
+from datetime import date
 from functools import cache
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
@@ -26,7 +28,8 @@ def load_config(
         kind: One of the classes of `mixup_hf.config`.
         path: A YAML file; None starts from the defaults.
         overrides: `--key.sub value` or `--key.sub=value`, as on a command line. Values are read as
-            YAML; keys may be written with hyphens or with underscores.
+            YAML, but `2024` is a text where a text is meant; keys may be written with hyphens or
+            with underscores.
 
     Raises:
         InvalidInput: The file is not a YAML mapping, a key is unknown, or values break their
@@ -34,8 +37,9 @@ def load_config(
         MissingFile: The file does not exist.
     """
     content = {} if path is None else _read(Path(path))
-    for key, value in _pairs(overrides):
-        _set(content, key, _steps(kind, key.split(".")), value)
+    for key, word in _pairs(overrides):
+        steps, hint = _steps(kind, key.split("."))
+        _set(content, key, steps, _value(key, word, hint))
     return build(kind, content)
 
 
@@ -69,8 +73,8 @@ def _loader() -> type[yaml.SafeLoader]:
     return Loader
 
 
-def _pairs(words: Sequence[str]) -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
+def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -81,32 +85,41 @@ def _pairs(words: Sequence[str]) -> list[tuple[str, Any]]:
             if not rest or rest[0].startswith("--"):
                 raise errors.InvalidInput(f"`--{key}` needs a value: `--{key} VALUE`.")
             value = rest.pop(0)
-        try:
-            pairs.append((key, _parse(value)))
-        except yaml.YAMLError as error:
-            raise errors.InvalidInput(
-                f"`--{key}` {value!r} cannot be read as YAML: {error}"
-            ) from error
+        pairs.append((key, value))
     return pairs
 
 
-def _steps(hint: Any, parts: Sequence[str]) -> list[str]:
-    """The keys on the way to a setting.
+def _value(key: str, word: str, hint: Any) -> Any:
+    """A word of the command line as a value: YAML, or the word itself where only a text fits."""
+    try:
+        value = _parse(word)
+    except yaml.YAMLError as error:
+        raise errors.InvalidInput(f"`--{key}` {word!r} cannot be read as YAML: {error}") from error
+    members = set(get_args(hint)) if isinstance(hint, UnionType) else {hint}
+    only_text = members in ({str}, {str, type(None)})
+    return word if only_text and isinstance(value, (bool, int, float, date)) else value
+
+
+def _steps(hint: Any, parts: Sequence[str]) -> tuple[list[str], Any]:
+    """The keys on the way to a setting, and the type that it is declared with.
 
     Names of settings are spelled with underscores. Names of the user's choice, such as `my-set` in
     `sets.my-set.train-file`, are kept as they are.
     """
     if not parts:
-        return []
+        return [], hint
     first, *rest = parts
     name = first.replace("-", "_")
     for each in (hint, *get_args(hint)):  # the members of a union too
         if isinstance(each, type) and is_dataclass(each):
-            return [name, *_steps(get_type_hints(each).get(name, Any), rest)]
+            steps, leaf = _steps(get_type_hints(each).get(name, Any), rest)
+            return [name, *steps], leaf
         if get_origin(each) is dict:
             value = get_args(each)[1]
-            return [name if value is Any else first, *_steps(value, rest)]
-    return [name, *_steps(Any, rest)]
+            steps, leaf = _steps(value, rest)
+            return [name if value is Any else first, *steps], leaf
+    steps, leaf = _steps(Any, rest)
+    return [name, *steps], leaf
 
 
 def _set(content: dict[str, Any], dotted: str, steps: Sequence[str], value: Any) -> None:

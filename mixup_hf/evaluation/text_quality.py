@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixup_hf import errors
+from mixup_hf import errors, runtime
 from mixup_hf.evaluation.ratio_recovery import lam_recovery, recovered_lam
 from mixup_hf.evaluation.text_scores import copied_share, matched_variety, self_bleu
 from mixup_hf.intervals import Interval, bootstrap_interval, mean_over
@@ -218,7 +218,11 @@ def _agreement(
         judge = ClassifierJudge(embeddings, targets, seed=seed)
         predicted = judge.judge([row.text for row in rows], landed, parents).argmax(1)
         real = judge.judge([""] * len(targets), embeddings, own).argmax(1)
-    except ValueError:  # classes too small for folds, or parents in all of them
+    except errors.InvalidInput:
+        runtime.log(
+            "The label agreement is left out: a class has too few rows for a classifier that has "
+            "not seen the parents, or rows have parents in every fold."
+        )
         return []
     agrees = (predicted == torch.tensor([row.hard_label for row in rows])).float().numpy()
     right = (real == targets.argmax(1)).float().numpy()

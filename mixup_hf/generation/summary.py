@@ -23,7 +23,9 @@ class RowSummary:
         copies: Rows that are the text and label of a training row, used where every redraw was
             doubtful.
         words: Words in all rows.
-        by_class: Rows by the class with the largest share.
+        by_class: Rows by the class with the largest share; with `multi_label`, by every class whose
+            share is at least one half.
+        multi_label: Rows may have several classes, or none.
     """
 
     rows: int = 0
@@ -34,6 +36,7 @@ class RowSummary:
     copies: int = 0
     words: int = 0
     by_class: Counter[int] = field(default_factory=Counter)
+    multi_label: bool = False
     _texts: set[int] = field(default_factory=set, repr=False)
 
     def add(self, rows: Iterable[MixedExample]) -> None:
@@ -46,8 +49,13 @@ class RowSummary:
             self.downweighted += row.mitigation == "weighted"
             self.copies += row.mitigation == "parent"
             self.words += count_words(row.text)
-            self.by_class[row.hard_label] += 1
+            self.by_class.update(self._classes(row))
             self._texts.add(hash(row.text))
+
+    def _classes(self, row: MixedExample) -> list[int]:
+        if not self.multi_label:
+            return [row.hard_label]
+        return [at for at, share in enumerate(row.label) if share >= 0.5]
 
     @property
     def distinct(self) -> float:

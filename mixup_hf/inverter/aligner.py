@@ -115,7 +115,7 @@ def _checked_curve(curve: list[float] | None) -> list[float] | None:
         return None
     rises = all(low <= high for low, high in pairwise(curve))
     if len(curve) < 2 or not rises or curve[0] != 0 or curve[-1] != 1:
-        raise errors.bad("ratio_curve", "rise from 0 to 1, in two values or more", curve)
+        raise errors.bad("ratio_curve", "increase from 0 to 1 and have at least two values", curve)
     return list(curve)
 
 

@@ -150,8 +150,8 @@ def _check_dimensions(config: AlignerConfig, encoder: FrozenEncoder, llm: Any) -
     for kind, expected, found in pairs:
         if expected != found:
             raise AlignerMismatchError(
-                f"This aligner was trained for another {kind}: its vectors have {found} entries, "
-                f"the aligner expects {expected}. Use the {kind} its model card names."
+                f"This aligner was trained for another {kind}: its embeddings have {found} "
+                f"entries, but the aligner expects {expected}. Use the {kind} its model card names."
             )
 
 

@@ -15,9 +15,10 @@ _BODY = """---
 
 # An aligner for {encoder} and {llm}
 
-It lets {llm} say what is in an embedding of {encoder}: {hints}a projector turns it into {soft} soft
-tokens, and a LoRA on the LLM reads them. Made for inverted mixup with `mixup_hf`: mix two texts'
-embeddings, decode the mix to a sentence, train on it.
+Decodes sentence embeddings of {encoder} into text with {llm}: {hints}a projector maps the embedding
+to {soft} soft tokens, and the LLM, adapted with LoRA, generates a sentence from them. Made for
+inverted mixup with `mixup_hf`: mix the embeddings of two texts, decode the mix, train on the
+result.
 
 ```python
 from mixup_hf import Inverter
@@ -26,39 +27,39 @@ inverter = Inverter.from_pretrained("{name}")
 inverter.interpolate("Dollar slides against the euro", "Henman out of Davis Cup", [0.0, 0.5, 1.0])
 ```
 
-## Partners
+## Base models
 
 | | name | revision | fingerprint |
 |---|---|---|---|
 | encoder | {encoder} ({how}) | {encoder_revision} | {encoder_print} |
 | LLM | {llm} (weights on the {grid} grid) | {llm_revision} | {llm_print} |
 
-The base models are not part of this checkpoint; their fingerprints are checked on load.
+The base models are not included in this checkpoint; their fingerprints are verified on load.
 
 ## Training
 
 {training}
 
-## Scores
+## Evaluation
 
 {figures}
 
-## Sentences it had not seen
+## Held-out examples
 
-| sentence | decoded from its embedding |
+| original | decoded from its embedding |
 |---|---|
 {samples}
 
 ## Limits
 
-Topic, tone and ratio come across; exact words, names and numbers often do not, and facts are
-invented. It was trained on sentences of {words} words and decodes longer texts to short ones. Near
-a ratio of 0 or 1 the decoder tries to reconstruct a training row: do not publish its output as
-anonymised.
+Topic, tone and mixing ratio are preserved; exact words, names and numbers often are not, and the
+output may state facts that are in neither text. The aligner was trained on sentences of {words}
+words; longer texts are decoded to short ones. At ratios near 0 or 1 it reconstructs a training row
+as closely as it can: do not treat its output as anonymized.
 """
 
-_HINTS = """a bag-of-words network names the {count} words
-that the embedding most likely speaks of, """
+_HINTS = """a bag-of-words network predicts the {count} words
+most likely to be in the text, """
 
 
 def aligner_card(

@@ -114,8 +114,8 @@ class AlignmentModel(nn.Module):
             theirs = self.base(inputs_embeds=inputs, use_cache=False).logits[0]
         if not torch.allclose(ours.float(), theirs.float(), rtol=0.02, atol=0.02):
             raise errors.InvalidInput(
-                f"`llm` must make its logits as states @ head.T (with or without a soft cap), but "
-                f"{type(self.base).__name__} does something else with them. Use a model of the "
+                "`llm` must compute its logits as states @ head.T (with or without a soft cap), "
+                f"but {type(self.base).__name__} computes them differently. Use a model of the "
                 "Llama, Qwen, Mistral or Gemma families."
             )
 
@@ -136,7 +136,7 @@ class AlignmentModel(nn.Module):
         missing = sorted(set(result.missing_keys) & set(self.state_dict()))
         if missing or result.unexpected_keys:
             raise errors.InvalidState(
-                f"The checkpoint does not fit what this stage trains: {missing[:5]} are missing, "
+                f"The checkpoint does not match what this stage trains: {missing[:5]} are missing, "
                 f"{result.unexpected_keys[:5]} are unknown. Resume with the same config, or start "
                 "into another output_dir."
             )

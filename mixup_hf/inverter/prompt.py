@@ -87,7 +87,7 @@ def prompt_texts(
         if not tokenizer.chat_template:
             raise errors.InvalidInput(
                 "`prompt_chat` needs an LLM with a chat template, but the tokenizer has none. Set "
-                "`prompt_chat: false`, or take the instruction-tuned LLM."
+                "`prompt_chat: false`, or use the instruction-tuned LLM."
             )
         turn = [{"role": "user", "content": f"{prefix}{_PLACE}{suffix}"}]
         rendered = str(

@@ -109,8 +109,9 @@ def nf4_grid(weight: Tensor) -> Tensor:
     """The nearest values on the nf4 grid (arXiv 2305.14314), in the type of `weight`.
 
     Equal bit for bit to quantizing and dequantizing with bitsandbytes, which divides a shorter last
-    block by its largest absolute value, but multiplies whole blocks by the reciprocal. (Results
-    below the smallest normal number are an exception: there bitsandbytes depends on the CPU.)
+    block by its largest absolute value, but multiplies whole blocks by the reciprocal. (One
+    exception was measured, on a CPU with AVX512_BF16: bf16 results below the smallest normal
+    number, 1.2e-38, which bitsandbytes makes zero and this function keeps.)
 
     Args:
         weight: Any shape; blocks of `NF4_BLOCK_SIZE` values run through it row by row.
@@ -143,7 +144,8 @@ def _load_4bit(path: str | Path, dtype: torch.dtype, device: torch.device) -> An
         from bitsandbytes.nn import Linear4bit  # type: ignore[attr-defined]  # not in __all__
     except ImportError as error:
         raise errors.MissingPackage(
-            "4-bit weights need bitsandbytes: pip install bitsandbytes; or set `quantization: none`"
+            "4-bit weights need bitsandbytes: `pip install bitsandbytes`, or set "
+            "`quantization: none`."
         ) from error
     from transformers import BitsAndBytesConfig
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import (
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_pt_utils import LabelSmoother
 
 from mixup_hf import errors
@@ -12,6 +19,23 @@ from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.loss import LossFunction
 from mixup_hf.training.loss_hooks import SoftLabelSmoother
+
+
+class FiguresForTrackers(TrainerCallback):
+    """Adds what a `MixupCallback` logs before trackers read the logs.
+
+    A Trainer calls its trackers before the callbacks of a script, and what is added to the logs
+    after a tracker was called does not reach it.
+    """
+
+    def __init__(self, callback: MixupCallback) -> None:
+        self.callback = callback
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Add what was generated."""
+        self.callback.on_log(args, state, control, **kwargs)
 
 
 def require_tokenizer(trainer: Any) -> PreTrainedTokenizerBase:
@@ -64,6 +88,8 @@ def connect(trainer: Trainer, kwargs: dict[str, Any]) -> None:
         callback.contract.check(trainer.model, trainer.train_dataset)
     trainer.data_collator = kwargs["data_collator"]
     trainer.add_callback(callback)
+    # `add_callback` appends: too late for trackers.
+    trainer.callback_handler.callbacks.insert(0, FiguresForTrackers(callback))
     callback.collator.has_callback = True
     if own_loss(trainer) is None:
         trainer.compute_loss_func = kwargs.get("compute_loss_func")

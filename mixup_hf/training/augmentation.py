@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mixup_hf import errors
 from mixup_hf.data.row_writer import RowWriter, rows_dataset
 from mixup_hf.data.tables import LabelledTexts, read_table
+from mixup_hf.data.targets import MULTI_LABEL, REGRESSION
 from mixup_hf.generation.readability import Readability
 from mixup_hf.generation.summary import RowSummary, mean_words
 from mixup_hf.inverter.model import Inverter
@@ -46,7 +47,8 @@ class Augmented:
 
     Attributes:
         summary: Counts of the generated rows.
-        real_by_class: Training rows by class name; empty for regression.
+        real_by_class: Training rows by class name, a row with several classes once for each;
+            empty for regression.
         names: The classes.
         real_words: Mean words per training text.
         seconds: What generating took, without loading the models.
@@ -158,7 +160,8 @@ def augment_file(
     chosen = written_record(written or Written(), table, mixup)
     full = chosen["provenance"] == "full"
     run = run_record(data, table, mixup, num_samples, chosen) if full else None
-    summary, started = RowSummary(), time.monotonic()
+    summary = RowSummary(multi_label=mixup.problem_type == MULTI_LABEL)
+    started = time.monotonic()
     with RowWriter(output, format, run=run) as writer:
         for rows in _chunks(mixup, num_samples):
             writer.write([record_of(row, mixup, chosen) for row in rows])
@@ -167,7 +170,7 @@ def augment_file(
                 on_chunk(len(rows))
     return Augmented(
         summary,
-        Counter(mixup.label_names[at] for at in mixup.targets.argmax(1).tolist()),
+        _rows_by_class(mixup),
         mixup.label_names,
         mean_words(table.texts),
         time.monotonic() - started,
@@ -216,6 +219,13 @@ def written_record(
         "parents": written.parents or "parent_texts" in written.columns,
         "indices": indices,
     }
+
+
+def _rows_by_class(mixup: InversedMixup) -> Counter[str]:
+    if mixup.problem_type == REGRESSION:
+        return Counter()
+    counts = (mixup.targets > 0).sum(0).tolist()
+    return Counter(dict(zip(mixup.label_names, counts, strict=True)))
 
 
 def _chunks(mixup: InversedMixup, count: int) -> Iterator[list[MixedExample]]:

@@ -131,7 +131,9 @@ class TrainerPlugin(MixedTrainingSet):
     ) -> dict[str, Any]:
         """Keyword arguments that make an unmodified `Trainer` mix.
 
-        What `attach` checks is checked when training begins.
+        What `attach` checks is checked when training begins. Trackers (TensorBoard, wandb) do not
+        get the figures of mixing this way, because a Trainer calls them before its callbacks; the
+        console and the history do.
 
         Args:
             tokenizer: The classifier's tokenizer.

@@ -64,6 +64,7 @@ def run_record(
         **data,
         "data_sha256": table_digest(table),
         "texts_sha256": digest(table.texts),
+        "eval_texts_sha256": digest(mixup.eval_texts),
         "num_samples": num_samples,
         "unlabeled_sha256": digest(mixup.unlabeled_texts),
         "label_names": mixup.label_names,
@@ -197,12 +198,22 @@ def read_known(run: dict[str, Any]) -> dict[str, Any]:
     """Texts of a run beside the labelled ones, as arguments of `InversedMixup`.
 
     Args:
-        run: With `columns`, `eval_data` and `unlabeled_file`.
+        run: With `columns`, `eval_data` and `unlabeled_file`; for a run of before, also with
+            `eval_texts_sha256`.
+
+    Raises:
+        InvalidInput: The evaluation texts are not those of the run.
     """
     text, _, text_pair = columns = run["columns"]
     known: dict[str, Any] = {"eval_texts": [], "unlabeled_texts": []}
     if run.get("eval_data") is not None:
-        known["eval_texts"] = read_table(run["eval_data"], *columns).texts
+        texts = known["eval_texts"] = read_table(run["eval_data"], *columns).texts
+        # A new run, and files of earlier versions, have no digest of these texts.
+        if digest(texts) != run.get("eval_texts_sha256", digest(texts)):
+            raise errors.InvalidInput(
+                f"{run['eval_data']} is not what it was when the row was generated: its texts or "
+                "their order have changed, and rows that nearly equal one of them were left out."
+            )
     if run.get("unlabeled_file") is not None:
         known["unlabeled_texts"] = read_texts(run["unlabeled_file"], text, text_pair)
     return known

@@ -137,7 +137,7 @@ def test_a_mistyped_path_is_not_asked_for_at_the_hub(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(FileNotFoundError, match="neither a file nor a folder that exists"):
+    with pytest.raises(FileNotFoundError, match="neither an existing file or folder"):
         read(Path(name) if name[0] != "." else name)  # type: ignore[arg-type]
 
 

@@ -89,13 +89,13 @@ def test_a_curve_that_would_blur_ratios_is_not_taken_whole() -> None:
 
 
 def test_a_decoder_that_ignores_the_ratio_has_no_curve() -> None:
-    with pytest.raises(ValueError, match="do not follow the ratio .* `ratio_pairs: 0`"):
+    with pytest.raises(ValueError, match="do not depend on the mixing ratio.* `ratio_pairs: 0`"):
         invert_response(np.full(11, 0.5))
 
 
 @pytest.mark.parametrize("curve", [[0.0, 0.6, 0.5, 1.0], [0.1, 1.0], [0.0, 0.9], [0.0]])
 def test_a_damaged_curve_is_refused(curve: list[float]) -> None:
-    with pytest.raises(ValueError, match="`ratio_curve` must rise from 0 to 1"):
+    with pytest.raises(ValueError, match="`ratio_curve` must increase from 0 to 1"):
         AlignerConfig(ratio_curve=curve)
 
 
@@ -108,7 +108,7 @@ def test_a_training_is_not_lost_for_a_curve_that_cannot_be_fitted(
     monkeypatch.setattr(train, "fit_ratio_curve", nothing)
     folder = align(make_config(save_partners(tmp_path), tmp_path / "out", ratio_pairs=12))
     assert load_aligner(folder).config.ratio_curve is None
-    assert "written without" in caplog.text
+    assert "saved without" in caplog.text
 
 
 def test_an_aligner_carries_its_curve(tmp_path: Path) -> None:

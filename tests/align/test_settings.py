@@ -29,7 +29,7 @@ def test_a_finished_stage_of_other_settings_is_refused(
     partners = save_partners(tmp_path)
     settings = {"stages": STAGES, "num_hints": 0}
     align(make_config(partners, tmp_path / "run", **settings))
-    with pytest.raises(ValueError, match=f"was trained with other settings .*{named}"):
+    with pytest.raises(ValueError, match=f"was trained with settings that differ .*{named}"):
         align(make_config(partners, tmp_path / "run", **settings | changes))
 
 

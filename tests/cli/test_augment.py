@@ -93,6 +93,9 @@ def test_evaluation_texts_are_kept_out(augment: Callable[..., Any], tmp_path: Pa
     assert leaked not in [record["text"] for _, record in read_records(second)]
     again = CliRunner().invoke(cli.app, ["augment", "--from-row", f"{second}:1"])
     assert second.read_text().splitlines()[0] in succeed(again)
+    held.write_text("text,label\nanother text,news\n")
+    changed = CliRunner().invoke(cli.app, ["augment", "--from-row", f"{second}:1"])
+    assert "eval.csv is not what it was" in str(changed.exception)
 
 
 def test_a_data_set_on_disk_with_pairs(augment: Callable[..., Any], tmp_path: Path) -> None:

@@ -61,12 +61,18 @@ def test_the_package_can_be_run_as_a_module() -> None:
     assert subprocess.run(command, capture_output=True, check=True).stdout.startswith(b"mixup-hf")
 
 
-def test_a_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "typer", None)
     for name in [each for each in sys.modules if each.startswith("mixup_hf.cli")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(SystemExit, match=r"'typer'.*pip install 'mixup_hf\[cli\]'"):
+    with pytest.raises(SystemExit) as stopped:
         __main__.main()
+    assert stopped.value.code == 2
+    assert "needs typer, which is not installed: `pip install 'mixup_hf[cli]'`" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_command_is_one_registered_file() -> None:

@@ -16,6 +16,7 @@ from mixup_hf.cli.main import app
 from mixup_hf.cli.options import Command, takes_settings
 from mixup_hf.config import AlignConfig, FinetuneConfig
 from mixup_hf.config.load import load_config
+from mixup_hf.errors import InvalidInput
 from mixup_hf.evaluation.experiment.config import ExperimentConfig
 
 COMMANDS = registry.names("command")
@@ -81,6 +82,20 @@ def test_no_two_commands_spell_an_option_differently() -> None:
 def test_help_names_no_file_that_an_installed_package_lacks(name: str) -> None:
     entry = registry.get("command", name)
     assert "recipes/" not in (inspect.getdoc(entry) or "")
+
+
+@pytest.mark.parametrize(
+    "words", [("--seed", "--model", "x"), ("--model", "x", "--data.shots", "--seed=3")]
+)
+def test_an_option_is_not_taken_for_the_value_of_the_one_before(words: tuple[str, ...]) -> None:
+    option = "--seed" if words[0] == "--seed" else "--data.shots"
+    with pytest.raises(InvalidInput, match=f"`{option}` needs a value"):
+        call(finetune_like, *words)
+
+
+def test_an_option_written_with_an_equals_sign_may_have_the_name_of_another_as_its_value() -> None:
+    needed = ("--data.dataset", "x", "--output-dir=o")
+    assert call(finetune_like, *needed, "--model=--seed")[1].model == "--seed"
 
 
 @pytest.mark.parametrize("words", [("c.yaml", "--seed", "3"), ("--seed", "3", "c.yaml")])

@@ -72,6 +72,16 @@ def test_values_are_read_as_yaml() -> None:
     assert config.training == {"bf16": False, "report_to": ["a", "b"]}
 
 
+@pytest.mark.parametrize("word", ["2024", "1e3", "2024-11-24", "on", "007"])
+def test_a_number_is_a_text_where_a_text_is_meant(word: str) -> None:
+    config = finetune("--output-dir", word, "--model-revision", word, "--training.max-steps", "3")
+    assert config.output_dir == config.model_revision == word
+    assert config.training == {"max_steps": 3}
+    assert finetune("--model_revision", "null").model_revision is None
+    with pytest.raises(ValueError, match="`output_dir` must be text"):  # in a file it has quotes
+        build(FinetuneConfig, MINIMAL | {"output_dir": 2024})
+
+
 def test_negative_numbers_are_values_not_options() -> None:
     assert finetune("--training.max_steps", "-1").training == {"max_steps": -1}
 
@@ -126,7 +136,7 @@ def test_an_unknown_key_of_a_stage_lists_the_keys_of_a_stage() -> None:
 
 def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(ValueError) as caught:
-        finetune("--bogus", "1", "--seed", "many", "--mixup.mix_ratio", "3", "--data.dataset", "1")
+        finetune("--bogus", "1", "--seed", "many", "--mixup.mix_ratio", "3", "--data.shots", "x")
     message = str(caught.value)
     assert message.startswith("These settings cannot be used:")
     assert message.count("\n- ") == 4

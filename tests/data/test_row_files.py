@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import make_inverter, make_producer, make_rows
-from trainer_runs import LABELS
+from mixed_files import INDICES, NAMES, TEXTS, MixedFile, make_mixed
+from tiny import make_inverter
 
 from mixup_hf import InversedMixup, MixupConfig, OfflineMixup
 from mixup_hf.data.row_files import digest, mixed_json, read_mixed
@@ -19,27 +19,15 @@ from mixup_hf.data.row_writer import rows_dataset, select, write_rows
 from mixup_hf.generation.replay import RecordedRows
 from mixup_hf.types import MixedExample
 
-NAMES = ["business", "politics", "sport"]
-TEXTS, INDICES = make_rows(12, LABELS)
-
 
 @pytest.fixture
 def rows() -> list[MixedExample]:
-    return make_producer(12, LABELS).produce(0, 6)
+    return make_mixed()
 
 
 @pytest.fixture
-def write(tmp_path: Path, rows: list[MixedExample]) -> Callable[..., Path]:
-    """Writes the rows; changes of the first line as keyword arguments."""
-
-    def written(given: Sequence[MixedExample] = (), **changes: Any) -> Path:
-        lines = [mixed_json(row, TEXTS, NAMES) for row in given or rows]
-        lines[0] |= changes
-        file = tmp_path / "rows.jsonl"
-        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return file
-
-    return written
+def write(tmp_path: Path, rows: list[MixedExample]) -> MixedFile:
+    return MixedFile(tmp_path / "rows.jsonl", rows)
 
 
 def rounded(row: MixedExample) -> MixedExample:

@@ -126,10 +126,25 @@ def test_perplexity_is_that_of_all_tokens_together() -> None:
     assert figure.real.value == pytest.approx(math.exp(1))
 
 
-def test_a_class_too_small_for_folds_leaves_the_agreement_out() -> None:
+def test_a_fault_in_the_classifier_is_not_taken_for_too_few_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("mixup_hf.judging.judges.classifier.ClassifierJudge._fit", fail)
+    with pytest.raises(ValueError, match="a bug"):
+        World(on_the_mix).figures()
+
+
+def test_a_class_too_small_for_folds_leaves_the_agreement_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "mixup_hf")
     world = World(on_the_mix)
     world.targets = torch.eye(2)[[0] * (COUNT - 1) + [1]]
     assert "label agreement" not in world.figures()
+    assert "label agreement is left out: a class has too few rows" in caplog.text
 
 
 def test_what_cannot_be_measured_is_left_out_and_the_rest_is_there() -> None:

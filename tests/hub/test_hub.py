@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from hub_stub import HubStub
 
+from mixup_hf.errors import MixupError
+from mixup_hf.inverter.hub import push_folder
+
 REPO = "user/aligner"
 FILES = {
     "config.json",
@@ -43,91 +46,93 @@ def run(hub: HubStub, home: Path, code: str) -> subprocess.CompletedProcess[str]
 
 
 def push(hub: HubStub, folder: Path, tmp_path: Path) -> None:
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# tiny\n")
-    (folder / "notes.txt").write_text("not part of a checkpoint")
     code = f"from mixup_hf.cli.main import app; app(['push', {str(folder)!r}, {REPO!r}])"
     result = run(hub, tmp_path / "home", code)
     assert result.returncode == 0, result.stderr[-2000:]
 
 
-PULL = f"""
+def hold(hub: HubStub, folder: Path) -> None:
+    """The files of an aligner on the hub, without a push."""
+    hub.repos[REPO] = {name: (folder / name).read_bytes() for name in FILES - {"README.md"}}
+
+
+PULL = """
 from mixup_hf import Inverter
-inverter = Inverter.from_pretrained({REPO!r}, revision="main", device="cpu", quantization="none")
-print(inverter.fingerprint, inverter.invert(inverter.encode(["the red market"]), temperature=0.0))
+for source in {sources!r}:
+    inverter = Inverter.from_pretrained(
+        source, revision="main" if source == {repo!r} else None, device="cpu", quantization="none"
+    )
+    texts = inverter.invert(inverter.encode(["the red market"]), temperature=0.0)
+    print(inverter.fingerprint, texts)
 """
 
 
-def test_a_pushed_aligner_comes_back_the_same(
+def pull(hub: HubStub, home: Path, *sources: object) -> subprocess.CompletedProcess[str]:
+    return run(hub, home, PULL.format(repo=REPO, sources=[str(each) for each in sources or [REPO]]))
+
+
+def fetched(hub: HubStub) -> list[str]:
+    return [line for line in hub.requests if line.startswith("GET") and "/resolve/" in line]
+
+
+def test_a_pushed_aligner_comes_back_the_same_and_is_fetched_once(
     hub: HubStub, tmp_path: Path, saved_aligner: Callable[..., Path]
 ) -> None:
-    folder = saved_aligner(lora=True)
+    folder, home = saved_aligner(lora=True), tmp_path / "home"
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# tiny\n")
+    (folder / "notes.txt").write_text("not part of a checkpoint")
     push(hub, folder, tmp_path)
     assert set(hub.repos[REPO]) == FILES
-    pulled = run(hub, tmp_path / "home", PULL)
-    assert pulled.returncode == 0, pulled.stderr[-2000:]
-    local = run(hub, tmp_path / "home", PULL.replace(repr(REPO), repr(str(folder))))
-    assert pulled.stdout == local.stdout
 
-
-def test_only_needed_files_are_fetched_and_only_once(
-    hub: HubStub, tmp_path: Path, saved_aligner: Callable[..., Path]
-) -> None:
-    push(hub, saved_aligner(lora=True), tmp_path)
     hub.repos[REPO]["optimizer.pt"] = b"large and not needed"
-    run(hub, tmp_path / "home", PULL)
-    fetched = [line for line in hub.requests if line.startswith("GET") and "/resolve/" in line]
-    assert fetched
-    assert not any("optimizer.pt" in line for line in fetched)
+    pulled = pull(hub, home, REPO, folder)
+    assert pulled.returncode == 0, pulled.stderr[-2000:]
+    remote, local = pulled.stdout.splitlines()
+    assert remote == local
+    assert fetched(hub)
+    assert not any("optimizer.pt" in line for line in fetched(hub))
+
+    # Cached: nothing is fetched again, and the hub may be gone.
     hub.requests.clear()
-    again = run(hub, tmp_path / "home", PULL)
-    assert again.returncode == 0
-    assert not any("GET" in line and "/resolve/" in line for line in hub.requests)
-
-
-def test_a_cached_aligner_loads_without_the_hub(
-    hub: HubStub, tmp_path: Path, saved_aligner: Callable[..., Path]
-) -> None:
-    push(hub, saved_aligner(lora=True), tmp_path)
-    first = run(hub, tmp_path / "home", PULL)
+    again = pull(hub, home)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert not fetched(hub)
     hub.server.shutdown()
     hub.server.server_close()
-    again = run(hub, tmp_path / "home", PULL)
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert again.stdout == first.stdout
+    without = pull(hub, home)
+    assert without.returncode == 0, without.stderr[-2000:]
+    assert without.stdout == again.stdout == f"{remote}\n"
 
 
 def test_an_interrupted_download_says_so_and_is_made_good(
     hub: HubStub, tmp_path: Path, saved_aligner: Callable[..., Path]
 ) -> None:
-    push(hub, saved_aligner(lora=True), tmp_path)
+    hold(hub, saved_aligner(lora=True))
     hub.cut = {"model.safetensors"}
-    broken = run(hub, tmp_path / "home", PULL)
+    broken = pull(hub, tmp_path / "home")
     assert broken.returncode != 0
     assert "SourceError" in broken.stderr
     hub.cut = set()
-    assert run(hub, tmp_path / "home", PULL).returncode == 0
+    assert pull(hub, tmp_path / "home").returncode == 0
 
 
 def test_a_file_that_was_tampered_with_is_refused(
     hub: HubStub, tmp_path: Path, saved_aligner: Callable[..., Path]
 ) -> None:
-    push(hub, saved_aligner(lora=True), tmp_path)
+    hold(hub, saved_aligner(lora=True))
     hub.repos[REPO]["model.safetensors"] = hub.repos[REPO]["model.safetensors"][:100]
-    broken = run(hub, tmp_path / "home", PULL)
+    broken = pull(hub, tmp_path / "home")
     assert broken.returncode != 0
     assert "AlignerMismatchError" in broken.stderr
     assert "fetch it again" in broken.stderr
 
 
 def test_an_unknown_repository_names_the_embedded_way_out(hub: HubStub, tmp_path: Path) -> None:
-    result = run(hub, tmp_path / "home", PULL)
+    result = pull(hub, tmp_path / "home")
     assert result.returncode != 0
     assert "all-minilm-l6-v2" in result.stderr
 
 
-def test_pushing_what_is_no_aligner_is_refused(hub: HubStub, tmp_path: Path) -> None:
-    code = f"from mixup_hf.inverter.hub import push_folder; push_folder('.', {REPO!r})"
-    result = run(hub, tmp_path, code)
-    assert result.returncode != 0
-    assert "not an aligner checkpoint" in result.stderr
-    assert not hub.repos
+def test_pushing_what_is_no_aligner_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MixupError, match="not an aligner checkpoint"):  # before the hub is asked
+        push_folder(tmp_path, REPO)

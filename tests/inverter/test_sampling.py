@@ -239,7 +239,7 @@ def test_without_temperature_the_likeliest_token_is_taken() -> None:
         ({"top_p": 1.1}, r"`top_p` must lie in \[0.0, 1.0\].*Use 1.0 to switch"),
         ({"top_k": 0}, "`top_k` must be at least 1"),
         ({"num_candidates": 0}, "`num_candidates` must be at least 1"),
-        ({"num_candidates": 2, "temperature": 0.0}, "makes them all the same. Raise"),
+        ({"num_candidates": 2, "temperature": 0.0}, "makes them all identical. Raise"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from hub_stub import HubStub
+from typer.testing import CliRunner
 
 from mixup_hf import registry
+from mixup_hf.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,6 +32,7 @@ SHORT_TRAINING = (
     "--lexicon-from embedded --stages "
     "'[{name: 1b-lora, train_lora: true, max_steps: 2, minutes: 1}]'"
 )
+IN_A_SHELL = ("mixup-hf preview", "mixup-hf push")
 # (beginning of a command, text in it and what takes its place, options added to it)
 SHORTENED: list[tuple[str, dict[str, str], str]] = [
     (
@@ -146,14 +150,29 @@ def run(command: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
+def run_here(command: str) -> None:
+    """Run a `mixup-hf` command in this process, which has imported torch and transformers."""
+    _, *words = shlex.split(command)
+    gc.collect()  # the models of the command before
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, f"{command}\n{result.output[-4000:]}\n{result.exception!r}"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_commands_run_in_their_order(workplace: Path) -> None:
+def test_the_commands_run_in_their_order(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
     with HubStub() as hub:
+        # Only the push goes to a hub; the rest must do without one.
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        hub_variables = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "dummy"}
         for command in commands():
-            # Only the push goes to a hub; the rest must do without one.
-            hub_variables = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "dummy"}
-            run(shortened(command), workplace, HF_HUB_DISABLE_XET="1", **hub_variables)
+            # A preview and the push start as installed; other commands need no start of their own.
+            if command.startswith("mixup-hf") and not command.startswith(IN_A_SHELL):
+                run_here(shortened(command))
+            else:
+                run(shortened(command), workplace, HF_HUB_DISABLE_XET="1", **hub_variables)
+        assert list(hub.repos) == ["you/bge-small-smollm2-360m"]
     assert (workplace / "runs" / "mine" / "metrics.json").is_file()
     assert (workplace / "more.csv").is_file()
 
@@ -166,7 +185,11 @@ def test_python_blocks_run(code: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_script_that_the_page_shows_prints_a_baseline_beside_its_result(tmp_path: Path) -> None:
-    printed = run(f"{shlex.quote(sys.executable)} {ROOT / 'recipes' / 'minimal.py'}", tmp_path)
+    script = (ROOT / "recipes" / "minimal.py").read_text(encoding="utf-8")
+    assert script.count("num_train_epochs=8") == 1
+    shorter = tmp_path / "minimal.py"
+    shorter.write_text(script.replace("num_train_epochs=8", "num_train_epochs=2"))
+    printed = run(f"{shlex.quote(sys.executable)} {shorter}", tmp_path)
     line = printed.strip().splitlines()[-1]
     assert re.fullmatch(r"test accuracy: plain 0\.\d{3}, with mixup 0\.\d{3} \(one seed\)", line)
     assert line.split(":")[0] in README

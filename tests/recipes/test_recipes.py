@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,11 +23,31 @@ ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
 
 
-def launch(hardware: str, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    config = RECIPES / "accelerate_configs" / f"{hardware}.yaml"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    command += ["--main_process_port", "0", str(RECIPES / script), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+@pytest.fixture(params=[1, 2])
+def processes(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture
+def launch(processes: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], None]:
+    """Runs a script: under `accelerate launch` with two processes, in this process alone with one.
+
+    The launcher with the configuration for one process is tested with the README's commands.
+    """
+
+    def run(script: str, argument: Path) -> None:
+        words = [str(RECIPES / script), str(argument)]
+        if processes == 1:
+            monkeypatch.setattr("sys.argv", words)
+            runpy.run_path(words[0], run_name="__main__")
+            return
+        config = RECIPES / "accelerate_configs" / "cpu_two_processes.yaml"
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+        command += ["--main_process_port", "0", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -46,9 +67,11 @@ def test_baseline_and_mixup_differ_only_in_mixup_keys_and_the_folder() -> None:
     assert different == {"mixup", "output_dir"}
 
 
-@pytest.mark.parametrize(("hardware", "processes"), [("cpu", 1), ("cpu_two_processes", 2)])
 def test_finetune_runs_on_as_many_processes_as_the_config_says(
-    hardware: str, processes: int, tmp_path: Path, saved_aligner: Callable[..., Path]
+    launch: Callable[[str, Path], None],
+    processes: int,
+    tmp_path: Path,
+    saved_aligner: Callable[..., Path],
 ) -> None:
     aligner = saved_aligner()
     texts, labels = make_rows(24)
@@ -64,8 +87,7 @@ def test_finetune_runs_on_as_many_processes_as_the_config_says(
         "mixup": {"aligner": str(aligner), "max_new_tokens": 5, "chunk_size": 8},
     }
     config.write_text(yaml.safe_dump(content))
-    result = launch(hardware, "finetune.py", str(config))
-    assert result.returncode == 0, result.stderr[-3000:]
+    launch("finetune.py", config)
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["processes"] == processes
     assert metrics["mixed_draws"] == 24  # one mixed row for each real row, over all processes
@@ -73,16 +95,14 @@ def test_finetune_runs_on_as_many_processes_as_the_config_says(
     assert sum(json.loads(line)["times_used"] for line in lines) == 24
 
 
-@pytest.mark.parametrize(("hardware", "processes"), [("cpu", 1), ("cpu_two_processes", 2)])
 def test_align_trains_one_aligner_on_as_many_processes_as_the_config_says(
-    hardware: str, processes: int, tmp_path: Path
+    launch: Callable[[str, Path], None], processes: int, tmp_path: Path
 ) -> None:
     stages = (LEXICON_STAGE, StageConfig(name="1b-lora", train_lora=True, max_steps=3))
     config = make_config(save_partners(tmp_path), tmp_path / "out", stages=stages)
     file = tmp_path / "align.json"
     file.write_text(json.dumps(asdict(config)))
-    result = launch(hardware, "align.py", str(file))
-    assert result.returncode == 0, result.stderr[-3000:]
+    launch("align.py", file)
     aligner = tmp_path / "out" / "aligner"
     inverter = Inverter.from_pretrained(aligner, device="cpu", quantization="none")
     assert len(inverter.invert(inverter.encode(["the red market"]))) == 1

@@ -81,6 +81,36 @@ def test_the_callbacks_there_are_stay(tmp_path: Path) -> None:
     trainer.train()
 
 
+def test_trackers_get_the_figures_of_mixing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tracker(TrainerCallback):
+        """Copies the logs, as a reporting callback sends them away."""
+
+        def __init__(self) -> None:
+            self.seen: list[dict[str, float]] = []
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **kwargs: Any) -> None:
+            self.seen.append(dict(logs))
+
+    # The Trainer builds the tracker, as it does for `report_to`; the script passes another.
+    monkeypatch.setattr(
+        "transformers.trainer.get_reporting_integration_callbacks", lambda report_to: [Tracker]
+    )
+    trainer = plain_trainer(tmp_path, callbacks=[Tracker()], arguments={"logging_steps": 1})
+    make_mixup().attach(trainer)
+    trainer.train()
+    trackers = [each for each in trainer.callback_handler.callbacks if isinstance(each, Tracker)]
+    assert len(trackers) == 2
+    history = [logs for logs in trainer.state.log_history if "loss" in logs]
+    for tracker in trackers:
+        steps = [logs for logs in tracker.seen if "loss" in logs]
+        assert len(steps) == 3
+        assert [logs["mixup_hf/rows_made"] for logs in steps] == [
+            logs["mixup_hf/rows_made"] for logs in history
+        ]
+
+
 def test_the_callbacks_of_the_script_go_through_trainer_kwargs(tmp_path: Path) -> None:
     class Own(TrainerCallback):
         pass

@@ -58,6 +58,21 @@ def test_generated_data_sets_are_read_again() -> None:
     assert [record["text"] for _, record in read_records(made)] == list(made["text"])
 
 
+def test_rows_with_several_classes_are_counted_for_each(tmp_path: Path) -> None:
+    labels = [["news"], ["news", "film"], ["film"], [], ["sport"], ["sport", "news"]] * 2
+    data = Dataset.from_dict({"text": TEXTS, "label": labels})
+    table = read_table(data, "text", "label")
+    mixup = InversedMixup(
+        make_inverter(), table.texts, table.labels, label_names=NAMES, max_new_tokens=4
+    )
+    done = augment_file(tmp_path / "rows.jsonl", mixup, table, 6, data={})
+    assert done.real_by_class == {"news": 6, "film": 4, "sport": 4}
+    rows = [record for _, record in read_records(tmp_path / "rows.jsonl")]
+    assert sum(done.summary.by_class.values()) == sum(
+        share >= 0.5 for row in rows for share in row["soft_label"].values()
+    )
+
+
 def test_one_row_per_class_is_nothing_to_mix() -> None:
     few = Dataset.from_dict({"text": TEXTS[:3], "label": [0, 1, 2]})
     with pytest.raises(ValueError, match="there is nothing to mix"):

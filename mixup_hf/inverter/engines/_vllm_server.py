@@ -85,7 +85,7 @@ class VllmServer:
         if same < _AGREEING * len(prompts):
             raise ServerError(
                 f"The server at {self.url} serves {self.model!r}, which is not this aligner's LLM: "
-                f"only {same} of {len(prompts)} sentences start with the same tokens. Serve the "
+                f"only {same} of {len(prompts)} sentences begin with the same tokens. Serve the "
                 "LLM that `mixup-hf export` writes for this aligner."
             )
 

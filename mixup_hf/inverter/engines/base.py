@@ -43,8 +43,8 @@ class DecodeSettings:
         errors.at_least("num_candidates", self.num_candidates, 1)
         if self.num_candidates > 1 and self.temperature == 0:
             raise errors.InvalidInput(
-                f"`num_candidates` = {self.num_candidates} asks for different candidates, but "
-                "`temperature` = 0 makes them all the same. Raise `temperature`, or ask for 1."
+                f"`num_candidates` = {self.num_candidates} requests different candidates, but "
+                "`temperature` = 0 makes them all identical. Raise `temperature`, or ask for 1."
             )
 
 
