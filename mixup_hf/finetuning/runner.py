@@ -209,9 +209,9 @@ def _prepare_mixup(
     rows |= splits.knowledge(config.data)
     if inverter is not None:
         return InversedMixup(inverter, train.texts, train.labels, config=settings, **rows)
-    fields = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
-    aligner = fields.pop("aligner")
-    return InversedMixup.from_pretrained(aligner, train.texts, train.labels, **rows, **fields)
+    return InversedMixup.from_pretrained(
+        texts=train.texts, labels=train.labels, config=settings, **rows
+    )
 
 
 def tokenized(

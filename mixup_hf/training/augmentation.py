@@ -17,6 +17,7 @@ from mixup_hf.generation.readability import Readability
 from mixup_hf.generation.summary import RowSummary, mean_words
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.training.inversed import InversedMixup
+from mixup_hf.training.mixed_set import read_config
 from mixup_hf.training.regeneration import record_of, run_record
 from mixup_hf.types import MixedExample
 
@@ -193,9 +194,10 @@ def prepare(
     named = dict(known)
     if table.names is not None:
         named |= {"label_names": list(table.names), "num_labels": len(table.names)}
+    named["config"] = read_config(None, settings | {"aligner": aligner})
     if inverter is not None:
-        return InversedMixup(inverter, table.texts, table.labels, **named, **settings)
-    return InversedMixup.from_pretrained(aligner, table.texts, table.labels, **named, **settings)
+        return InversedMixup(inverter, table.texts, table.labels, **named)
+    return InversedMixup.from_pretrained(texts=table.texts, labels=table.labels, **named)
 
 
 def written_record(

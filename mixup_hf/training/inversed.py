@@ -25,7 +25,7 @@ from mixup_hf.training.mix_settings import (
     pairing_of,
     refuse_rows_file,
 )
-from mixup_hf.training.mixed_set import read_config
+from mixup_hf.training.mixed_set import read_config, take_label_setting
 from mixup_hf.training.production import new_producer
 from mixup_hf.training.training_rows import check_rows
 from mixup_hf.types import Follows, MixedExample, Supplies
@@ -47,7 +47,8 @@ class InversedMixup(JudgedPlugin):
         texts: The training texts (N), and only those: parents must never be evaluation texts.
             Default: `attach` reads them off the Trainer.
         labels: Their labels: class indices or class names; for multi-label classification, lists of
-            names or of one 0 or 1 per class; for regression, floats.
+            names or of one 0 or 1 per class; for regression, floats. Without texts, the setting
+            `labels`, such as "committee"; beside texts, that setting is given in `config`.
         num_labels: C. Default: as many as occur.
         label_names: The classes in the order of the model's outputs (`model.config.id2label`).
             Default for class names: sorted.
@@ -75,7 +76,7 @@ class InversedMixup(JudgedPlugin):
         self,
         inverter: Inverter,
         texts: Sequence[Any] | None = None,
-        labels: Sequence[Any] | None = None,
+        labels: Sequence[Any] | str | None = None,
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
@@ -86,6 +87,7 @@ class InversedMixup(JudgedPlugin):
         config: MixupConfig | None = None,
         **settings: Any,
     ) -> None:
+        labels = take_label_setting(texts, labels, settings)
         config = read_config(config, settings)
         refuse_rows_file(config)
         super().__init__(inverter, config, unlabeled_texts, label_descriptions)
@@ -149,7 +151,7 @@ class InversedMixup(JudgedPlugin):
         cls,
         aligner: str = "embedded",
         texts: Sequence[Any] | None = None,
-        labels: Sequence[Any] | None = None,
+        labels: Sequence[Any] | str | None = None,
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
@@ -157,6 +159,7 @@ class InversedMixup(JudgedPlugin):
         eval_texts: Sequence[Any] = (),
         unlabeled_texts: Sequence[Any] = (),
         label_descriptions: Mapping[str, str] | None = None,
+        config: MixupConfig | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **settings: Any,
@@ -173,11 +176,13 @@ class InversedMixup(JudgedPlugin):
             eval_texts: As for the class.
             unlabeled_texts: As for the class.
             label_descriptions: As for the class.
+            config: As for the class; names the aligner, so that `aligner` is left out.
             device: As for `Inverter.from_pretrained`.
             dtype: As for `Inverter.from_pretrained`.
             **settings: Fields of `MixupConfig`.
         """
-        config = read_config(None, settings | {"aligner": aligner})
+        labels = take_label_setting(texts, labels, settings)
+        config = read_config(config, settings | ({} if config else {"aligner": aligner}))
         refuse_rows_file(config)  # before minutes of loading
         if len(unlabeled_texts):
             check_unlabeled(config, "unlabeled_texts")
@@ -185,7 +190,7 @@ class InversedMixup(JudgedPlugin):
             check_rows(texts or (), labels, num_labels, label_names, problem_type)
         decode_settings(config)
         inverter = Inverter.from_pretrained(
-            aligner,
+            config.aligner,
             revision=config.revision,
             quantization=config.quantization,
             device=device,

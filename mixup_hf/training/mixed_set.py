@@ -203,6 +203,20 @@ def _refuse_in_a_loop(config: MixupConfig) -> None:
         )
 
 
+def take_label_setting(
+    texts: Sequence[Any] | None, labels: Sequence[Any] | str | None, settings: dict[str, Any]
+) -> Sequence[Any] | None:
+    """The labels of the training rows, of which there are none where `labels` is the setting.
+
+    The setting `labels` and the training labels share a name. Where no texts are given, a bare word
+    is the setting, and is moved to `settings`; beside texts, it belongs into a `MixupConfig`.
+    """
+    if texts is None and isinstance(labels, str):
+        settings["labels"] = labels
+        return None
+    return labels
+
+
 def _check_parents(texts: Sequence[str], eval_texts: Sequence[str], *, fail: bool) -> None:
     """Warn, or with `fail` raise, when the model would be trained on what it is evaluated on."""
     shared = shared_texts(texts, eval_texts)

@@ -15,6 +15,7 @@ from mixup_hf.data.row_formats import read_records, read_run
 from mixup_hf.data.row_writer import select
 from mixup_hf.data.tables import LabelledTexts, read_table
 from mixup_hf.data.unlabeled_files import read_texts
+from mixup_hf.generation.unlabeled import UNLABELED
 from mixup_hf.training.inversed import InversedMixup
 from mixup_hf.types import MixedExample
 
@@ -132,6 +133,10 @@ def regenerate(
     Raises:
         InvalidInput: The labelled texts, or the aligner, are not those of the row.
     """
+    if record.get("method") == UNLABELED:
+        raise errors.InvalidInput(
+            "The row is one of the unlabelled texts, as it was given: there is nothing to generate."
+        )
     source = str(data or run["data"])
     table = read_table(
         source, *run["columns"], name=run.get("name"), split=run.get("split", "train")
@@ -141,11 +146,40 @@ def regenerate(
             f"{source} is not what it was when the row was generated: its texts, its labels or "
             "their order have changed. Give the file as it was with --data."
         )
+    config, dtype = _config_of(record, run)
+    mixup = InversedMixup.from_pretrained(
+        texts=table.texts,
+        labels=table.labels,
+        num_labels=len(run["label_names"]) if table.names else None,
+        label_names=run["label_names"] if table.names else None,
+        label_descriptions=run.get("label_descriptions"),
+        **read_known(run),
+        dtype=dtype,
+        config=config,
+    )
+    if run.get("unlabeled_sha256", digest([])) != digest(mixup.unlabeled_texts):
+        raise errors.InvalidInput(
+            f"The unlabelled texts ({run.get('unlabeled_file')}) are not what they were when the "
+            "row was generated. Give them as they were, in the same file."
+        )
+    if mixup.inverter.fingerprint != record["aligner_fingerprint"]:
+        raise errors.InvalidInput(
+            f"The aligner {mixup.config.aligner!r} has the fingerprint "
+            f"{mixup.inverter.fingerprint}, but the row is from {record['aligner_fingerprint']}. "
+            "Pin its revision, or give the folder of the old one."
+        )
+    chunk = mixup.producer.plan.chunk_of(record["index"])
+    made = mixup.producer.chunk(record["epoch"], chunk, run["num_samples"])
+    (again,) = (each for each in made if each.index == record["index"])
+    return record_of(again, mixup, run["written"])
+
+
+def _config_of(record: dict[str, Any], run: dict[str, Any]) -> tuple[MixupConfig, torch.dtype]:
+    """The settings by which a row is generated again, and the LLM's data type of then."""
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in run["settings"].items()
     }
-    aligner: str = settings.pop("aligner")
     # The engine of then, whatever this machine would choose; cached sentences are not used.
     engine, _, dtype = record["engine"].partition(":")
     if engine == "vllm":
@@ -156,32 +190,7 @@ def regenerate(
     settings |= {"engine": engine, "reuse": False}
     if "on_unreadable" in settings:
         settings["on_unreadable"] = "off"
-    mixup = InversedMixup.from_pretrained(
-        aligner,
-        table.texts,
-        table.labels,
-        num_labels=len(run["label_names"]) if table.names else None,
-        label_names=run["label_names"] if table.names else None,
-        label_descriptions=run.get("label_descriptions"),
-        **read_known(run),
-        dtype=getattr(torch, dtype),
-        **settings,
-    )
-    if run.get("unlabeled_sha256", digest([])) != digest(mixup.unlabeled_texts):
-        raise errors.InvalidInput(
-            f"The unlabelled texts ({run.get('unlabeled_file')}) are not what they were when the "
-            "row was generated. Give them as they were, in the same file."
-        )
-    if mixup.inverter.fingerprint != record["aligner_fingerprint"]:
-        raise errors.InvalidInput(
-            f"The aligner {aligner!r} has the fingerprint {mixup.inverter.fingerprint}, but the "
-            f"row is from {record['aligner_fingerprint']}. Pin its revision, or give the folder "
-            "of the old one."
-        )
-    chunk = mixup.producer.plan.chunk_of(record["index"])
-    made = mixup.producer.chunk(record["epoch"], chunk, run["num_samples"])
-    (again,) = (each for each in made if each.index == record["index"])
-    return record_of(again, mixup, run["written"])
+    return MixupConfig(**settings), getattr(torch, dtype)
 
 
 def read_known(run: dict[str, Any]) -> dict[str, Any]:

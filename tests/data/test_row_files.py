@@ -118,7 +118,10 @@ def test_every_format_round_trips(
     tmp_path: Path, rows: list[MixedExample], format: str, parents: bool
 ) -> None:
     odd = replace(
-        rows[0], text='a "quoted", text\nof two\u2028lines 🔥', judges={"knn": (0.2, 0.3, 0.5)}
+        rows[0],
+        text='a "quoted", text\nof two\u2028lines 🔥',
+        judges={"knn": (0.2, 0.3, 0.5)},
+        votes={"encoder": (0.1, 0.2, 0.7), "llm": (0.6, 0.3, 0.1)},
     )
     given = [rows[1], odd, *rows[2:]]  # the first row has no judges
     records = [mixed_json(row, TEXTS if parents else None, NAMES) for row in given]

@@ -29,6 +29,7 @@ def test_saved_rows_are_opened_unchanged(
 ) -> None:
     monkeypatch.setattr("mixup_hf.data.rows._BATCH", 4)  # six rows: two batches
     judged = replace(rows[0], text=text, events=("intrusion",), judges={"knn": (0.1, 0.2, 0.7)})
+    judged = replace(judged, votes={"llm": (0.2, 0.3, 0.5)})
     given = [judged, *rows[1:]]
     folder = save_rows(tmp_path / "not" / "there" / "yet", given)
     stored = open_rows(folder)

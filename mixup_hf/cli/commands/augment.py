@@ -18,6 +18,13 @@ from mixup_hf.config import MixupConfig, check_unlabeled
 if TYPE_CHECKING:
     from mixup_hf.training.augmentation import Augmented
 
+UnlabeledFile = Annotated[
+    str | None,
+    typer.Option(
+        help="Texts without labels, one per line (.txt) or a table; needs --labels committee."
+    ),
+]
+
 
 @registry.register("command", "augment", help="write generated rows to a file")
 @takes_settings(MixupConfig)
@@ -52,12 +59,7 @@ def command(
     eval_data: Annotated[
         str | None, typer.Option(help="Evaluation texts; generated rows never nearly equal one.")
     ] = None,
-    unlabeled_file: Annotated[
-        str | None,
-        typer.Option(
-            help="Texts without labels, one per line (.txt) or a table; needs --labels committee."
-        ),
-    ] = None,
+    unlabeled_file: UnlabeledFile = None,
     keys: Keys = False,
     from_row: Annotated[
         str | None,
@@ -81,12 +83,12 @@ def command(
     errors.at_least("--num-samples", num_samples, 1)
     output_file("--output", output)
     chosen = _written(output, format, columns, provenance, parents)
-    settings = _settings(overrides)
-    if unlabeled_file is not None:
-        check_unlabeled(MixupConfig(**settings), "--unlabeled-file", "--")
+    settings = _settings(overrides, unlabeled_file)
     source: dict[str, Any] = {"data": data, "name": name, "split": split, "eval_data": eval_data}
-    source["unlabeled_file"] = unlabeled_file
-    source["columns"] = [text_column, label_column, text_pair_column]
+    source |= {
+        "unlabeled_file": unlabeled_file,
+        "columns": [text_column, label_column, text_pair_column],
+    }
     _show(Console(), _augment(output, format, num_samples, source, chosen, settings), output)
 
 
@@ -110,10 +112,12 @@ def _written(
     return Written(names, "full" if provenance else "none", parents)
 
 
-def _settings(overrides: list[str]) -> dict[str, Any]:
+def _settings(overrides: list[str], unlabeled_file: str | None) -> dict[str, Any]:
     from mixup_hf.config.load import load_config
 
     config = load_config(MixupConfig, None, overrides)
+    if unlabeled_file is not None:
+        check_unlabeled(config, "--unlabeled-file", "--")
     return {name: getattr(config, name) for name in MixupConfig.__dataclass_fields__}
 
 
