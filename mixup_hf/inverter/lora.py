@@ -7,11 +7,15 @@ missing. A plain LoRA is three lines of arithmetic, so unquantized weights need 
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import linear
 
 from mixup_hf import errors
 
@@ -74,6 +78,46 @@ def load_lora(llm: Any, checkpoint: Path, *, merge: bool) -> Any:
     return model.merge_and_unload() if merge else model
 
 
+@contextmanager
+def without_lora(llm: Any, checkpoint: Path | None) -> Iterator[None]:
+    """Forward passes of this thread as if the LLM had no LoRA, be it merged or not.
+
+    What the LoRA adds is subtracted after each of its layers, so other threads may go on decoding.
+    A LoRA that peft merged stays in effect.
+
+    Args:
+        llm: The causal LM, not wrapped by peft.
+        checkpoint: The folder of the aligner whose LoRA it has; None for an LLM without one.
+    """
+    folder = None if checkpoint is None else checkpoint / LORA_FOLDER
+    if folder is None or not (folder / _WEIGHTS).is_file():
+        yield
+        return
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if not _is_plain(config):
+        yield
+        return
+    here = threading.get_ident()
+    device = llm.get_input_embeddings().weight.device
+    scaling, handles = _scaling(config), []
+    for layer, down, up in _factors(load_file(folder / _WEIGHTS, device=str(device))):
+
+        def subtract(
+            module: Any, inputs: Any, output: torch.Tensor, down: Any = down, up: Any = up
+        ) -> torch.Tensor | None:
+            if threading.get_ident() != here:
+                return None
+            added = linear(linear(inputs[0].to(down.dtype), down), up) * scaling
+            return output - added.to(output.dtype)
+
+        handles.append(llm.get_submodule(layer).register_forward_hook(subtract))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def whole(value: torch.Tensor) -> torch.Tensor:
     """A weight in one piece; a shard of FSDP 2 is gathered from all processes."""
     from torch.distributed.tensor import DTensor
@@ -115,14 +159,24 @@ def _is_plain(config: dict[str, Any]) -> bool:
 
 @torch.no_grad()
 def _merge(llm: Any, config: dict[str, Any], state: dict[str, torch.Tensor]) -> Any:
+    scaling = _scaling(config)
+    for layer, down, up in _factors(state):
+        weight = llm.get_submodule(layer).weight.data
+        weight += ((up @ down) * scaling).to(weight.device)
+    return llm
+
+
+def _scaling(config: dict[str, Any]) -> float:
     rank = config["r"]
-    scaling = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    return float(config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank))
+
+
+def _factors(state: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """The layers of a plain LoRA with their factors, A and B, float32."""
     ends = (".lora_A.weight", ".lora_B.weight")
     layers = {name.removesuffix(ends[0]).removesuffix(ends[1]) for name in state}
     if len(state) != 2 * len(layers):
         raise ValueError(f"unexpected tensors among {sorted(state)[:3]}, ...")
     for layer in sorted(layers):
-        weight = llm.get_submodule(layer.removeprefix(_PREFIX)).weight.data
-        down, up = (state[layer + end].to(weight.device).float() for end in ends)
-        weight += (up @ down) * scaling
-    return llm
+        down, up = (state[layer + end].float() for end in ends)
+        yield layer.removeprefix(_PREFIX), down, up

@@ -215,9 +215,9 @@ class Inverter:
         """Mean log-likelihood per token (n, C) of each class name after each text."""
         return label_log_likelihood(self._base, self.tokenizer, texts, names)
 
-    def hidden_states(self, texts: Sequence[str], layer: int | None = None) -> Tensor:
-        """The state (n, H) after each text, at two thirds of the layers; the LoRA is in effect."""
-        return hidden_states(self._base, self.tokenizer, texts, layer=layer)
+    def hidden_states(self, texts: Sequence[str]) -> Tensor:
+        """Two states (n, 2, H) of the LLM, without the LoRA, for each text; see `states`."""
+        return hidden_states(self._base, self.tokenizer, texts, lora=self.folder)
 
     def mix_weights(self, lams: Tensor) -> Tensor:
         """The embedding weights (n,) at which decoded sentences lie at the ratios `lams` (n,).

@@ -105,8 +105,8 @@ class _ReadsSides:
     def __init__(self, inverter: Inverter) -> None:
         self._inverter = inverter
 
-    def hidden_states(self, texts: Sequence[str], layer: int | None = None) -> Tensor:
-        return self._inverter.hidden_states(_one_text(texts), layer)
+    def hidden_states(self, texts: Sequence[str]) -> Tensor:
+        return self._inverter.hidden_states(_one_text(texts))
 
     def label_log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
         return self._inverter.label_log_likelihood(_one_text(texts), names)

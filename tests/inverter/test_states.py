@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny import make_inverter, make_llm, word_tokenizer
 
-from mixup_hf.inverter.states import hidden_states
+from mixup_hf import Inverter
+from mixup_hf.inverter.lora import load_lora
+from mixup_hf.inverter.states import TEMPLATE, hidden_states
 from mixup_hf.types import PAIR_MARK
 
 TEXTS = ["the red market", "a goal", "who is the new minister of the city"]
@@ -21,36 +26,45 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mixup_hf.inverter.states.fast_autocast", lambda device: nullcontext())
 
 
+def expected_states(llm: Any, tokenizer: Any, text: str) -> torch.Tensor:
+    """Layer 1 of 2 at the end of the text, layer 2 at the end of the prompt: (2, H)."""
+    before, after = TEMPLATE.split("{text}")
+    start, content, end = (tokenizer(part)["input_ids"] for part in (before, text, after))
+    states = []
+    handles = [
+        each.register_forward_hook(lambda *parts: states.append(parts[2]))
+        for each in llm.model.layers
+    ]
+    llm(torch.tensor([start + content + end]))
+    for handle in handles:
+        handle.remove()
+    middle, late = (each[0] if isinstance(each, tuple) else each for each in states)
+    return torch.stack([middle[0, len(start + content) - 1], late[0, -1]])
+
+
 def test_states_are_those_of_one_text_at_a_time() -> None:
     llm, tokenizer = make_llm(), word_tokenizer(classifier=False)
-    found = hidden_states(llm, tokenizer, TEXTS, layer=1, batch_size=2)
-    assert found.shape == (3, 32)
+    found = hidden_states(llm, tokenizer, TEXTS, batch_size=2)
+    assert found.shape == (3, 2, 32)
     assert found.dtype == torch.float32
     for row, text in enumerate(TEXTS):
-        ids = torch.tensor([tokenizer(text)["input_ids"]])
-        expected = llm(ids, output_hidden_states=True).hidden_states[1][0, -1]
+        expected = expected_states(llm, tokenizer, text)
         torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_the_template_is_read_and_a_long_text_does_not_push_it_out() -> None:
+def test_a_long_text_does_not_push_the_prompt_out() -> None:
     llm, tokenizer = make_llm(), word_tokenizer(classifier=False)
-    long = "the market " * 80
-    found = hidden_states(llm, tokenizer, [long], layer=2, template="what is {text} for")
-    read = tokenizer(f"what is {'the market ' * 48} for")["input_ids"]
-    states = []
-    llm.model.layers[1].register_forward_hook(lambda *parts: states.append(parts[2]))
-    llm(torch.tensor([read]))
-    expected = states[0][0] if isinstance(states[0], tuple) else states[0]
-    torch.testing.assert_close(found[0], expected[0, -1], atol=1e-4, rtol=1e-4)
+    found = hidden_states(llm, tokenizer, ["the market " * 80])
+    expected = expected_states(llm, tokenizer, "the market " * 48)
+    torch.testing.assert_close(found[0], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_an_inverter_reads_at_two_thirds_of_its_layers() -> None:
-    inverter = make_inverter()
-    here = inverter.hidden_states(TEXTS)
-    torch.testing.assert_close(here, inverter.hidden_states(TEXTS, layer=1))
-    assert not torch.allclose(here, inverter.hidden_states(TEXTS, layer=2))
-    with pytest.raises(ValueError, match=r"`layer` must lie in \[1, 2\], but got 3"):
-        inverter.hidden_states(TEXTS, layer=3)
+def test_an_llm_of_one_layer_has_both_states() -> None:
+    llm, tokenizer = make_llm(), word_tokenizer(classifier=False)
+    llm.model.layers = llm.model.layers[:1]
+    found = hidden_states(llm, tokenizer, TEXTS)
+    assert found.shape == (3, 2, 32)
+    assert not torch.allclose(found[:, 0], found[:, 1])
 
 
 def test_both_sides_of_a_pair_are_read() -> None:
@@ -79,7 +93,22 @@ def test_the_model_is_left_as_it_was_and_other_threads_go_on() -> None:
             thread.join()
 
     handle = llm.model.layers[0].register_forward_pre_hook(meanwhile)
-    hidden_states(llm, tokenizer, ["the red market"], layer=1)
+    hidden_states(llm, tokenizer, ["the red market"])
     handle.remove()
     assert elsewhere[0].shape[:2] == (1, 2)
-    assert not llm.model.layers[0]._forward_hooks
+    assert not any(layer._forward_hooks for layer in llm.model.layers)
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_an_inverter_reads_without_its_lora(
+    saved_aligner: Callable[..., Path], merge: bool
+) -> None:
+    folder = saved_aligner(lora=True)
+    parts = make_inverter()
+    llm = load_lora(make_llm(), folder, merge=merge)
+    inverter = Inverter(parts.encoder, parts.aligner, llm, parts.tokenizer, folder=folder)
+    found = inverter.hidden_states(TEXTS)
+    expected = hidden_states(make_llm(), inverter.tokenizer, TEXTS)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    after = hidden_states(inverter._base, inverter.tokenizer, TEXTS)
+    assert not torch.allclose(after, expected, atol=0.1)  # it is back

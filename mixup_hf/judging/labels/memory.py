@@ -16,10 +16,10 @@ LARGEST = 4096  # texts that are remembered besides the training texts
 
 
 class Memory:
-    """Remembers one row per text, that of training texts for good.
+    """Remembers one row (a tensor of any shape) per text, that of training texts for good.
 
     Args:
-        compute: Computes the rows (n, D) of texts.
+        compute: Computes the rows (n, ...) of texts.
         kept: Texts that are never forgotten.
     """
 
@@ -29,11 +29,11 @@ class Memory:
         self._rows: dict[str, Tensor] = {}
 
     def add(self, texts: Sequence[str], rows: Tensor) -> None:
-        """Remember rows (n, D) that are known."""
+        """Remember rows (n, ...) that are known."""
         self._rows.update(zip(texts, rows.float(), strict=True))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """The rows (n, D) of n texts."""
+        """The rows (n, ...) of n texts."""
         new = [text for text in dict.fromkeys(texts) if text not in self._rows]
         if new:
             self.add(new, self._compute(new))
@@ -65,15 +65,11 @@ class _Encoder:
 class _Llm:
     def __init__(self, llm: ReadsText, texts: Sequence[str]) -> None:
         self._llm, self._texts = llm, texts
-        self._states: dict[int | None, Memory] = {}
+        self._states = Memory(llm.hidden_states, texts)
         self._likelihoods: dict[tuple[str, ...], Memory] = {}
 
-    def hidden_states(self, texts: Sequence[str], layer: int | None = None) -> Tensor:
-        if layer not in self._states:
-            self._states[layer] = Memory(
-                lambda new: self._llm.hidden_states(new, layer), self._texts
-            )
-        return self._states[layer](texts)
+    def hidden_states(self, texts: Sequence[str]) -> Tensor:
+        return self._states(texts)
 
     def label_log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
         key = tuple(names)

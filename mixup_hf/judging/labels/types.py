@@ -21,8 +21,8 @@ Predict: TypeAlias = Callable[[Sequence[str]], Tensor]
 class ReadsText(Protocol):
     """An LLM that has been loaded, such as `Inverter`."""
 
-    def hidden_states(self, texts: Sequence[str], layer: int | None = None) -> Tensor:
-        """The state of a layer after each text (n, H)."""
+    def hidden_states(self, texts: Sequence[str]) -> Tensor:
+        """S states of each text (n, S, H)."""
         ...
 
     def label_log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:

@@ -63,7 +63,7 @@ def test_features_of_the_llm_are_what_is_left_without_the_mean() -> None:
     """All states lie near (5, 5, ...): what tells them apart is small beside that."""
     learner = build_learner("llm", topic_inputs([8, 8]))
     assert isinstance(learner, HeadLearner)
-    np.testing.assert_allclose(np.linalg.norm(learner.features, axis=1), 1.0)
+    np.testing.assert_allclose(np.linalg.norm(learner.features, axis=1), 2**0.5)  # of two states
     assert np.abs(learner.features.mean(0)).max() < 0.2
 
 
