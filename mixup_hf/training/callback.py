@@ -46,8 +46,6 @@ from mixup_hf.types import Follows, MixedExample, Supplies
 class MixupCallback(TrainerCallback):
     """Makes a `MixupCollator` mix during training.
 
-    Everything is undone at the end of training.
-
     Args:
         collator: The collator given to the same Trainer.
         producer: Makes the generated rows, or has them.

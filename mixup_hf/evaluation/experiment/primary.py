@@ -102,6 +102,11 @@ def contrast(runs: Mapping[Job, Run], config: PrimaryConfig) -> Primary | None:
     )
 
 
+def metric_name(metric: str) -> str:
+    """A metric as it is called in a sentence."""
+    return _NAMES_OF_METRICS[metric]
+
+
 def in_words(primary: Primary) -> str:
     """The contrast as a paragraph."""
     found = primary.comparisons[primary.best]
