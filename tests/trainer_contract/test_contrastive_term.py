@@ -42,11 +42,11 @@ TERM: dict[str, Any] = {"contrastive_weight": WEIGHT}
 
 def term_by_hand(model: Any, rows: Sequence[Row]) -> Tensor:
     """The term of one micro-batch, from states of one row at a time: no padding."""
-    body = getattr(model, "get_base_model", lambda: model)().base_model
-    states = [
-        body(input_ids=torch.tensor([tokens(row.text)])).last_hidden_state[0].mean(0)
-        for row in rows
-    ]
+    inner = getattr(model, "get_base_model", lambda: model)()
+    states = []
+    for row in rows:
+        found = inner.base_model(input_ids=torch.tensor([tokens(row.text)])).last_hidden_state[0]
+        states.append(found[-1] if hasattr(inner, "score") else found.mean(0))
     return WEIGHT * contrastive_loss(torch.stack(states), torch.stack([r.target for r in rows]))
 
 
