@@ -22,8 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, broadcast
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerState, TrainingArguments
@@ -41,7 +39,6 @@ MAX_STEPS = 100
 _WARMUP = 0.1  # share of the steps
 _FILE = "rehearsed.safetensors"
 _ORDER = 12  # what this stream of random numbers is for; part of its key
-_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 class Rehearsal:
@@ -172,7 +169,7 @@ class Rehearsal:
             schedule.step()
             optimizer.zero_grad()
         if runtime.world_size() > 1:  # kernels may differ in the last digits
-            self._model.load_state_dict(broadcast(self._state(), from_process=0), strict=False)
+            self._model.load_state_dict(runtime.agree_on_weights(self._state()), strict=False)
         runtime.log(
             f"a copy of the model was trained on the {len(self._rows)} real rows for {steps} steps "
             f"({time.monotonic() - started:.0f} s), to vote in the committee"
@@ -214,9 +211,7 @@ def _copy_of(model: nn.Module) -> Any:
     Raises:
         InvalidInput: Weights in shards or of 4 or 8 bits, or something that cannot be copied.
     """
-    if AcceleratorState().distributed_type in _SHARDED or any(
-        hasattr(each, "device_mesh") for each in model.parameters()
-    ):
+    if runtime.is_sharded() or any(hasattr(each, "device_mesh") for each in model.parameters()):
         raise _not_copyable(model, "its weights are in shards")
     if getattr(model, "is_quantized", False) or getattr(model, "hf_quantizer", None) is not None:
         raise _not_copyable(model, "its weights are quantized")
@@ -239,8 +234,11 @@ def _not_copyable(model: nn.Module, reason: str) -> errors.InvalidInput:
 
 @contextmanager
 def _own_random_state(device: torch.device, seed: int) -> Iterator[None]:
-    """Random states of torch, numpy and Python for the block; the global ones are restored."""
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002: a user's data set may draw
+    """Random states of torch, numpy and Python for the block; the global ones are restored.
+
+    A data set or a `preprocess` hook of the user's may draw from any of them.
+    """
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices):
