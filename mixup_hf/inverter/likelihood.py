@@ -47,6 +47,8 @@ def label_log_likelihood(
     Returns:
         (n, C), in nats per token, float32, on the CPU.
     """
+    if not len(texts):
+        return torch.empty(0, len(names))
     before, _, after = template.partition("{text}")
     start, end = (
         tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after)
