@@ -6,6 +6,16 @@ rate. Then it labels generated rows beside the other members; the model itself, 
 the global generators are as they were. It has seen every real row, so it has no held-out
 predictions, and a fixed weight.
 
+It is off by default: it helps where the model learns the task from few rows, and hurts where it
+does not, because nothing shows how right it is. Accuracy and negative log-likelihood of the
+committee on 250 test rows with 10 rows per class (MiniLM, 60 steps, mean of two seeds):
+
+| members | SST-2 | TREC | BBC headlines |
+| --- | --- | --- | --- |
+| the copy alone, accuracy | 0.508 | 0.626 | 0.782 |
+| encoder, llm | 0.620, 0.67 | 0.678, 0.83 | 0.762, 0.73 |
+| encoder, llm, model | 0.540, 0.76 | 0.696, 0.78 | 0.808, 0.64 |
+
 A resumed run starts from a model that has been trained further, and must label as the first one
 did: the copy's trained weights are in every checkpoint, hard links of one file.
 """

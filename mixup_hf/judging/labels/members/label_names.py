@@ -1,4 +1,17 @@
-"""A member that asks the inverter's LLM how likely each label's name is after the text."""
+"""A member that asks the inverter's LLM how likely each label's name is after the text.
+
+It knows what class names mean, which no other member does. Accuracy and negative log-likelihood on
+250 test rows with 10 rows per class (SmolLM2-135M-Instruct, mean of two seeds):
+
+| members | SST-2 | TREC | BBC headlines |
+| --- | --- | --- | --- |
+| label_names | 0.686, 0.61 | 0.278, 1.72 | 0.540, 1.13 |
+| encoder, llm | 0.620, 0.67 | 0.678, 0.83 | 0.762, 0.72 |
+| encoder, llm, label_names | 0.660, 0.61 | 0.696, 0.79 | 0.778, 0.67 |
+
+A prompt that lists the classes, or calls them great and terrible, was no better. Where names are
+codes, `label_descriptions` should say what they mean.
+"""
 
 from __future__ import annotations
 
