@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mixup_hf import errors
 from mixup_hf.config import DEFAULT_COMMITTEE, MixupConfig, check_unlabeled
 from mixup_hf.data.label_names import describe_labels
 from mixup_hf.data.row_files import digest
@@ -20,6 +21,7 @@ from mixup_hf.generation.unlabeled import UnlabeledTexts
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.judging import Gate, build_gate
 from mixup_hf.judging.events import is_degenerate
+from mixup_hf.training.auto import Chosen
 from mixup_hf.training.committee import build_committee
 from mixup_hf.training.plain_loop import mixed_rows
 from mixup_hf.training.plugin import TrainerPlugin
@@ -74,6 +76,16 @@ class JudgedPlugin(TrainerPlugin):
         self._groups = targets.groups
         self.label_descriptions = describe_labels(targets.names, self._given_descriptions)
         super()._bind(texts, targets, eval_texts)
+
+    def _choose(self, targets: Targets) -> Chosen:
+        chosen = super()._choose(targets)
+        if self._given_unlabeled and chosen.labels != "committee":
+            raise errors.InvalidInput(
+                "`unlabeled_texts` needs a committee that labels them, and for this training set "
+                "none is chosen by itself: see the setting `labels`. Set `labels: committee`, or "
+                "leave the texts out."
+            )
+        return chosen
 
     def _guard(self, eval_texts: Sequence[Any]) -> None:
         super()._guard(eval_texts)

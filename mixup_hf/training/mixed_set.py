@@ -126,7 +126,7 @@ class MixedTrainingSet:
 
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
         """Take a checked training set, and choose the settings that were left open for it."""
-        self.chosen = choose(self.config, targets)
+        self.chosen = self._choose(targets)
         self.texts, self.targets = texts, targets.values
         self.label_names = list(targets.names)
         self.num_labels = len(self.label_names)
@@ -136,6 +136,9 @@ class MixedTrainingSet:
         )
         self._guard(eval_texts)
         self.has_rows = True
+
+    def _choose(self, targets: Targets) -> Chosen:
+        return choose(self.config, targets)
 
     def _guard(self, eval_texts: Sequence[Any]) -> None:
         """Keep the evaluation texts out of training, as `leaks` says."""
