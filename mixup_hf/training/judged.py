@@ -144,6 +144,14 @@ class JudgedPlugin(TrainerPlugin):
         made = self.producer.first_sentences(_CALIBRATION_SENTENCES)
         return [text for text in made if not is_degenerate(text)]
 
+    @property
+    def labelled_by(self) -> str:
+        """Who labels generated rows, in words."""
+        committee = f"a committee ({', '.join(self._members())})"
+        if self.chosen.labels == "parents":
+            return "the parents, by their weights"
+        return committee if self.chosen.labels == "committee" else f"the parents and {committee}"
+
     def check_readability(self) -> Readability | None:
         """Compare up to 32 training texts with what the aligner decodes from their embeddings.
 

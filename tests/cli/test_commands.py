@@ -147,7 +147,7 @@ def test_finetune_writes_metrics_and_every_sentence_used(
     assert metrics["steps"] == 4
     rows = read_jsonl(tmp_path / "out" / "mixed.jsonl")
     assert len(rows) == metrics["mixed_rows"] > 0
-    assert sum(row["times_used"] for row in rows) == metrics["mixed_draws"] == 4 * 4
+    assert sum(row["times_used"] for row in rows) == metrics["mixed_draws"] == 2 * 4
     texts = {row["text"] for row in read_jsonl(data)}
     assert all(set(row["parent_texts"]) <= texts for row in rows)
     assert "test_accuracy" in printed
