@@ -234,7 +234,6 @@ def fit_committee(
     Raises:
         InvalidInput: A name is unknown or repeated, there is no member or fewer than two rows, or
             a member cannot work with this training set.
-        MissingPackage: scikit-learn is needed and not installed.
     """
     extra = extra or {}
     names = [*members, *extra]

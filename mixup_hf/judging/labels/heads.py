@@ -26,7 +26,6 @@ def fit_head(problem_type: str, features: np.ndarray, values: np.ndarray, streng
         values: Labels (n, C); a class may have no row.
         strength: Inverse regularization.
     """
-    errors.optional("sklearn", "stats", "The committee that labels generated sentences")
     if problem_type == REGRESSION:
         from sklearn.linear_model import Ridge
 
