@@ -71,6 +71,9 @@ class MixedTrainingSet:
                     loss = mixup.loss(model(**inputs), targets)
                     loss.backward()
 
+        There is neither curriculum nor contrastive term here. A committee's labels help most in the
+        first half of a run: then iterate over the plain loader in the second one.
+
         In several processes, each calls it; rows are decoded together and every process draws from
         all of them.
 

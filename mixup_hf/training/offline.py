@@ -24,6 +24,8 @@ from mixup_hf.types import MixedExample
 class OfflineMixup(TrainerPlugin):
     """Generated rows from a file, for the training set they were generated from.
 
+    Rows that a committee has labelled are used as those made in a run: in the first half of it.
+
     The file comes from `mixup-hf augment`, or is the `mixed.jsonl` of a run with mixup. It may come
     from another machine: the one that trains needs no LLM.
 

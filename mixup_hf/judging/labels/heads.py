@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mixup_hf import errors
 from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, Targets
 from mixup_hf.judging.labels.folds import assign_folds
 from mixup_hf.judging.labels.pooling import Scale, with_floor
