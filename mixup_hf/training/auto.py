@@ -17,6 +17,7 @@ from mixup_hf.data.targets import MULTI_LABEL, SINGLE_LABEL, Targets
 _PER_ROW, _FEWEST, _MOST = 4, 400, 2000
 # Policies that mend the parents' label by what the judges find.
 _MEND_LABELS = ("relabel", "blend", "weight")
+_EVERY_EPOCH = "new generated rows every epoch"
 # How labels are called in the log.
 _LABELLED = {
     "committee": "a committee's labels",
@@ -104,21 +105,19 @@ def describe_choice(
     """
     if not config.enabled or config.mix_ratio == 0:
         return None
-    parts = {
-        "labels": "" if config.rows_file else _LABELLED[chosen.labels],
-        "curriculum": _when(chosen),
-        "contrastive_weight": _contrastive(chosen.contrastive_weight),
-    }
-    if config.refill_every is None and chosen.rows_per_refill is None:
-        parts["refill_every"] = "new ones every epoch"
-    elif config.refill_every is None:
-        parts["rows_per_refill"] = f"at most {chosen.rows_per_refill:,} generated rows"
+    parts = {"labels": "" if config.rows_file else _LABELLED[chosen.labels]}
+    if config.refill_every is None:
+        rows = chosen.rows_per_refill
+        name = "refill_every" if rows is None else "rows_per_refill"
+        parts[name] = _EVERY_EPOCH if rows is None else f"at most {rows:,} generated rows"
+    parts["curriculum"] = _when(chosen)
+    parts["contrastive_weight"] = _contrastive(chosen.contrastive_weight)
     shown = {name: part for name, part in parts.items() if part and getattr(config, name) is None}
     if not shown:
         return None
     found, names = ", ".join(shown.values()), ", ".join(f"`{name}`" for name in shown)
-    rows = _training_set(values, problem_type)
-    return f"mixup_hf: chosen for {rows}: {found}; set {names} to change this"
+    given = _training_set(values, problem_type)
+    return f"mixup_hf: chosen for {given}: {found}; set {names} to change this"
 
 
 def _training_set(values: Tensor, problem_type: str) -> str:
@@ -129,12 +128,11 @@ def _training_set(values: Tensor, problem_type: str) -> str:
 
 
 def _when(chosen: Chosen) -> str:
-    name, _, share = chosen.curriculum.partition(":")
-    if name == "constant":
-        return "generated rows in the whole run"
-    if name == "first" and share == "0.5":
-        filled = ", then real rows in their place" if chosen.curriculum_fill == "real" else ""
-        return f"generated rows in the first half of the run{filled}"
+    if chosen.curriculum == "constant":
+        return "used in the whole run"
+    if chosen.curriculum == "first:0.5":
+        real = " (real rows in the second)" if chosen.curriculum_fill == "real" else ""
+        return f"used in the first half of the run{real}"
     return f"curriculum {chosen.curriculum}"
 
 

@@ -118,10 +118,9 @@ def test_a_file_of_rows_that_a_committee_labelled_is_used_as_rows_made_in_the_ru
 
 def test_the_line_says_what_was_chosen_and_how_to_change_it() -> None:
     assert line(SINGLE) == (
-        "mixup_hf: chosen for 24 rows of 3 classes: a committee's labels, generated rows in the "
-        "first half of the run, then real rows in their place, contrastive weight 2, at most 400 "
-        "generated rows; set `labels`, `curriculum`, `contrastive_weight`, `rows_per_refill` to "
-        "change this"
+        "mixup_hf: chosen for 24 rows of 3 classes: a committee's labels, at most 400 generated "
+        "rows, used in the first half of the run (real rows in the second), contrastive weight 2; "
+        "set `labels`, `rows_per_refill`, `curriculum`, `contrastive_weight` to change this"
     )
 
 
@@ -134,9 +133,9 @@ def test_the_line_says_what_was_chosen_and_how_to_change_it() -> None:
 )
 def test_the_line_for_other_tasks(labels: list[Any], rows: str) -> None:
     assert line(labels) == (
-        f"mixup_hf: chosen for {rows}: the parents' labels, generated rows in the whole run, no "
-        "contrastive term, new ones every epoch; set `labels`, `curriculum`, `contrastive_weight`, "
-        "`refill_every` to change this"
+        f"mixup_hf: chosen for {rows}: the parents' labels, new generated rows every epoch, used "
+        "in the whole run, no contrastive term; set `labels`, `refill_every`, `curriculum`, "
+        "`contrastive_weight` to change this"
     )
 
 
