@@ -63,7 +63,8 @@ def main() -> None:
     texts = trainer.train_dataset["text"]
     for row in mixup.generate(3):
         first, second = (texts[parent] for parent in row.parents)
-        print(f"{row.lam:.2f} {first!r} + {second!r} -> {row.text!r}")
+        label = f"{mixup.label_names[row.hard_label]} {max(row.label):.2f}"  # by a committee
+        print(f"{row.lam:.2f} {first!r} + {second!r} -> {row.text!r} ({label})")
     print(f"test accuracy: plain {before:.3f}, with mixup {after:.3f} (one seed)")
 
 

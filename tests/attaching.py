@@ -10,7 +10,7 @@ from tiny import make_classifier, make_inverter, make_rows, word_tokenizer
 from trainer_runs import LABELS, make_arguments, sharpen
 from transformers import Trainer
 
-from mixup_hf import InversedMixup
+from mixup_hf import InversedMixup, MixupConfig
 
 TOKENIZER = word_tokenizer(classifier=True)
 TEXTS, CLASSES = make_rows(12, LABELS)
@@ -34,6 +34,10 @@ def plain_trainer(folder: Path, **settings: Any) -> Trainer:
 
 
 def make_mixup(*rows: Any, **settings: Any) -> InversedMixup:
-    defaults = {"max_new_tokens": 4, "chunk_size": 4, "intrusion": "off", "reuse": False}
+    """A plugin whose rows have their parents' labels and are used in the whole run."""
+    defaults = {"labels": "parents", "intrusion": "off", "reuse": False}
+    defaults |= {"max_new_tokens": 4, "chunk_size": 4}
     names = {key: settings.pop(key) for key in ("label_names", "num_labels") if key in settings}
-    return InversedMixup(make_inverter(), *rows, **names, **(defaults | settings))
+    return InversedMixup(
+        make_inverter(), *rows, config=MixupConfig(**(defaults | settings)), **names
+    )

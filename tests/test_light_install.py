@@ -17,7 +17,6 @@ MODULES = {
     "faiss-cpu": "faiss",
     "imbalanced-learn": "imblearn",
     "rouge-score": "rouge_score",
-    "scikit-learn": "sklearn",
 }
 # torch needs jinja2 itself; datasets needs requests itself.
 ALWAYS_THERE = {"jinja2", "requests"}
@@ -71,7 +70,7 @@ def test_the_one_line_path_needs_no_extra(
     saved_aligner: Callable[..., Path], tmp_path: Path
 ) -> None:
     blocked = optional_modules()
-    assert {"typer", "sklearn", "gguf", "matplotlib"} <= blocked
+    assert {"typer", "sacrebleu", "gguf", "matplotlib"} <= blocked
     script = BLOCK.format(blocked=blocked) + ONE_LINE.format(
         blocked=blocked, aligner=str(saved_aligner(lora=True)), output=str(tmp_path / "out")
     )
@@ -89,7 +88,7 @@ def test_the_one_line_path_needs_no_extra(
     ("package", "call"),
     [
         ("gguf", "EMBEDDED['smollm2-135m-instruct'].unpack(None, None)"),
-        ("sklearn", "EMBEDDED['bbc_headlines'].unpack(None, None)"),
+        ("sacrebleu", "bleu(['a text'], ['a text'])"),
         ("requests", "_open_session(1)"),
     ],
 )
@@ -98,6 +97,7 @@ def test_a_missing_extra_is_named_with_the_command(package: str, call: str) -> N
         "import numpy\n"
         "from mixup_hf import PairPlan\n"
         "from mixup_hf.data.embedded import EMBEDDED\n"
+        "from mixup_hf.evaluation.text_scores import bleu\n"
         "from mixup_hf.inverter.engines._vllm_server import _open_session\n"
         "from mixup_hf.mixing.weights.beta import Beta\n"
         f"{call}\n"

@@ -85,7 +85,6 @@ def invert_response(response: np.ndarray) -> list[float]:
     Raises:
         NoResponseError: The response does not rise: nothing to be turned round.
     """
-    errors.optional("sklearn", "stats", "The ratio curve")
     from sklearn.isotonic import isotonic_regression
 
     even = (response + 1 - response[::-1]) / 2

@@ -147,8 +147,9 @@ class MixupConfig:
         default=None,
         description=(
             "Who labels a generated sentence: its parents, by their weights; a committee that "
-            "reads it; or blend, half each. By default the committee, where each row has one of "
-            "several classes and most classes have two rows or more; else the parents."
+            "reads it; or blend, half each. By default the committee where one can be fitted and "
+            "tested: each row has one of several classes, most classes have two rows or more, the "
+            "source is frozen, and intrusion is no policy that mends labels. Else the parents."
         ),
     )
     committee: tuple[Annotated[str, Named("member")], ...] = Field(
@@ -249,7 +250,8 @@ class MixupConfig:
         ge=1,
         description=(
             "Sentences per refill. By default as many as one refill uses; with a committee, and "
-            "refill_every left open, four per training row, at least 400 and at most 2,000."
+            "refill_every left open, four per training row, at least 400 and at most 2,000, or all "
+            "rows of rows_file."
         ),
     )
     max_new_tokens: Whole = Field(default=40, ge=1, description="Longest sentence, in tokens.")

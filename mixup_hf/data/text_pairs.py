@@ -23,6 +23,14 @@ def split_sides(text: str) -> tuple[str, ...]:
     return tuple(text.split(MARK))
 
 
+def without_blanks(text: str) -> str:
+    """The text, with a full stop for every blank side: models need a token to read.
+
+    A decoder may return nothing.
+    """
+    return MARK.join(side if side.strip() else "." for side in split_sides(text))
+
+
 def are_pairs(texts: Sequence[str]) -> bool:
     """Whether these texts, as `join_sides` made them, have two sides."""
     return bool(texts) and MARK in texts[0]

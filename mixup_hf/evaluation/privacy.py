@@ -192,9 +192,10 @@ def _rate(hits: Sequence[bool]) -> Rate:
 
 
 def _auc(member: np.ndarray, other: np.ndarray) -> float:
+    from sklearn.metrics import roc_auc_score
+
     truth = np.r_[np.ones(len(member)), np.zeros(len(other))]
-    metrics = errors.optional("sklearn.metrics", "stats", "The audit")
-    return float(metrics.roc_auc_score(truth, -np.r_[member, other]))
+    return float(roc_auc_score(truth, -np.r_[member, other]))
 
 
 def _found(member: np.ndarray, other: np.ndarray) -> float:

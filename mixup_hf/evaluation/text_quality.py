@@ -183,17 +183,16 @@ def _is_mix_of_two(row: MixedExample) -> bool:
 
 def _two_sample(made: Tensor, real: Tensor, seed: int) -> list[Figure]:
     """Classifier two-sample test (Lopez-Paz & Oquab 2017) on embeddings."""
-    linear = errors.optional("sklearn.linear_model", "stats", "The two-sample test")
-    selection = errors.optional("sklearn.model_selection", "stats", "The two-sample test")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
     rng, count = counter_rng(seed), min(len(made), len(real))
     if count < _FEWEST:
         return []
     some = [each[rng.choice(len(each), count, replace=False)].numpy() for each in (made, real)]
     inputs, truth = np.concatenate(some), np.repeat([1, 0], count)
-    folds = selection.StratifiedKFold(5, shuffle=True, random_state=seed)
-    guessed = selection.cross_val_predict(
-        linear.LogisticRegression(C=10.0, max_iter=500), inputs, truth, cv=folds
-    )
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    guessed = cross_val_predict(LogisticRegression(C=10.0, max_iter=500), inputs, truth, cv=folds)
     right = (guessed == truth).astype(float)
     found = bootstrap_interval(mean_over(right), len(right), seed)
     note = (

@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import Tensor
 
 from mixup_hf import errors
+from mixup_hf.data.text_pairs import without_blanks
 from mixup_hf.types import Labels, MixedExample
 
 _DIGITS = 4  # of the votes, as of the judges' probabilities
@@ -47,8 +48,7 @@ class Labelling:
         """
         if not rows:
             return []
-        # Encoders and language models need at least one token.
-        found = self.labels.label([row.text or "." for row in rows])
+        found = self.labels.label([without_blanks(row.text) for row in rows])
         return [
             replace(
                 row,

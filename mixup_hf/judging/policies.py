@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mixup_hf import errors
 from mixup_hf.config import IntrusionPolicy, LeakPolicy
+from mixup_hf.data.text_pairs import without_blanks
 from mixup_hf.judging.events import (
     COLLAPSE,
     DEGENERATE,
@@ -127,7 +128,7 @@ class Gate:
         if self.detector is None:
             findings = [Finding(self._of_text(row), {}, torch.tensor(row.label)) for row in rows]
         else:
-            embeddings = self.encoder.encode([row.text or "." for row in rows])
+            embeddings = self.encoder.encode([without_blanks(row.text) for row in rows])
             findings = self.detector.inspect(rows, embeddings)
         return [
             replace(found, events=(*found.events, LEAK)) if self._leaks(row) else found

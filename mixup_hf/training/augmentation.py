@@ -53,6 +53,7 @@ class Augmented:
         real_words: Mean words per training text.
         seconds: What generating took, without loading the models.
         readability: The aligner's round trip of the training texts; None if it was not checked.
+        labelled_by: Who labelled the rows, in words.
     """
 
     summary: RowSummary
@@ -61,6 +62,7 @@ class Augmented:
     real_words: float
     seconds: float
     readability: Readability | None = field(default=None)
+    labelled_by: str = ""
 
 
 def augment_dataset(
@@ -175,6 +177,7 @@ def augment_file(
         mean_words(table.texts),
         time.monotonic() - started,
         mixup.check_readability(),
+        mixup.labelled_by,
     )
 
 

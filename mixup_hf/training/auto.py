@@ -8,11 +8,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from mixup_hf.config import MixupConfig
-from mixup_hf.data.targets import SINGLE_LABEL, Targets
+from mixup_hf.data.targets import MULTI_LABEL, SINGLE_LABEL, Targets
 
 # Generated rows per training row, and bounds on how many there are: decoding takes time.
 _PER_ROW, _FEWEST, _MOST = 4, 400, 2000
+# Policies that mend the parents' label by what the judges find.
+_MEND_LABELS = ("relabel", "blend", "weight")
+_EVERY_EPOCH = "new generated rows every epoch"
+# How labels are called in the log.
+_LABELLED = {
+    "committee": "a committee's labels",
+    "parents": "the parents' labels",
+    "blend": "the labels of parents and committee",
+}
+_NAMES = (
+    "labels",
+    "curriculum",
+    "curriculum_fill",
+    "contrastive_weight",
+    "refill_every",
+    "rows_per_refill",
+)
 
 
 @dataclass(frozen=True)
@@ -45,31 +64,86 @@ _WITH_PARENTS = Chosen("parents", "constant", "none", 0.0, True, 1, None)
 _WITH_COMMITTEE = Chosen("committee", "first:0.5", "real", 2.0, True, 0, None)
 
 
-def choose(config: MixupConfig, targets: Targets) -> Chosen:
+def choose(config: MixupConfig, targets: Targets, *, recorded: int = 0) -> Chosen:
     """Choose what is open (None); what the user has set stays.
 
     Args:
         config: As the user gave it.
         targets: The labels of the training rows (N).
+        recorded: With `rows_file`: how many rows the file has, if a committee has labelled them;
+            else 0.
     """
-    with_committee = config.labels in (None, "committee") and _committee_fits(config, targets)
+    if config.rows_file is None:
+        with_committee = config.labels in (None, "committee") and _committee_fits(config, targets)
+    else:
+        with_committee = recorded > 0 and targets.problem_type == SINGLE_LABEL
     chosen = _WITH_COMMITTEE if with_committee else _WITH_PARENTS
     if with_committee and config.refill_every is None:
-        rows = min(max(_PER_ROW * len(targets.values), _FEWEST), _MOST)
+        rows = recorded or min(max(_PER_ROW * len(targets.values), _FEWEST), _MOST)
         chosen = replace(chosen, rows_per_refill=rows)
     if config.mix_ratio == 0:
         chosen = replace(chosen, contrastive_weight=0.0)  # the plain Trainer
     if config.contrastive_weight is not None:
         chosen = replace(chosen, contrastive_optional=False)
-    names = ("labels", "curriculum", "curriculum_fill", "contrastive_weight", "refill_every")
-    given = {name: getattr(config, name) for name in (*names, "rows_per_refill")}
+    given = {name: getattr(config, name) for name in _NAMES}
     return replace(chosen, **{name: each for name, each in given.items() if each is not None})
+
+
+def describe_choice(
+    config: MixupConfig, chosen: Chosen, values: Tensor, problem_type: str
+) -> str | None:
+    """One line for the log: what was chosen, and which settings change it.
+
+    Args:
+        config: As the user gave it.
+        chosen: By `choose`, as far as the Trainer at hand allows it.
+        values: The targets of the training rows (N, C).
+        problem_type: As in transformers' configs.
+
+    Returns:
+        The line; None where nothing is mixed, or nothing was left open.
+    """
+    if not config.enabled or config.mix_ratio == 0:
+        return None
+    parts = {"labels": "" if config.rows_file else _LABELLED[chosen.labels]}
+    if config.refill_every is None:
+        rows = chosen.rows_per_refill
+        name = "refill_every" if rows is None else "rows_per_refill"
+        parts[name] = _EVERY_EPOCH if rows is None else f"at most {rows:,} generated rows"
+    parts["curriculum"] = _when(chosen)
+    parts["contrastive_weight"] = _contrastive(chosen.contrastive_weight)
+    shown = {name: part for name, part in parts.items() if part and getattr(config, name) is None}
+    if not shown:
+        return None
+    found, names = ", ".join(shown.values()), ", ".join(f"`{name}`" for name in shown)
+    given = _training_set(values, problem_type)
+    return f"mixup_hf: chosen for {given}: {found}; set {names} to change this"
+
+
+def _training_set(values: Tensor, problem_type: str) -> str:
+    rows = f"{len(values):,} rows"
+    if problem_type == SINGLE_LABEL:
+        return f"{rows} of {values.shape[1]} classes"
+    return f"{rows} with {'several labels' if problem_type == MULTI_LABEL else 'numbers'}"
+
+
+def _when(chosen: Chosen) -> str:
+    if chosen.curriculum == "constant":
+        return "used in the whole run"
+    if chosen.curriculum == "first:0.5":
+        real = " (real rows in the second)" if chosen.curriculum_fill == "real" else ""
+        return f"used in the first half of the run{real}"
+    return f"curriculum {chosen.curriculum}"
+
+
+def _contrastive(weight: float) -> str:
+    return f"contrastive weight {weight:g}" if weight else "no contrastive term"
 
 
 def _committee_fits(config: MixupConfig, targets: Targets) -> bool:
     """Whether a committee can be fitted and tested: most classes have two rows or more."""
-    if targets.problem_type != SINGLE_LABEL or config.rows_file is not None:
+    if targets.problem_type != SINGLE_LABEL or config.mixing.source == "task":
         return False
-    if config.mixing.source == "task":
+    if config.labels is None and config.intrusion in _MEND_LABELS:
         return False
     return bool((targets.values.sum(0) >= 2).float().mean() > 0.5)

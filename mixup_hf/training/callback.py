@@ -65,6 +65,7 @@ class MixupCallback(TrainerCallback):
         warmup_epochs: Epochs before anything is mixed.
         background: Decode in a thread while training goes on.
         auto_off: Stop mixing when the development set shows that the model gets worse.
+        start_line: Printed when training begins.
         on_failure: When rows cannot be made: `stop` (as several processes always do), or
             `real_rows`: warn, and train on real rows until the next epoch tries again.
     """
@@ -90,6 +91,7 @@ class MixupCallback(TrainerCallback):
         contrastive_weight: float = 0.0,
         contrastive_optional: bool = False,
         rehearsal: Rehearsal | None = None,
+        start_line: str | None = None,
     ) -> None:
         check_refills(refill_every, rows_per_refill, warmup_epochs, on_failure)
         check_contrastive(contrastive_weight, collator.problem_type, collator.label_format)
@@ -99,13 +101,12 @@ class MixupCallback(TrainerCallback):
         self.refill_every = refill_every
         # As a checkpoint will hold them: JSON knows no tuples, and they are compared on resume.
         self.settings = json.loads(json.dumps(settings or {}))
-        self.follower = follower
-        self.warmup_epochs = warmup_epochs
+        self.follower, self.warmup_epochs = follower, warmup_epochs
         self.auto_off, self.on_failure = auto_off, on_failure
-        self.contract, self.class_weights, self.fill = contract, class_weights, fill
-        self.curriculum = parse_curriculum(curriculum)
+        self.contract, self.class_weights = contract, class_weights
+        self.curriculum, self.fill = parse_curriculum(curriculum), fill
         self.contrastive = (contrastive_weight, contrastive_optional)
-        self.rehearsal = rehearsal
+        self.rehearsal, self.start_line = rehearsal, start_line
         self.attached = False  # `attach` sets it: the Trainer's label smoother is then ours
         self._background = background_of(producer) if background else None
         self.pool: MixupPool | None = None
@@ -113,7 +114,7 @@ class MixupCallback(TrainerCallback):
         self._refiller: Refiller | None = None
         self._hooks: SoftLabelHooks | None = None
         self._installed: Installed | None = None
-        self._epoch = self._skipped = 0  # batches that a resume skips in its first epoch
+        self._epoch = self._skipped = 0  # skipped: batches of a resumed run's first epoch
         self._saved: Saved | None = None
         self._watch: DevelopmentWatch | None = None
         self._off = False
@@ -159,6 +160,8 @@ class MixupCallback(TrainerCallback):
             contrastive_optional=self.contrastive[1],
         )
         self._hooks.install()
+        if self.start_line is not None:
+            runtime.announce(self.start_line)
         accumulation = args.gradient_accumulation_steps
         done, skipped = start_of(loader, state.global_step, state.max_steps, accumulation)
         self._epoch, self._skipped = done - 1, 0 if args.ignore_data_skip else skipped
@@ -248,10 +251,7 @@ class MixupCallback(TrainerCallback):
         self._uninstall()
 
     def used_rows(self) -> list[tuple[MixedExample, int]]:
-        """Every generated row that was trained on, and how often, in the order they were made.
-
-        Until training has ended, those of this process.
-        """
+        """Every generated row trained on, and how often; until the end, of this process."""
         return [] if self._usage is None else self._usage.rows()
 
     def rows_per_epoch(self) -> int:

@@ -53,7 +53,6 @@ def build_committee(
 
     Raises:
         InvalidInput: A member cannot work with this training set.
-        MissingPackage: A member needs a package that is not installed.
     """
     key = (
         tuple(texts),

@@ -86,13 +86,18 @@ class ContrastiveTerm:
         model: The model being trained, not wrapped; or a PEFT model.
         weight: Of the term, beside the cross entropy.
         problem_type: As in transformers' configs.
+        optional: Leave the term out, with a line in the log, once the model turns out to have no
+            states to compare.
 
     Raises:
         InvalidInput: For regression, or for a model whose body cannot be found.
     """
 
-    def __init__(self, model: nn.Module, weight: float, problem_type: str) -> None:
+    def __init__(
+        self, model: nn.Module, weight: float, problem_type: str, *, optional: bool = False
+    ) -> None:
         check_contrastive(weight, problem_type)
+        self.optional = optional
         self.weight = weight
         self.problem_type = problem_type
         self._model = type(model).__name__
@@ -117,8 +122,8 @@ class ContrastiveTerm:
 
     def take(
         self, targets: Tensor, attention_mask: Tensor | None, input_ids: Tensor | None = None
-    ) -> Tensor:
-        """The weighted term of the batch that went through, a scalar.
+    ) -> Tensor | None:
+        """The weighted term of the batch that went through, a scalar; None if it is left out.
 
         Args:
             targets: Soft or multi-hot labels (B, C), whatever their weight in the cross entropy.
@@ -126,13 +131,20 @@ class ContrastiveTerm:
             input_ids: (B, T), or None.
 
         Raises:
-            InvalidInput: The body's states are not those of the batch's tokens.
+            InvalidInput: The body's states are not those of the batch's tokens, and the term is
+                not `optional`.
         """
+        if self.weight == 0:
+            return None
         hidden, self._listening, self._hidden = self._hidden, False, None
         shape = None if hidden is None else hidden.shape[:2]
         wanted = attention_mask.shape if attention_mask is not None else shape
         if hidden is None or hidden.ndim != 3 or shape != wanted or len(hidden) != len(targets):
-            raise _no_states(self._model)
+            if not self.optional:
+                raise _no_states(self._model)
+            self.weight = 0.0
+            _log_left_out(_no_states(self._model))
+            return None
         directions, labelled = _directions(targets, self.problem_type)
         if self._causal:
             pooled = last_token(hidden, attention_mask, input_ids, self._pad_token_id)
@@ -141,7 +153,7 @@ class ContrastiveTerm:
         return self.weight * contrastive_loss(pooled[labelled], directions[labelled])
 
     def _keep(self, body: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
-        if not self._listening:
+        if not self._listening or self.weight == 0:
             return  # evaluation
         if isinstance(outputs, dict):
             self._hidden = outputs.get("last_hidden_state")
@@ -166,11 +178,11 @@ def contrastive_term(
     if not weight:
         return None
     try:
-        return ContrastiveTerm(model, weight, problem_type)
+        return ContrastiveTerm(model, weight, problem_type, optional=optional)
     except errors.InvalidInput as error:
         if not optional:
             raise
-        runtime.log(f"trains without the contrastive term: {error}")
+        _log_left_out(error)
         return None
 
 
@@ -232,6 +244,10 @@ def _is_causal(model: nn.Module, body: nn.Module) -> bool:
     """
     layers = any(getattr(layer, "is_causal", False) is True for layer in body.modules())
     return layers or isinstance(getattr(model, "score", None), nn.Linear)
+
+
+def _log_left_out(error: errors.InvalidInput) -> None:
+    runtime.log(f"trains without the contrastive term: {error}")
 
 
 def _no_states(model: str) -> errors.InvalidInput:

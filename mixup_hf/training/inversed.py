@@ -56,9 +56,9 @@ class InversedMixup(JudgedPlugin):
         problem_type: What the labels are, as transformers names it. Default: inferred from them.
         eval_texts: The texts the model is evaluated on. What happens to a generated row that nearly
             equals one of them is set by `config.leaks`.
-        unlabeled_texts: Further texts (M) of the task, without labels. With `labels` =
-            'committee', they are used beside the mixes, as `config.unlabeled_share` says. Those
-            that repeat a training text or nearly equal an evaluation text are left out.
+        unlabeled_texts: Further texts (M) of the task, without labels. The committee labels them,
+            and they are used beside the mixes, as `config.unlabeled_share` says. Those that repeat
+            a training text or nearly equal an evaluation text are left out.
         label_descriptions: What class names mean, in words, for the committee; by name. Default:
             the names made readable.
         config: How to mix.

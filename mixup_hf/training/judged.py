@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mixup_hf import errors
 from mixup_hf.config import DEFAULT_COMMITTEE, MixupConfig, check_unlabeled
 from mixup_hf.data.label_names import describe_labels
 from mixup_hf.data.row_files import digest
@@ -21,6 +22,7 @@ from mixup_hf.inverter.model import Inverter
 from mixup_hf.judging import Gate, build_gate
 from mixup_hf.judging.events import is_degenerate
 from mixup_hf.judging.labels.members.model import NAME as MEMBER
+from mixup_hf.training.auto import Chosen
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.committee import build_committee
 from mixup_hf.training.plain_loop import mixed_rows
@@ -78,6 +80,16 @@ class JudgedPlugin(TrainerPlugin):
         self._groups = targets.groups
         self.label_descriptions = describe_labels(targets.names, self._given_descriptions)
         super()._bind(texts, targets, eval_texts)
+
+    def _choose(self, targets: Targets) -> Chosen:
+        chosen = super()._choose(targets)
+        if self._given_unlabeled and chosen.labels != "committee":
+            raise errors.InvalidInput(
+                "`unlabeled_texts` needs a committee that labels them, and for this training set "
+                "none is chosen by itself: see the setting `labels`. Set `labels: committee`, or "
+                "leave the texts out."
+            )
+        return chosen
 
     def _guard(self, eval_texts: Sequence[Any]) -> None:
         super()._guard(eval_texts)
@@ -162,6 +174,14 @@ class JudgedPlugin(TrainerPlugin):
             return unlabeled.first(_CALIBRATION_TEXTS)
         made = self.producer.first_sentences(_CALIBRATION_SENTENCES)
         return [text for text in made if not is_degenerate(text)]
+
+    @property
+    def labelled_by(self) -> str:
+        """Who labels generated rows, in words."""
+        committee = f"a committee ({', '.join(self._members())})"
+        if self.chosen.labels == "parents":
+            return "the parents, by their weights"
+        return committee if self.chosen.labels == "committee" else f"the parents and {committee}"
 
     def check_readability(self) -> Readability | None:
         """Compare up to 32 training texts with what the aligner decodes from their embeddings.

@@ -167,7 +167,8 @@ class SoftLabelHooks:
         count = len(rows) if items is None else torch.as_tensor(items).to(rows.device)
         loss = rows.mean() if items is None else rows.sum() / count
         if self._contrastive is not None:
-            loss = loss + self._contrastive.take(soft, mask, ids) * len(rows) / count
+            term = self._contrastive.take(soft, mask, ids)
+            loss = loss if term is None else loss + term * len(rows) / count
         if loss.requires_grad:
             self.losses_made += 1
             loss.register_hook(self._count_gradient)

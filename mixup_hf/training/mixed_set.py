@@ -73,6 +73,9 @@ class MixedTrainingSet:
                     loss = mixup.loss(model(**inputs), targets)
                     loss.backward()
 
+        There is neither curriculum nor contrastive term here. A committee's labels help most in the
+        first half of a run: then iterate over the plain loader in the second one.
+
         In several processes, each calls it; rows are decoded together and every process draws from
         all of them.
 
@@ -98,7 +101,7 @@ class MixedTrainingSet:
                 "`source` = 'task' follows a model inside a Trainer. For a loop without one, set "
                 "`source: frozen`."
             )
-        _refuse_in_a_loop(self.config)
+        _refuse_in_a_loop(self.config, self.chosen.labels)
         inner = getattr(loader, "base_dataloader", loader)
         plain = self._collator(
             tokenizer, inner.collate_fn, preprocess=preprocess, **collator_settings
@@ -128,7 +131,7 @@ class MixedTrainingSet:
 
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
         """Take a checked training set, and choose the settings that were left open for it."""
-        self.chosen = choose(self.config, targets)
+        self.chosen = self._choose(targets)
         self.texts, self.targets = texts, targets.values
         self.label_names = list(targets.names)
         self.num_labels = len(self.label_names)
@@ -138,6 +141,9 @@ class MixedTrainingSet:
         )
         self._guard(eval_texts)
         self.has_rows = True
+
+    def _choose(self, targets: Targets) -> Chosen:
+        return choose(self.config, targets)
 
     def _guard(self, eval_texts: Sequence[Any]) -> None:
         """Keep the evaluation texts out of training, as `leaks` says."""
@@ -204,7 +210,7 @@ def take_label_setting(
     return labels
 
 
-def _refuse_in_a_loop(config: MixupConfig) -> None:
+def _refuse_in_a_loop(config: MixupConfig, labels: str) -> None:
     """Refuse what only a Trainer's callback and hooks can do."""
     if config.curriculum not in (None, CONSTANT):
         raise errors.bad(
@@ -221,7 +227,7 @@ def _refuse_in_a_loop(config: MixupConfig) -> None:
             "Add mixup_hf.training.contrastive.contrastive_loss(embeddings, targets.values) to "
             "your loss.",
         )
-    if MEMBER in config.committee and config.labels != "parents":
+    if MEMBER in config.committee and labels != "parents":
         raise refuse_without_trainer()
 
 

@@ -14,6 +14,7 @@ from mixup_hf.data.row_files import read_mixed
 from mixup_hf.data.targets import Targets
 from mixup_hf.generation.replay import RecordedRows
 from mixup_hf.judging.leaks import LeakError, LeakGuard
+from mixup_hf.training.auto import Chosen, choose
 from mixup_hf.training.mixed_set import read_config
 from mixup_hf.training.plugin import TrainerPlugin
 from mixup_hf.training.training_rows import check_rows
@@ -22,6 +23,8 @@ from mixup_hf.types import MixedExample
 
 class OfflineMixup(TrainerPlugin):
     """Generated rows from a file, for the training set they were generated from.
+
+    Rows that a committee has labelled are used as those made in a run: in the first half of it.
 
     The file comes from `mixup-hf augment`, or is the `mixed.jsonl` of a run with mixup. It may come
     from another machine: the one that trains needs no LLM.
@@ -79,6 +82,11 @@ class OfflineMixup(TrainerPlugin):
         self.producer = RecordedRows(texts, read_mixed(self._file, texts, names))
         self._digest = hashlib.sha256(self._file.read_bytes()).hexdigest()
         super()._bind(texts, targets, eval_texts)
+
+    def _choose(self, targets: Targets) -> Chosen:
+        """As for rows made in the run, if a committee has labelled those of the file."""
+        rows = self.producer.rows
+        return choose(self.config, targets, recorded=len(rows) if rows[0].votes else 0)
 
     def _guard(self, eval_texts: Sequence[Any]) -> None:
         super()._guard(eval_texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase, Trainer
 from mixup_hf import errors
 from mixup_hf.data.targets import REGRESSION
 from mixup_hf.training.attaching import connect, own_loss, require_tokenizer
+from mixup_hf.training.auto import describe_choice
 from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.checks import check_loss
 from mixup_hf.training.collator import Collator, MixupCollator
@@ -187,6 +188,8 @@ class TrainerPlugin(MixedTrainingSet):
         self, collator: MixupCollator, tokenizer: PreTrainedTokenizerBase, check_rows: bool
     ) -> MixupCallback:
         producer, follower = self._source(tokenizer)
+        weight = self._contrastive_weight(collator.label_format)
+        used = replace(self.chosen, contrastive_weight=weight)
         return MixupCallback(
             collator,
             producer,
@@ -202,10 +205,11 @@ class TrainerPlugin(MixedTrainingSet):
             class_weights=self.class_weights,
             curriculum=self.chosen.curriculum,
             fill=self._fill(),
-            contrastive_weight=self._contrastive_weight(collator.label_format),
+            contrastive_weight=weight,
             contrastive_optional=self.chosen.contrastive_optional,
             settings=self._settings(),
             rehearsal=self._new_rehearsal(collator),
+            start_line=describe_choice(self.config, used, self.targets, self.problem_type),
         )
 
     def _new_rehearsal(self, collator: MixupCollator) -> Rehearsal | None:

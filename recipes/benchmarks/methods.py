@@ -108,6 +108,7 @@ def measure(
         },
         "mixup": {
             "method": "inversed-mixup",
+            "labels": "parents",
             "rows_per_refill": options.rows,
             "refill_every": 0,
             "reuse": True,

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import bootstrap
 from sklearn.linear_model import LogisticRegression
 
-from mixup_hf import InversedMixup, Inverter
+from mixup_hf import InversedMixup, Inverter, MixupConfig
 
 ARMS = ("real", "real + synthetic", "synthetic", "real, more rows")
 PUBLISHED = {"real": "83.6", "real + synthetic": "83.9", "synthetic": "about 80"}
@@ -69,12 +69,10 @@ class Benchmark:
         options = self.options
         real, more = self.draw(options.real, seed), self.draw(options.synthetic, 1000 + seed)
         mixup = InversedMixup.from_pretrained(
-            "embedded",
-            [row["text"] for row in real],
-            [row["label"] for row in real],
+            texts=[row["text"] for row in real],
+            labels=[row["label"] for row in real],
             eval_texts=self.test_texts,
-            method="smotext",
-            seed=seed,
+            config=MixupConfig(method="smotext", labels="parents", seed=seed),  # as published
         )
         rows = mixup.generate(options.synthetic)
         given = self.embedded(real)

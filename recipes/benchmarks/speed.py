@@ -32,7 +32,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from mixup_hf import InversedMixup, Inverter, fetch_embedded
+from mixup_hf import InversedMixup, Inverter, MixupConfig, fetch_embedded
 
 MAX_NEW_TOKENS = 40
 REFERENCE = "generate, float32, batch 16"
@@ -56,6 +56,11 @@ def main() -> None:
     found = {name: PARTS[name](options) for name in options.parts}
     if options.output:
         options.output.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def bare(**settings: Any) -> MixupConfig:
+    """Sentences as they are decoded, not judged, with their parents' labels."""
+    return MixupConfig(labels="parents", intrusion="off", **settings)
 
 
 def headlines() -> tuple[list[str], list[str]]:
@@ -202,7 +207,7 @@ def training(rounds: int, rows: int = 256) -> dict[str, float]:
     base = fetch_embedded("all-minilm-l6-v2")
     tokenizer = AutoTokenizer.from_pretrained(base)
     mixup = InversedMixup.from_pretrained(
-        "embedded", texts, indices, num_labels=len(names), refill_every=0, intrusion="off"
+        texts=texts, labels=indices, num_labels=len(names), config=bare(refill_every=0)
     )
     mixed = [row.text for row in mixup.generate(rows)]  # decoded once, then found in the store
     ratios: list[float] = []
@@ -292,7 +297,7 @@ def background(rows: int = 128, epochs: int = 3) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, ahead in (("inline", False), ("background", True)):
         mixup = InversedMixup.from_pretrained(
-            "embedded", texts, labels, reuse=False, background=ahead, intrusion="off"
+            texts=texts, labels=labels, config=bare(reuse=False, background=ahead)
         )
         model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=5)
         names = mixup.label_names
@@ -328,7 +333,8 @@ def background(rows: int = 128, epochs: int = 3) -> dict[str, float]:
 def rows_without_decoding() -> dict[str, float]:
     """Milliseconds a row of everything but the LLM's work, by the number of rows."""
     texts, labels = headlines()
-    mixup = InversedMixup.from_pretrained("embedded", texts, labels, reuse=False)
+    config = MixupConfig(labels="parents", reuse=False)  # judged, and not labelled
+    mixup = InversedMixup.from_pretrained(texts=texts, labels=labels, config=config)
 
     def say_something(mixes: torch.Tensor, seed: Sequence[int]) -> list[str]:
         return [texts[(sum(seed) + row) % len(texts)] for row in range(len(mixes))]
@@ -354,7 +360,7 @@ def generate_alone(count: int) -> None:
     state = PartialState(cpu=True)
     texts, labels = headlines()
     mixup = InversedMixup.from_pretrained(
-        "embedded", texts, labels, reuse=False, chunk_size=64, intrusion="off"
+        texts=texts, labels=labels, config=bare(reuse=False, chunk_size=64)
     )
     mixup.producer.embeddings()
     state.wait_for_everyone()

@@ -81,6 +81,9 @@ def test_the_summary_has_classes_and_copies(augment: Callable[..., Any], tmp_pat
     for word in ("doubtful", "redrawn", "copied from a training row", "distinct", "words per text"):
         assert word in shown
     assert "round trip of 24 training texts" in shown
+    assert "labelled by a committee (encoder, llm, setfit)" in shown
+    shown = succeed(augment(tmp_path / "other.jsonl", "--labels", "parents"))
+    assert "labelled by the parents, by their weights" in shown
 
 
 def test_evaluation_texts_are_kept_out(augment: Callable[..., Any], tmp_path: Path) -> None:
@@ -164,4 +167,4 @@ def test_a_committee_labels_mixes_and_unlabelled_texts(
     with pytest.raises(errors.InvalidInput, match="are not what they were"):
         succeed(CliRunner().invoke(cli.app, ["augment", "--from-row", f"{output}:1"]))
     with pytest.raises(errors.InvalidInput, match="`--unlabeled-file` needs `--labels`"):
-        succeed(augment(output, "--unlabeled-file", more))
+        succeed(augment(output, "--unlabeled-file", more, "--labels", "parents"))

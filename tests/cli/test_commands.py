@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from tiny import make_rows, word_tokenizer
 from typer.testing import CliRunner
 
 from mixup_hf.align.data import read_with_origins
 from mixup_hf.cli import main as cli
+from mixup_hf.cli.commands.finetune import print_mixes
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.mixing.interpolation import linear
 
@@ -147,11 +149,20 @@ def test_finetune_writes_metrics_and_every_sentence_used(
     assert metrics["steps"] == 4
     rows = read_jsonl(tmp_path / "out" / "mixed.jsonl")
     assert len(rows) == metrics["mixed_rows"] > 0
-    assert sum(row["times_used"] for row in rows) == metrics["mixed_draws"] == 4 * 4
+    assert sum(row["times_used"] for row in rows) == metrics["mixed_draws"] == 2 * 4
     texts = {row["text"] for row in read_jsonl(data)}
     assert all(set(row["parent_texts"]) <= texts for row in rows)
     assert "test_accuracy" in printed
     assert rows[0]["parent_texts"][0].split()[0] in printed
+
+
+def test_classes_of_next_to_no_share_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    row: dict[str, Any] = {"text": "a new song", "lam": 0.5, "parent_texts": ["a song", "new"]}
+    row["soft_label"] = {"music": 0.96, "film": 0.02, "sport": 0.02}
+    print_mixes(Console(), [row])
+    shown = capsys.readouterr().out
+    assert "music 0.96" in shown
+    assert "film" not in shown
 
 
 def test_finetune_without_mixup_uses_no_aligner(

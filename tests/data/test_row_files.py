@@ -53,7 +53,9 @@ def test_what_else_a_line_says_is_left_alone(write: Callable[..., Path]) -> None
 
 def test_rows_of_pairs_have_both_sides(tmp_path: Path) -> None:
     texts = [(text, "the court") for text in TEXTS]
-    mixup = InversedMixup(make_inverter(), texts, INDICES, config=MixupConfig(chunk_size=4))
+    mixup = InversedMixup(
+        make_inverter(), texts, INDICES, config=MixupConfig(chunk_size=4, max_new_tokens=8)
+    )
     rows = mixup.generate(4)
     file = tmp_path / "pairs.jsonl"
     joined = mixup.producer.texts

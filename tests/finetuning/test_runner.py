@@ -156,7 +156,7 @@ def test_unlabelled_texts_of_a_file_are_trained_on_with_the_committees_labels(
     assert taken == set(more.read_text().splitlines())
     assert all(set(row["votes"]) == {"label_names", "encoder"} for row in rows)
     with pytest.raises(ValueError, match=r"`data\.unlabeled_file` needs `mixup\.labels`"):
-        make_config(data=data, mixup={})
+        make_config(data=data, mixup={"labels": "parents"})
     with pytest.raises(ValueError, match=r"incompatible with `mixup\.rows_file`"):
         make_config(data=data, mixup=committee | {"rows_file": "rows.jsonl"})
     with pytest.raises(ValueError, match="`label_descriptions` must be one of"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from attaching import CLASSES, TEXTS, TOKENIZER, make_mixup, plain_trainer, tokenized
 from datasets import ClassLabel, Dataset
-from tiny import make_classifier
+from tiny import make_classifier, make_inverter
 from trainer_runs import LABELS, assert_close, record, weights
 from transformers import EarlyStoppingCallback, TrainerCallback
 
@@ -302,11 +302,12 @@ def test_a_second_call_of_trainer_kwargs_works_with_source_task(tmp_path: Path) 
 
 
 def test_settings_may_be_keywords_of_the_class() -> None:
-    assert make_mixup(TEXTS, CLASSES, mix_ratio=0.3).config.mix_ratio == 0.3
+    inverter = make_inverter()
+    assert InversedMixup(inverter, TEXTS, CLASSES, mix_ratio=0.3).config.mix_ratio == 0.3
     with pytest.raises(MixupError, match="Did you mean 'mix_ratio'"):
-        make_mixup(TEXTS, CLASSES, ratio=0.3)
+        InversedMixup(inverter, TEXTS, CLASSES, ratio=0.3)
     with pytest.raises(MixupError, match="either `config` or single settings"):
-        make_mixup(TEXTS, CLASSES, config=MixupConfig())
+        InversedMixup(inverter, TEXTS, CLASSES, config=MixupConfig(), mix_ratio=0.3)
 
 
 def test_a_data_set_in_the_place_of_texts_is_refused_with_the_way_out() -> None:

@@ -211,8 +211,7 @@ def test_a_quantized_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_a_trainer_the_member_is_refused(tmp_path: Path) -> None:
-    settings = {name: each for name, each in SETTINGS.items() if name != "labels"}
-    mixup = make_mixup(TEXTS, CLASSES, **settings)
+    mixup = make_mixup(TEXTS, CLASSES, **SETTINGS)
     with pytest.raises(InvalidInput, match="where no Trainer has a model to copy"):
         mixup.generate(2)
     with pytest.raises(InvalidInput, match="where no Trainer has a model to copy"):
@@ -221,7 +220,7 @@ def test_without_a_trainer_the_member_is_refused(tmp_path: Path) -> None:
         make_dataset(TEXTS, CLASSES), batch_size=4, collate_fn=DataCollatorWithPadding(TOKENIZER)
     )
     loop = make_mixup(
-        TEXTS, CLASSES, **(settings | {"contrastive_weight": None, "curriculum": None})
+        TEXTS, CLASSES, **(SETTINGS | {"contrastive_weight": None, "curriculum": None})
     )
     with pytest.raises(InvalidInput, match="where no Trainer has a model to copy"):
         loop.batches(loader, TOKENIZER, epoch=0)

@@ -86,8 +86,7 @@ def test_with_a_committee_degenerate_sentences_are_still_regenerated(
         assert row.label == tuple(float(LABELS[row.parents[0]] == at) for at in range(3))
 
 
-def test_parents_keep_their_word_by_default(inverter: Inverter) -> None:
-    assert MixupConfig().labels == "parents"
+def test_nobody_votes_on_the_parents_labels(inverter: Inverter) -> None:
     assert not any(row.votes for row in make(inverter, {"labels": "parents"}).generate(4))
 
 
@@ -115,7 +114,17 @@ def test_unlabelled_texts_need_a_committee(inverter: Inverter, labels: str) -> N
     with pytest.raises(errors.InvalidInput, match="`unlabeled_texts` needs `labels`"):
         make(inverter, {"labels": labels}, unlabeled_texts=MORE)
     with pytest.raises(errors.InvalidInput, match=r"needs `labels` = 'committee'"):
-        InversedMixup.from_pretrained("not/there", unlabeled_texts=MORE)
+        InversedMixup.from_pretrained("not/there", labels=labels, unlabeled_texts=MORE)
+
+
+@pytest.mark.parametrize("labels", [[["a"], ["b"], ["a", "b"]] * 8, [0.5 * at for at in range(24)]])
+def test_unlabelled_texts_are_refused_where_no_committee_is_chosen(
+    inverter: Inverter, labels: list[Any]
+) -> None:
+    with pytest.raises(errors.InvalidInput, match="Set `labels: committee`, or leave the texts"):
+        InversedMixup(
+            inverter, TEXTS, labels, unlabeled_texts=MORE, config=MixupConfig(max_new_tokens=4)
+        )
 
 
 def test_evaluation_texts_found_by_attach_leave_the_unlabelled_ones(

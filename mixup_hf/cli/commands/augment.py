@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 UnlabeledFile = Annotated[
     str | None,
     typer.Option(
-        help="Texts without labels, one per line (.txt) or a table; needs --labels committee."
+        help="Texts without labels, one per line (.txt) or a table; a committee labels them."
     ),
 ]
 
@@ -181,6 +181,8 @@ def _show(console: Console, done: Augmented, output: Path) -> None:
     if done.readability is not None:
         console.print(done.readability.summary, soft_wrap=True, highlight=False)
     console.print(str(summary), soft_wrap=True, highlight=False)
+    if done.labelled_by:
+        console.print(f"labelled by {done.labelled_by}", soft_wrap=True, highlight=False)
     if summary.copies:
         console.print(
             f"{summary.copies} rows are copies of training rows: every sentence generated for them "

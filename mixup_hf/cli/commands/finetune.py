@@ -27,6 +27,7 @@ _COUNTS = (
     "steps",
     "seconds",
 )
+_SHOWN = 0.05
 
 
 @register("command", "finetune", help="fine-tune a classifier, with generated sentences or without")
@@ -102,7 +103,8 @@ def print_mixes(console: Console, rows: list[dict[str, Any]]) -> None:
     table = Table("λ", "parents", "mixed sentence", "label", show_lines=True)
     for row in rows:
         shares = sorted(row["soft_label"].items(), key=lambda item: -item[1])
-        label = ", ".join(f"{name} {share:.2f}" for name, share in shares if share > 0)
+        # A committee leaves every class a little.
+        label = ", ".join(f"{name} {share:.2f}" for name, share in shares if share >= _SHOWN)
         parents = "\n".join(_one_line(parent) for parent in row["parent_texts"])
         sides = [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
         texts = (parents, _one_line(sides), label)

@@ -34,8 +34,6 @@ class ClassifierJudge:
         self, embeddings: Tensor, targets: Tensor, *, num_folds: int = 5, seed: int = 0
     ) -> None:
         import numpy as np
-
-        errors.optional("sklearn", "stats", "The classifier judge")
         from sklearn.model_selection import StratifiedKFold
 
         self.embeddings = embeddings.numpy()
@@ -82,8 +80,6 @@ class ClassifierJudge:
 
     def _fit(self, left_out: Iterable[int]) -> Any:
         import numpy as np
-
-        errors.optional("sklearn", "stats", "The classifier judge")
         from sklearn.linear_model import LogisticRegression
 
         kept = ~np.isin(self.fold, list(left_out))

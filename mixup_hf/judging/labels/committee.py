@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mixup_hf import errors, registry
 from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL, Targets
+from mixup_hf.data.text_pairs import without_blanks
 from mixup_hf.judging.labels.folds import assign_folds, predict_held_out
 from mixup_hf.judging.labels.members import build_learner
 from mixup_hf.judging.labels.memory import remembering
@@ -162,8 +163,7 @@ class Committee:
         return own, accuracy(self._scale.predictions(pooled))
 
     def _vote(self, name: str, texts: Sequence[str]) -> np.ndarray:
-        # A decoder can return a sentence without a character that encoders accept.
-        read = [text if text.strip() else "." for text in texts]
+        read = [without_blanks(text) for text in texts]
         return self._checked(name, self.members[name].predict(read), len(texts))
 
     def _checked(self, name: str, predictions: Tensor, count: int) -> np.ndarray:
@@ -234,7 +234,6 @@ def fit_committee(
     Raises:
         InvalidInput: A name is unknown or repeated, there is no member or fewer than two rows, or
             a member cannot work with this training set.
-        MissingPackage: scikit-learn is needed and not installed.
     """
     extra = extra or {}
     names = [*members, *extra]

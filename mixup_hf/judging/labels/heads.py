@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mixup_hf import errors
 from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, Targets
 from mixup_hf.judging.labels.folds import assign_folds
 from mixup_hf.judging.labels.pooling import Scale, with_floor
@@ -26,7 +25,6 @@ def fit_head(problem_type: str, features: np.ndarray, values: np.ndarray, streng
         values: Labels (n, C); a class may have no row.
         strength: Inverse regularization.
     """
-    errors.optional("sklearn", "stats", "The committee that labels generated sentences")
     if problem_type == REGRESSION:
         from sklearn.linear_model import Ridge
 
