@@ -15,11 +15,19 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.data_loader import DataLoaderDispatcher, get_sampler
-from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
+from accelerate.state import AcceleratorState
+from accelerate.utils import (
+    DistributedType,
+    broadcast,
+    broadcast_object_list,
+    gather_object,
+    parse_flag_from_env,
+)
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from tqdm.auto import tqdm
 
 _LOGGER = logging.getLogger("mixup_hf")
+_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 _LISTENERS: list[Callable[[], object]] = []
 K = TypeVar("K")
 T = TypeVar("T")
@@ -88,6 +96,19 @@ def agree(value: float) -> float:
     box = [value]
     broadcast_object_list(box, from_process=0)
     return float(box[0])
+
+
+def is_sharded() -> bool:
+    """Whether each process has only a part of the model being trained."""
+    return bool(AcceleratorState._shared_state) and AcceleratorState().distributed_type in _SHARDED
+
+
+def agree_on_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The main process's tensors, of the same names and shapes, on every process."""
+    if world_size() == 1:
+        return state
+    found: dict[str, torch.Tensor] = broadcast(state, from_process=0)
+    return found
 
 
 def anywhere(condition: bool) -> bool:

@@ -42,6 +42,14 @@ def check_interpolation(interpolation: str, num_parents: int) -> None:
 def check_combinations(mixup: MixupConfig) -> None:
     """Raise `InvalidInput` where settings cannot be combined."""
     mixing = mixup.mixing
+    if mixup.committee == ("model",):
+        raise errors.bad(
+            "committee",
+            "name other members beside 'model', which has seen every real row: nobody could say "
+            "how right it is",
+            mixup.committee,
+            "Add 'encoder'.",
+        )
     check_interpolation(mixing.interpolation, registry.build("weights", mixing.weights).num_parents)
     if mixup.background and mixing.source == "task":
         raise errors.InvalidInput(

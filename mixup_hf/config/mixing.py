@@ -157,7 +157,8 @@ class MixupConfig:
         min_length=1,
         description=(
             "Who predicts labels in the committee; each counts by how well it predicts held-out "
-            "rows. By default without setfit where a row has several labels or a number."
+            "rows. With model, which needs a Trainer and no held-out rows, name another one. By "
+            "default without setfit where a row has several labels or a number."
         ),
     )
     unlabeled_share: Number = Field(

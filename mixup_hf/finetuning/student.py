@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from mixup_hf import errors
@@ -41,6 +43,10 @@ def load_student(
 
     A decoder classifies by the last token that is no padding, so it is told the padding token.
 
+    Weights that are trained are float32, whatever type they are stored in: in bf16, which most
+    decoders are stored in, steps of a usual size are rounded away. Beside a LoRA, frozen weights
+    stay in the type they are stored in.
+
     Args:
         path: Folder of the model.
         targets: The training labels, which fix the classes.
@@ -51,6 +57,7 @@ def load_student(
     names = targets.names
     model = AutoModelForSequenceClassification.from_pretrained(
         path,
+        dtype="auto" if lora is not None else torch.float32,
         num_labels=len(names),
         problem_type=targets.problem_type,
         id2label=dict(enumerate(names)),
@@ -69,7 +76,7 @@ def _with_lora(model: Any, lora: LoraConfig) -> Any:
     import peft
 
     modules = lora.target_modules
-    return peft.get_peft_model(
+    wrapped = peft.get_peft_model(
         model,
         peft.LoraConfig(
             task_type=peft.TaskType.SEQ_CLS,
@@ -79,3 +86,15 @@ def _with_lora(model: Any, lora: LoraConfig) -> Any:
             target_modules=modules if isinstance(modules, str) else list(modules),
         ),
     )
+    for module in wrapped.modules():
+        weights = list(module.parameters(recurse=False))
+        if any(each.requires_grad and each.dtype != torch.float32 for each in weights):
+            module.float()  # the head: peft makes the LoRA alone float32
+            module.register_forward_pre_hook(_in_type_of_weights)
+    return wrapped
+
+
+def _in_type_of_weights(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give a float32 head states of the bf16 layers before it."""
+    states, *others = args
+    return (states.to(next(module.parameters()).dtype), *others)

@@ -22,7 +22,7 @@ class Labelling:
     committee votes on it all the same.
 
     Args:
-        make: Makes the committee; called once.
+        make: Makes the committee; called once, and again after `forget`.
         share: Weight of the committee's label against the one the row has, in [0, 1].
     """
 
@@ -35,6 +35,10 @@ class Labelling:
     def labels(self) -> Labels:
         """The committee."""
         return self._make()
+
+    def forget(self) -> None:
+        """Make another committee when the next rows are labelled."""
+        self.__dict__.pop("labels", None)
 
     def apply(self, rows: Sequence[MixedExample]) -> list[MixedExample]:
         """The rows with their labels and the members' votes.

@@ -213,7 +213,7 @@ class Inverter:
 
     def label_log_likelihood(self, texts: Sequence[str], names: Sequence[str]) -> Tensor:
         """Mean log-likelihood per token (n, C) of each class name after each text."""
-        return label_log_likelihood(self._base, self.tokenizer, texts, names)
+        return label_log_likelihood(self._base, self.tokenizer, texts, names, lora=self.folder)
 
     def hidden_states(self, texts: Sequence[str]) -> Tensor:
         """Two states (n, 2, H) of the LLM, without the LoRA, for each text; see `states`."""

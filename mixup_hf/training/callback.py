@@ -36,6 +36,7 @@ from mixup_hf.training.loss_hooks import SoftLabelHooks
 from mixup_hf.training.mixing_collator import Installed, MixingCollator
 from mixup_hf.training.pool import NEVER, MixupPool
 from mixup_hf.training.refill import Refiller
+from mixup_hf.training.rehearsal import Rehearsal
 from mixup_hf.training.row_pieces import background_of
 from mixup_hf.training.schedule import Lookahead, Schedule, mixed_per_real, schedule_of, start_of
 from mixup_hf.training.unsupported import check_refills, check_training, refuse_unwatchable
@@ -58,6 +59,7 @@ class MixupCallback(TrainerCallback):
         fill: Training rows in the place of those that the curriculum leaves out. Default: none.
         contrastive_weight: Weight of the contrastive term in the loss, see `training.contrastive`.
         contrastive_optional: Whether a model that cannot have the term is trained without it.
+        rehearsal: Makes the committee's copy of the model, when training begins.
         settings: What the run depends on; stored with checkpoints and compared on resume.
         follower: Keeps the producer's inverter in step with the model.
         warmup_epochs: Epochs before anything is mixed.
@@ -89,12 +91,12 @@ class MixupCallback(TrainerCallback):
         contrastive_weight: float = 0.0,
         contrastive_optional: bool = False,
         start_line: str | None = None,
+        rehearsal: Rehearsal | None = None,
     ) -> None:
         check_refills(refill_every, rows_per_refill, warmup_epochs, on_failure)
         check_contrastive(contrastive_weight, collator.problem_type, collator.label_format)
         self.collator = collator
-        self.producer = producer
-        self.seed = seed
+        self.producer, self.seed = producer, seed
         self.rows_per_refill = rows_per_refill
         self.refill_every = refill_every
         # As a checkpoint will hold them: JSON knows no tuples, and they are compared on resume.
@@ -102,12 +104,10 @@ class MixupCallback(TrainerCallback):
         self.follower = follower
         self.warmup_epochs = warmup_epochs
         self.auto_off, self.on_failure = auto_off, on_failure
-        self.contract = contract
-        self.class_weights = class_weights
-        self.curriculum, self.fill = parse_curriculum(curriculum), fill
-        self.contrastive_weight = contrastive_weight
-        self.contrastive_optional = contrastive_optional
-        self.start_line = start_line
+        self.contract, self.class_weights, self.fill = contract, class_weights, fill
+        self.curriculum = parse_curriculum(curriculum)
+        self.contrastive = contrastive_weight, contrastive_optional
+        self.start_line, self.rehearsal = start_line, rehearsal
         self.attached = False  # `attach` sets it: the Trainer's label smoother is then ours
         self._background = background_of(producer) if background else None
         self.pool: MixupPool | None = None
@@ -115,7 +115,7 @@ class MixupCallback(TrainerCallback):
         self._refiller: Refiller | None = None
         self._hooks: SoftLabelHooks | None = None
         self._installed: Installed | None = None
-        self._epoch = self._skipped = 0  # skipped: batches of a resumed run's first epoch
+        self._epoch = self._skipped = 0  # batches that a resume skips in its first epoch
         self._saved: Saved | None = None
         self._watch: DevelopmentWatch | None = None
         self._off = False
@@ -135,12 +135,14 @@ class MixupCallback(TrainerCallback):
         if self._background is not None:
             self._background.stop()
         self.pool, self._usage, self._off = None, None, False
-        if self.collator.mix_ratio == 0 and not self.contrastive_weight:
+        if self.collator.mix_ratio == 0 and not self.contrastive[0]:
             return  # the plain Trainer, bit for bit
         loader = kwargs["train_dataloader"]
         check_training(args, loader, kwargs["model"], self.collator, attached=self.attached)
         if self.contract is not None:
             self.contract.check(kwargs["model"], loader.dataset)
+        if self.rehearsal is not None:
+            self.rehearsal.begin(kwargs["model"], loader.dataset, args, state)
         self.pool = MixupPool(Path(str(args.output_dir)) / FOLDER / "pool", self.seed)
         self._usage = RowUsage(self.pool)
         if self.auto_off:
@@ -155,8 +157,8 @@ class MixupCallback(TrainerCallback):
             on_rows=self._usage.count,
             problem_type=self.collator.problem_type,
             class_weights=self.class_weights,
-            contrastive_weight=self.contrastive_weight,
-            contrastive_optional=self.contrastive_optional,
+            contrastive_weight=self.contrastive[0],
+            contrastive_optional=self.contrastive[1],
         )
         self._hooks.install()
         if self.start_line is not None:
@@ -231,11 +233,11 @@ class MixupCallback(TrainerCallback):
         used = runtime.total(self._usage.used)  # every process takes part
         if not runtime.is_main_process():
             return
-        now = self.pool.state
+        now, settings = self.pool.state, self.settings | self._refiller.schedule.settings
         watch = {} if self._watch is None else self._watch.state()
-        settings = self.settings | self._refiller.schedule.settings
         saved = Saved(settings, used, now.epoch, now.stop_batch, self._off, watch)
-        write_checkpoint(checkpoint_folder(args, state), saved, self.pool, self.follower)
+        others = (self.follower, self.rehearsal)
+        write_checkpoint(checkpoint_folder(args, state), saved, self.pool, others)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -2,6 +2,7 @@
 
     checkpoint-N/mixup_hf/state.json             settings, used rows, auto_off
     checkpoint-N/mixup_hf/refill-00000/...       the pool's segments, hard links where possible
+    checkpoint-N/mixup_hf/rehearsed.safetensors  the committee's copy of the model, if it has one
 
 Segments never change once they are written, so a hard link in a checkpoint is as good as a copy and
 takes no space.
@@ -13,15 +14,15 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import TrainerState, TrainingArguments
 
 from mixup_hf import errors, runtime
 from mixup_hf.training.pool import MixupPool
-from mixup_hf.types import Follows
 
 FOLDER = "mixup_hf"
 _STATE_FILE = "state.json"
@@ -112,11 +113,22 @@ def _require_same_settings(saved: Saved, settings: dict[str, Any], folder: Path)
         )
 
 
-def write_checkpoint(folder: Path, saved: Saved, pool: MixupPool, follower: Follows | None) -> None:
-    """Put the state, what has been refined, and the segments of used refills into a checkpoint."""
+class Saves(Protocol):
+    """Has weights of its own to put into checkpoints."""
+
+    def save(self, folder: Path) -> None:
+        """Save them into the plugin's part of a checkpoint."""
+        ...
+
+
+def write_checkpoint(
+    folder: Path, saved: Saved, pool: MixupPool, others: Sequence[Saves | None] = ()
+) -> None:
+    """Write state, weights of `others`, and the segments of used refills into a checkpoint."""
     saved.write(folder)
-    if follower is not None:
-        follower.save(folder)
+    for each in others:
+        if each is not None:
+            each.save(folder)
     for refill in {pool.refill, *(refill for refill, _ in saved.used)}:
         _link_tree(pool.path(refill), folder / pool.path(refill).name)
 
@@ -135,13 +147,14 @@ def _link_tree(source: Path, target: Path) -> None:
         shutil.copytree(
             source,
             target,
-            copy_function=_link,
+            copy_function=link,
             dirs_exist_ok=True,
             ignore=shutil.ignore_patterns(".*"),
         )
 
 
-def _link(source: str, target: str) -> None:
+def link(source: str, target: str) -> None:
+    """Make `target` a hard link to `source`, or a copy where there are none."""
     Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from weakref import WeakKeyDictionary
 
@@ -13,7 +13,7 @@ from mixup_hf.data.targets import Targets
 from mixup_hf.data.text_pairs import split_sides
 from mixup_hf.inverter.encoder import TunableEncoder
 from mixup_hf.inverter.model import Inverter
-from mixup_hf.judging.labels import Committee, LabelInputs, fit_committee
+from mixup_hf.judging.labels import Committee, LabelInputs, Member, fit_committee
 from mixup_hf.types import Encodes
 
 # The last committee fitted with each inverter, with what it was fitted on: runs on the same rows
@@ -32,6 +32,7 @@ def build_committee(
     descriptions: Sequence[str],
     seed: int,
     calibration: Callable[[], Sequence[str]],
+    extra: Mapping[str, Member] | None = None,
 ) -> Committee:
     """Fit a committee, and print what it is like in one line.
 
@@ -48,6 +49,7 @@ def build_committee(
         seed: Seed of folds and of everything drawn.
         calibration: Gives texts that nobody has labelled: the committee may not be surer of them
             than it is right. Called once.
+        extra: Members that have been fitted elsewhere, by name.
 
     Raises:
         InvalidInput: A member cannot work with this training set.
@@ -64,6 +66,8 @@ def build_committee(
         inputs = _inputs(inverter, encoder, texts, embeddings, targets, descriptions, seed)
         latest = _LATEST[inverter] = key, fit_committee(inputs, members)
     committee = copy(latest[1])  # calibrating replaces its temperatures
+    for name, member in (extra or {}).items():
+        committee = committee.joined_by(name, member)
     calibration_texts = calibration()
     if calibration_texts:
         committee.calibrate(calibration_texts)

@@ -49,8 +49,38 @@ def mean_pool(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
     return (hidden.float() * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 
+def last_token(
+    hidden: Tensor,
+    attention_mask: Tensor | None,
+    input_ids: Tensor | None = None,
+    pad_token_id: int | None = None,
+) -> Tensor:
+    """States (B, H) of the last tokens of hidden states (B, T, H), float32.
+
+    The last token is the one that the heads of transformers' decoders read, on whichever side a
+    batch is padded: the rightmost that is not `pad_token_id`. Without token ids (B, T), or without
+    such a token, it is the rightmost one that is attended to.
+
+    Args:
+        hidden: (B, T, H).
+        attention_mask: (B, T); None: all tokens are attended to.
+        input_ids: (B, T), or None.
+        pad_token_id: The model's, or None.
+    """
+    kept = torch.ones(hidden.shape[:2]) if attention_mask is None else attention_mask
+    if input_ids is not None and pad_token_id is not None:
+        kept = input_ids != pad_token_id
+    kept = kept.to(hidden.device, torch.int32)
+    ends = (kept * torch.arange(kept.shape[1], device=kept.device, dtype=torch.int32)).argmax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), ends].float()
+
+
 class ContrastiveTerm:
     """The contrastive term of a batch, from the hidden states of the model's body.
+
+    Where attention looks at both sides, rows are compared by the mean of their tokens' states.
+    Where it is causal, they are compared by their last token's state, the only one that has seen
+    the whole text, and the one that the head reads.
 
     Args:
         model: The model being trained, not wrapped; or a PEFT model.
@@ -71,7 +101,10 @@ class ContrastiveTerm:
         self.weight = weight
         self.problem_type = problem_type
         self._model = type(model).__name__
-        self._body = _body_of(model)
+        inner = _without_wrapper(model)
+        self._body = _body_of(inner)
+        self._causal = _is_causal(inner, self._body)
+        self._pad_token_id = getattr(getattr(inner, "config", None), "pad_token_id", None)
         self._hidden: Tensor | None = None
         self._listening = False
 
@@ -87,12 +120,15 @@ class ContrastiveTerm:
         """Keep the hidden states of the forward pass that follows."""
         self._listening, self._hidden = True, None
 
-    def take(self, targets: Tensor, attention_mask: Tensor | None) -> Tensor | None:
+    def take(
+        self, targets: Tensor, attention_mask: Tensor | None, input_ids: Tensor | None = None
+    ) -> Tensor | None:
         """The weighted term of the batch that went through, a scalar; None if it is left out.
 
         Args:
             targets: Soft or multi-hot labels (B, C), whatever their weight in the cross entropy.
             attention_mask: (B, T), or None.
+            input_ids: (B, T), or None.
 
         Raises:
             InvalidInput: The body's states are not those of the batch's tokens, and the term is
@@ -110,7 +146,10 @@ class ContrastiveTerm:
             _log_left_out(_no_states(self._model))
             return None
         directions, labelled = _directions(targets, self.problem_type)
-        pooled = mean_pool(hidden, attention_mask)
+        if self._causal:
+            pooled = last_token(hidden, attention_mask, input_ids, self._pad_token_id)
+        else:
+            pooled = mean_pool(hidden, attention_mask)
         return self.weight * contrastive_loss(pooled[labelled], directions[labelled])
 
     def _keep(self, body: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
@@ -185,16 +224,30 @@ def _directions(targets: Tensor, problem_type: str) -> tuple[Tensor, Tensor]:
     return targets / size.masked_fill(~labelled, 1.0)[:, None], labelled
 
 
+def _without_wrapper(model: nn.Module) -> nn.Module:
+    inner: nn.Module = getattr(model, "get_base_model", lambda: model)()  # PEFT's wrapper has it
+    return inner
+
+
 def _body_of(model: nn.Module) -> nn.Module:
-    inner: Any = getattr(model, "get_base_model", lambda: model)()  # PEFT's wrapper has it
-    body = getattr(inner, "base_model", None)
-    if not isinstance(body, nn.Module) or body is inner:
-        raise _no_states(type(inner).__name__)
+    body = getattr(model, "base_model", None)
+    if not isinstance(body, nn.Module) or body is model:
+        raise _no_states(type(model).__name__)
     return body
 
 
 def _log_left_out(error: errors.InvalidInput) -> None:
     runtime.log(f"trains without the contrastive term: {error}")
+
+
+def _is_causal(model: nn.Module, body: nn.Module) -> bool:
+    """Whether tokens see only those before them.
+
+    Attention layers of transformers say so, but for a few old ones, whose heads are called `score`
+    as those of all decoders are.
+    """
+    layers = any(getattr(layer, "is_causal", False) is True for layer in body.modules())
+    return layers or isinstance(getattr(model, "score", None), nn.Linear)
 
 
 def _no_states(model: str) -> errors.InvalidInput:

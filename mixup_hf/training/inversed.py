@@ -16,6 +16,7 @@ from mixup_hf.data.text_pairs import PairEncoder, are_pairs
 from mixup_hf.generation.generator import Producer
 from mixup_hf.inverter.engines.vllm import ServerSettings
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.judging.labels.members.model import refuse_without_trainer
 from mixup_hf.training.judged import JudgedPlugin
 from mixup_hf.training.mix_settings import (
     check_pairs,
@@ -252,6 +253,8 @@ class InversedMixup(JudgedPlugin):
 
     def _check_can_generate(self) -> None:
         self._require_rows()
+        if self._needs_rehearsal() and self._rehearsal is None:
+            raise refuse_without_trainer()
         if self.config.mixing.source == "task":
             raise errors.InvalidInput(
                 "`source` = 'task' mixes embeddings of a model in training, and there is none "

@@ -21,10 +21,13 @@ from mixup_hf.generation.unlabeled import UnlabeledTexts
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.judging import Gate, build_gate
 from mixup_hf.judging.events import is_degenerate
+from mixup_hf.judging.labels.members.model import NAME as MEMBER
 from mixup_hf.training.auto import Chosen
+from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.committee import build_committee
 from mixup_hf.training.plain_loop import mixed_rows
 from mixup_hf.training.plugin import TrainerPlugin
+from mixup_hf.training.rehearsal import Rehearsal
 from mixup_hf.training.unlabeled import checked_unlabeled
 from mixup_hf.types import Encodes, Labels
 
@@ -71,6 +74,7 @@ class JudgedPlugin(TrainerPlugin):
         self.inverter = inverter
         self._given_unlabeled = list(unlabeled_texts)
         self._given_descriptions = label_descriptions
+        self._rehearsal: Rehearsal | None = None
 
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
         self._groups = targets.groups
@@ -117,24 +121,51 @@ class JudgedPlugin(TrainerPlugin):
 
     def _build_committee(self) -> Labels:
         """Fit the committee on the training rows: the same one in every process and every run."""
-        targets = Targets(self.problem_type, self.targets, self._groups, tuple(self.label_names))
+        extra = {} if self._rehearsal is None else {MEMBER: self._rehearsal.member()}
         return build_committee(
             self.inverter,
             self.encoder,
             self.texts,
             self._frozen_embeddings(),
-            targets,
+            self._all_targets(),
             members=self._members(),
             descriptions=self.label_descriptions,
             seed=self.seed,
             calibration=self._calibration_texts,
+            extra=extra,
         )
+
+    def _all_targets(self) -> Targets:
+        return Targets(self.problem_type, self.targets, self._groups, tuple(self.label_names))
+
+    def _new_rehearsal(self, collator: MixupCollator) -> Rehearsal | None:
+        if not self._needs_rehearsal() or collator.mix_ratio == 0:
+            return None
+        return Rehearsal(
+            self.texts,
+            self._all_targets(),
+            collator,
+            self.class_weights,
+            self.seed,
+            on_begin=self._rehearsed,
+        )
+
+    def _needs_rehearsal(self) -> bool:
+        """Whether a member of the committee is a copy of the model being trained."""
+        return self.chosen.labels != "parents" and MEMBER in self.config.committee
+
+    def _rehearsed(self, rehearsal: Rehearsal) -> None:
+        """Take the copy of the run that begins: another run may have had another one."""
+        self._rehearsal = rehearsal
+        if self._labelling is not None:
+            self._labelling.forget()
 
     def _members(self) -> list[str]:
         """The members as set; of the default ones, those that know this kind of label."""
         chosen = self.config.committee
         knows = self.problem_type == SINGLE_LABEL or chosen != DEFAULT_COMMITTEE
-        return [name for name in chosen if knows or name != "setfit"]
+        fitted = [name for name in chosen if knows or name != "setfit"]
+        return [name for name in fitted if name != MEMBER or self._rehearsal is None]
 
     def _calibration_texts(self) -> list[str]:
         """Texts nobody has labelled, the same ones whichever rows are labelled first."""

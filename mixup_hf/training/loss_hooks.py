@@ -24,6 +24,7 @@ class _Stash(NamedTuple):
     num_items: Tensor | int | None
     weights: Tensor | None
     attention_mask: Tensor | None
+    input_ids: Tensor | None
 
 
 class SoftLabelHooks:
@@ -141,6 +142,7 @@ class SoftLabelHooks:
                 kept.pop("num_items_in_batch", None),
                 kept.pop(ROW_WEIGHTS, None),
                 kept.get("attention_mask"),
+                kept.get("input_ids"),
             )
             if self._contrastive is not None:
                 self._contrastive.listen()
@@ -151,7 +153,7 @@ class SoftLabelHooks:
     ) -> Any:
         if self._stash is None:
             return None
-        soft, items, weights, mask = self._stash
+        soft, items, weights, mask, ids = self._stash
         self._stash = None
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if logits.shape[-1] != soft.shape[-1]:
@@ -165,7 +167,7 @@ class SoftLabelHooks:
         count = len(rows) if items is None else torch.as_tensor(items).to(rows.device)
         loss = rows.mean() if items is None else rows.sum() / count
         if self._contrastive is not None:
-            term = self._contrastive.take(soft, mask)
+            term = self._contrastive.take(soft, mask, ids)
             loss = loss if term is None else loss + term * len(rows) / count
         if loss.requires_grad:
             self.losses_made += 1

@@ -12,6 +12,8 @@ from mixup_hf import errors, runtime
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.targets import Targets
 from mixup_hf.data.text_pairs import join_sides
+from mixup_hf.judging.labels.members.model import NAME as MEMBER
+from mixup_hf.judging.labels.members.model import refuse_without_trainer
 from mixup_hf.judging.leaks import LeakError, shared_texts
 from mixup_hf.training.auto import Chosen, choose
 from mixup_hf.training.checks import RowContract
@@ -225,6 +227,8 @@ def _refuse_in_a_loop(config: MixupConfig) -> None:
             "Add mixup_hf.training.contrastive.contrastive_loss(embeddings, targets.values) to "
             "your loss.",
         )
+    if MEMBER in config.committee and config.labels != "parents":
+        raise refuse_without_trainer()
 
 
 def _check_parents(texts: Sequence[str], eval_texts: Sequence[str], *, fail: bool) -> None:

@@ -20,6 +20,7 @@ from mixup_hf.training.curriculum import RealRows
 from mixup_hf.training.loss import LossFunction, soft_cross_entropy, takes_soft_labels
 from mixup_hf.training.mixed_set import MixedTrainingSet
 from mixup_hf.training.preprocess import Preprocess
+from mixup_hf.training.rehearsal import Rehearsal
 from mixup_hf.training.trainer_rows import Columns, read_eval_texts, read_trainer_rows
 from mixup_hf.training.training_rows import check_rows
 from mixup_hf.types import Follows, Supplies
@@ -208,7 +209,12 @@ class TrainerPlugin(MixedTrainingSet):
             contrastive_optional=self.chosen.contrastive_optional,
             settings=self._settings(),
             start_line=describe_choice(self.config, used, self.targets, self.problem_type),
+            rehearsal=self._new_rehearsal(collator),
         )
+
+    def _new_rehearsal(self, collator: MixupCollator) -> Rehearsal | None:
+        """What makes the committee's copy of the model being trained; None without one."""
+        return None
 
     def _contrastive_weight(self, label_format: str) -> float:
         chosen = self.chosen

@@ -65,3 +65,21 @@ def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="neither a padding nor an end-of-sequence token"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(r=2)], ids=["all weights", "lora"])
+def test_what_is_trained_is_float32_however_it_is_stored(
+    lora: LoraConfig | None, tmp_path: Path
+) -> None:
+    folder = save_decoder(tmp_path)
+    make_llm().bfloat16().save_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
+    model = load_student(folder, TARGETS, tokenizer, lora=lora)
+    trained = [each for each in model.parameters() if each.requires_grad]
+    assert {each.dtype for each in trained} == {torch.float32}
+    frozen = {each.dtype for each in model.parameters() if not each.requires_grad}
+    assert frozen == ({torch.bfloat16} if lora is not None else set())
+    inputs = tokenizer(["the bank", "a film star"], padding=True, return_tensors="pt")
+    model(**inputs).logits.float().logsumexp(-1).sum().backward()
+    assert all(each.grad is None or each.grad.dtype == torch.float32 for each in trained)
+    assert any(each.grad is not None and each.grad.abs().sum() > 0 for each in trained)

@@ -82,9 +82,7 @@ def test_the_likelihood_judge_compares_names_with_what_they_are_worth_alone() ->
 def test_log_likelihoods_are_those_of_one_sequence_at_a_time() -> None:
     llm, tokenizer = make_llm(), word_tokenizer(classifier=False)
     texts, names = ["the red market", "a goal"], ["game", "film star", "tax"]
-    found = label_log_likelihood(
-        llm, tokenizer, texts, names, template="what is {text} for", batch_size=4
-    )
+    found = label_log_likelihood(llm, tokenizer, texts, names, template="what is {text} for")
     for row, text in enumerate(texts):
         for column, name in enumerate(names):
             question = tokenizer(f"what is {text} for")["input_ids"]

@@ -42,11 +42,11 @@ TERM: dict[str, Any] = {"contrastive_weight": WEIGHT}
 
 def term_by_hand(model: Any, rows: Sequence[Row]) -> Tensor:
     """The term of one micro-batch, from states of one row at a time: no padding."""
-    body = getattr(model, "get_base_model", lambda: model)().base_model
-    states = [
-        body(input_ids=torch.tensor([tokens(row.text)])).last_hidden_state[0].mean(0)
-        for row in rows
-    ]
+    inner = getattr(model, "get_base_model", lambda: model)()
+    states = []
+    for row in rows:
+        found = inner.base_model(input_ids=torch.tensor([tokens(row.text)])).last_hidden_state[0]
+        states.append(found[-1] if "Llama" in type(inner).__name__ else found.mean(0))
     return WEIGHT * contrastive_loss(torch.stack(states), torch.stack([r.target for r in rows]))
 
 
@@ -92,6 +92,21 @@ def test_a_lora_wrapped_model_takes_the_step_computed_by_hand(tmp_path: Path) ->
     )
     model = peft.get_peft_model(sharp_classifier(), config)
     run = make_run(tmp_path, model=model, rows=4, callback=TERM).train()
+    micro = [expected_rows(run, batch) for batch in run.batches.training]
+    loss, stepped = step_by_hand(run.initial, micro)
+    assert run.logged("loss") == [pytest.approx(loss, abs=1e-4)]
+    assert_close(weights(run.model), stepped)
+
+
+def test_a_decoder_with_a_lora_and_checkpointing_takes_the_step_computed_by_hand(
+    tmp_path: Path,
+) -> None:
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS", r=2, target_modules=["q_proj", "v_proj"], init_lora_weights="gaussian"
+    )
+    model = peft.get_peft_model(make_family("llama"), config)
+    run = make_run(tmp_path, model=model, rows=4, gradient_checkpointing=True, callback=TERM)
+    run.train()
     micro = [expected_rows(run, batch) for batch in run.batches.training]
     loss, stepped = step_by_hand(run.initial, micro)
     assert run.logged("loss") == [pytest.approx(loss, abs=1e-4)]

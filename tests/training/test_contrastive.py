@@ -7,9 +7,31 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BloomConfig,
+    GPT2Config,
+    LlamaConfig,
+)
 
 from mixup_hf.errors import InvalidInput
-from mixup_hf.training.contrastive import ContrastiveTerm, contrastive_loss, mean_pool
+from mixup_hf.training.contrastive import (
+    ContrastiveTerm,
+    contrastive_loss,
+    last_token,
+    mean_pool,
+)
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "vocab_size": 40,
+    "pad_token_id": 0,
+    "num_labels": 2,
+}
+PAD: dict[str, Any] = {"pad_token_id": 0, "num_labels": 2}
 
 
 def test_the_loss_is_that_computed_by_hand() -> None:
@@ -50,6 +72,63 @@ def test_pooling_leaves_out_padding() -> None:
     assert mean_pool(hidden[1:], None).flatten().tolist() == [4.0]
 
 
+HEADS = {
+    "llama": LlamaConfig(num_hidden_layers=1, num_key_value_heads=1, **SIZES),
+    "gpt2": GPT2Config(n_layer=1, n_head=2, n_embd=16, n_positions=32, vocab_size=40, **PAD),
+    "bloom": BloomConfig(n_layer=1, n_head=2, hidden_size=16, vocab_size=40, **PAD),
+}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", HEADS)
+def test_rows_of_a_decoder_are_compared_by_the_states_that_its_head_reads(
+    name: str, side: str
+) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(HEADS[name]).eval()
+    texts = [[5, 6, 7, 8], [9, 10], [5, 0, 11]]  # an inner padding token, as some texts have
+    ids, mask = torch.zeros(3, 5, dtype=torch.int64), torch.zeros(3, 5, dtype=torch.int64)
+    for row, text in enumerate(texts):
+        place = slice(5 - len(text), 5) if side == "left" else slice(0, len(text))
+        ids[row, place], mask[row, place] = torch.tensor(text), 1
+    found = ContrastiveTerm(model, 2.0, "single_label_classification")
+    found.install()
+    found.listen()
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask).logits
+        hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        pooled = last_token(hidden, mask, ids, 0)
+        assert torch.allclose(model.score(pooled), logits, atol=1e-5)
+        assert torch.equal(pooled, last_token(hidden, mask))  # without ids, by the mask
+        expected = 2 * contrastive_loss(pooled, LABELS).item()
+        assert found.take(LABELS, mask, ids).item() == pytest.approx(expected, abs=1e-5)
+        assert expected != pytest.approx(2 * contrastive_loss(mean_pool(hidden, mask), LABELS))
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "deberta-v2"])
+def test_rows_of_an_encoder_are_compared_by_their_mean(kind: str) -> None:
+    config = AutoConfig.for_model(kind, num_hidden_layers=1, **SIZES)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    found = ContrastiveTerm(model, 2.0, "single_label_classification")
+    found.install()
+    found.listen()
+    ids = torch.tensor([[5, 6, 7], [9, 10, 0], [5, 11, 0]])
+    mask = (ids > 0).long()
+    with torch.no_grad():
+        hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        expected = 2 * contrastive_loss(mean_pool(hidden, mask), LABELS).item()
+        assert found.take(LABELS, mask, ids).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_head_is_told_apart_from_end_of_sequence_by_the_token_that_pads() -> None:
+    """With the padding token at the end of a text, the head reads the token before it."""
+    hidden, ids = torch.arange(4.0).reshape(1, 4, 1), torch.tensor([[5, 6, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 0]])
+    assert last_token(hidden, mask, ids, 0).item() == 1
+    assert last_token(hidden, mask, ids, None).item() == last_token(hidden, mask).item() == 2
+    assert last_token(hidden, None).item() == 3
+
+
 class Body(nn.Module):
     def forward(self, hidden: Any) -> Any:
         return hidden
@@ -62,6 +141,7 @@ class Model(nn.Module):
 
 
 HIDDEN = torch.tensor([[[1.0, 0.0]], [[0.6, 0.8]], [[0.0, 1.0]]])
+LABELS = torch.tensor([[1.0, 0.0], [0.75, 0.25], [0.0, 1.0]])
 MASK = torch.ones(3, 1, dtype=torch.int64)
 
 
@@ -72,9 +152,6 @@ def term(targets: Tensor, problem_type: str = "single_label_classification") -> 
     found.listen()
     model.base_model({"last_hidden_state": HIDDEN})
     return found.take(targets, MASK).item()
-
-
-LABELS = torch.tensor([[1.0, 0.0], [0.75, 0.25], [0.0, 1.0]])
 
 
 def test_weights_in_the_soft_labels_do_not_change_the_pairs() -> None:

@@ -1,4 +1,17 @@
-"""A member that asks the inverter's LLM how likely each label's name is after the text."""
+"""A member that asks the inverter's LLM how likely each label's name is after the text.
+
+It knows what class names mean, which no other member does. Accuracy and negative log-likelihood on
+250 test rows with 10 rows per class (SmolLM2-135M-Instruct, mean of two seeds):
+
+| members | SST-2 | TREC | BBC headlines |
+| --- | --- | --- | --- |
+| label_names | 0.686, 0.61 | 0.278, 1.72 | 0.540, 1.13 |
+| encoder, llm | 0.620, 0.67 | 0.678, 0.83 | 0.762, 0.72 |
+| encoder, llm, label_names | 0.660, 0.61 | 0.696, 0.79 | 0.778, 0.67 |
+
+A prompt that lists the classes, or calls them great and terrible, was no better. Where names are
+codes, `label_descriptions` should say what they mean.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +26,11 @@ if TYPE_CHECKING:
 
     from mixup_hf.judging.labels.types import LabelInputs, Learner, Predict, ReadsText
 
-_NOTHING = "..."  # the text after which a name is worth what it is worth anywhere
-
 
 class NameLearner:
-    """Likelihoods of names, minus those after no text, sharpened as suits the real rows.
+    """Likelihoods of names against their means over the real texts, sharpened as suits the rows.
 
-    One number is fitted. An LLM pass is needed per text and class, so the cost grows with C.
+    One number is fitted, so few rows show whether the names mean anything.
 
     Args:
         llm: The LLM that has been loaded.
@@ -34,15 +45,13 @@ class NameLearner:
         self, llm: ReadsText, texts: Sequence[str], values: np.ndarray, names: Sequence[str]
     ) -> None:
         self.llm, self.values, self.names = llm, values, list(names)
-        self._after_nothing = llm.label_log_likelihood([_NOTHING], self.names)
         self.scores = self._score(texts)
 
     def _score(self, texts: Sequence[str]) -> np.ndarray:
         from mixup_hf.data.text_pairs import split_sides
 
         read = ["\n".join(split_sides(text)) for text in texts]
-        gain = self.llm.label_log_likelihood(read, self.names) - self._after_nothing
-        scores: np.ndarray = gain.double().numpy()
+        scores: np.ndarray = self.llm.label_log_likelihood(read, self.names).double().numpy()
         return scores
 
     def fit(self, rows: np.ndarray) -> Predict:
@@ -53,7 +62,11 @@ class NameLearner:
         from scipy.optimize import minimize_scalar
         from scipy.special import log_softmax, softmax
 
-        scores, values = self.scores[rows], self.values[rows]
+        # What a name is worth after any text; of a class that is more frequent, no more.
+        values = self.values[rows]
+        share = values / values.sum(0).clip(1)
+        usual = (share / share.sum()).sum(1) @ self.scores[rows]
+        scores = self.scores[rows] - usual
 
         def loss(log_scale: float) -> float:
             likelihood = (values * log_softmax(exp(log_scale) * scores, axis=1)).sum()
@@ -62,7 +75,7 @@ class NameLearner:
         scale = exp(minimize_scalar(loss, bounds=(-5.0, 3.0), method="bounded").x)
 
         def predict(texts: Sequence[str]) -> Tensor:
-            return torch.from_numpy(softmax(scale * self._score(texts), axis=1))
+            return torch.from_numpy(softmax(scale * (self._score(texts) - usual), axis=1))
 
         return predict
 
