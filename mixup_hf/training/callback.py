@@ -157,6 +157,7 @@ class MixupCallback(TrainerCallback):
             class_weights=self.class_weights,
             contrastive_weight=self.contrastive_weight,
             contrastive_optional=self.contrastive_optional,
+            on_losses=self._usage.count_losses,
         )
         self._hooks.install()
         accumulation = args.gradient_accumulation_steps
@@ -248,10 +249,7 @@ class MixupCallback(TrainerCallback):
         self._uninstall()
 
     def used_rows(self) -> list[tuple[MixedExample, int]]:
-        """Every generated row that was trained on, and how often, in the order they were made.
-
-        Until training has ended, those of this process.
-        """
+        """Generated rows trained on, and how often; until training ends, those of this process."""
         return [] if self._usage is None else self._usage.rows()
 
     def rows_per_epoch(self) -> int:

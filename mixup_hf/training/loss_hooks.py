@@ -21,6 +21,7 @@ class _Stash(NamedTuple):
     """What a batch carried past the model."""
 
     targets: Tensor
+    pool_rows: Tensor
     num_items: Tensor | int | None
     weights: Tensor | None
     attention_mask: Tensor | None
@@ -49,6 +50,7 @@ class SoftLabelHooks:
         contrastive_weight: Weight of `contrastive_loss`; with 0 it is not computed.
         contrastive_optional: Leave it out, with a line in the log, for a model that has no states
             to compare.
+        on_losses: Called with the loss of each row (R,), before weights, and the pool rows (R,).
 
     Attributes:
         losses_made: Losses computed that could be trained on.
@@ -67,10 +69,12 @@ class SoftLabelHooks:
         class_weights: Tensor | None = None,
         contrastive_weight: float = 0.0,
         contrastive_optional: bool = False,
+        on_losses: Callable[[Tensor, Tensor], None] | None = None,
     ) -> None:
         self.model = model
         self.label_format = label_format
         self.on_rows = on_rows
+        self.on_losses = on_losses
         self.problem_type = problem_type
         self.class_weights = class_weights
         self._contrastive = contrastive_term(
@@ -138,6 +142,7 @@ class SoftLabelHooks:
             kept.pop("labels", None)
             self._stash = _Stash(
                 kept.pop(SOFT_LABELS),
+                rows,
                 kept.pop("num_items_in_batch", None),
                 kept.pop(ROW_WEIGHTS, None),
                 kept.get("attention_mask"),
@@ -151,7 +156,7 @@ class SoftLabelHooks:
     ) -> Any:
         if self._stash is None:
             return None
-        soft, items, weights, mask = self._stash
+        soft, pool_rows, items, weights, mask = self._stash
         self._stash = None
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if logits.shape[-1] != soft.shape[-1]:
@@ -160,6 +165,8 @@ class SoftLabelHooks:
                 f"labels have {soft.shape[-1]}. Give InversedMixup the model's `num_labels`."
             )
         rows = row_losses(logits, soft, self.problem_type, class_weights=self.class_weights)
+        if self.on_losses is not None and model.training:
+            self.on_losses(rows.detach(), pool_rows.to(rows.device))
         if weights is not None:
             rows = rows * weights
         count = len(rows) if items is None else torch.as_tensor(items).to(rows.device)
