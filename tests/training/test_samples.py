@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,14 +188,15 @@ def test_mlflow_keeps_them_as_an_artifact(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_trackio_shows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trackio = pytest.importorskip("trackio")
-    sent: list[dict[str, Any]] = []
-    plain = trackio.log
-    monkeypatch.setattr(trackio, "log", lambda logs, **k: (sent.append(logs), plain(logs, **k)))
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
+    pytest.importorskip("trackio")
     monkeypatch.chdir(tmp_path)
     table = run_with(tmp_path / "run", "trackio")
-    (first, *_) = [logs[KEY] for logs in sent if KEY in logs]
-    assert first._data.to_dict("records") == table
+    (file,) = (tmp_path / "trackio").rglob("*.db")
+    with sqlite3.connect(file) as stored:
+        lines = [json.loads(line) for (line,) in stored.execute("SELECT metrics FROM metrics")]
+    (shown, *_) = [line[KEY] for line in lines if KEY in line]
+    assert shown["_value"] == table
 
 
 def test_other_callbacks_get_nothing() -> None:
