@@ -67,7 +67,7 @@ class MixupCallback(TrainerCallback):
         auto_off: Stop mixing when the development set shows that the model gets worse.
         start_line: Printed when training begins.
         on_failure: When rows cannot be made: `stop` (as several processes always do), or
-            `real_rows`: warn, and train on real rows until the next epoch tries again.
+            `real_rows`: warn, and train on real rows for the rest of the epoch.
     """
 
     def __init__(
@@ -102,11 +102,10 @@ class MixupCallback(TrainerCallback):
         # As a checkpoint will hold them: JSON knows no tuples, and they are compared on resume.
         self.settings = json.loads(json.dumps(settings or {}))
         self.follower = follower
-        self.warmup_epochs = warmup_epochs
-        self.auto_off, self.on_failure = auto_off, on_failure
+        self.warmup_epochs, self.auto_off, self.on_failure = warmup_epochs, auto_off, on_failure
         self.contract, self.class_weights, self.fill = contract, class_weights, fill
         self.curriculum = parse_curriculum(curriculum)
-        self.contrastive = contrastive_weight, contrastive_optional
+        self._contrastive = contrastive_weight, contrastive_optional
         self.start_line, self.rehearsal = start_line, rehearsal
         self.attached = False  # `attach` sets it: the Trainer's label smoother is then ours
         self._background = background_of(producer) if background else None
@@ -135,7 +134,7 @@ class MixupCallback(TrainerCallback):
         if self._background is not None:
             self._background.stop()
         self.pool, self._usage, self._off = None, None, False
-        if self.collator.mix_ratio == 0 and not self.contrastive[0]:
+        if self.collator.mix_ratio == 0 and not self._contrastive[0]:
             return  # the plain Trainer, bit for bit
         loader = kwargs["train_dataloader"]
         check_training(args, loader, kwargs["model"], self.collator, attached=self.attached)
@@ -157,8 +156,8 @@ class MixupCallback(TrainerCallback):
             on_rows=self._usage.count,
             problem_type=self.collator.problem_type,
             class_weights=self.class_weights,
-            contrastive_weight=self.contrastive[0],
-            contrastive_optional=self.contrastive[1],
+            contrastive=self._contrastive,
+            on_losses=self._usage.count_losses,
         )
         self._hooks.install()
         if self.start_line is not None:
