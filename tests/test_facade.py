@@ -19,7 +19,7 @@ INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREA
 SIDE_EFFECTS = """
 import importlib, json, logging, os, pkgutil, random, signal, sys, warnings
 import accelerate, datasets, filelock, gzip, pydantic, rich.console, sacrebleu, scipy.stats
-import evaluate
+import evaluate, imblearn.over_sampling
 import requests, sklearn.metrics, sklearn.model_selection, typer, numpy, torch, transformers
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers import BertModel, DataCollatorWithPadding, DynamicCache, PreTrainedModel, Trainer

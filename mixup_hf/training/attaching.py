@@ -19,6 +19,7 @@ from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.loss import LossFunction
 from mixup_hf.training.loss_hooks import SoftLabelSmoother
+from mixup_hf.training.samples import SampleTables
 
 
 class FiguresForTrackers(TrainerCallback):
@@ -26,16 +27,28 @@ class FiguresForTrackers(TrainerCallback):
 
     A Trainer calls its trackers before the callbacks of a script, and what is added to the logs
     after a tracker was called does not reach it.
+
+    Args:
+        callback: The plugin's.
+        trainer: Its callbacks include the trackers.
+        samples: Shows generated rows in them; None shows none.
     """
 
-    def __init__(self, callback: MixupCallback) -> None:
+    def __init__(
+        self, callback: MixupCallback, trainer: Trainer, samples: SampleTables | None = None
+    ) -> None:
         self.callback = callback
+        self.trainer = trainer
+        self.samples = samples
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Add what was generated."""
         self.callback.on_log(args, state, control, **kwargs)
+        if self.samples is not None and "loss" in kwargs["logs"]:
+            trackers = self.trainer.callback_handler.callbacks
+            self.samples.show(self.callback.pool, trackers, state)
 
 
 def require_tokenizer(trainer: Any) -> PreTrainedTokenizerBase:
@@ -76,12 +89,13 @@ def own_loss(trainer: Trainer) -> LossFunction | None:
     return found
 
 
-def connect(trainer: Trainer, kwargs: dict[str, Any]) -> None:
+def connect(trainer: Trainer, kwargs: dict[str, Any], samples: SampleTables | None = None) -> None:
     """Give a Trainer what `trainer_kwargs` returns, and check it at once.
 
     Args:
         trainer: As built.
         kwargs: As `TrainerPlugin.trainer_kwargs` returns them.
+        samples: Shows generated rows in trackers.
     """
     *_, callback = kwargs["callbacks"]
     if callback.contract is not None and callback.collator.mix_ratio > 0:
@@ -89,7 +103,7 @@ def connect(trainer: Trainer, kwargs: dict[str, Any]) -> None:
     trainer.data_collator = kwargs["data_collator"]
     trainer.add_callback(callback)
     # `add_callback` appends: too late for trackers.
-    trainer.callback_handler.callbacks.insert(0, FiguresForTrackers(callback))
+    trainer.callback_handler.callbacks.insert(0, FiguresForTrackers(callback, trainer, samples))
     callback.collator.has_callback = True
     if own_loss(trainer) is None:
         trainer.compute_loss_func = kwargs.get("compute_loss_func")

@@ -67,7 +67,7 @@ class MixupCallback(TrainerCallback):
         auto_off: Stop mixing when the development set shows that the model gets worse.
         start_line: Printed when training begins.
         on_failure: When rows cannot be made: `stop` (as several processes always do), or
-            `real_rows`: warn, and train on real rows until the next epoch tries again.
+            `real_rows`: warn, and train on real rows for the rest of the epoch.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class MixupCallback(TrainerCallback):
         fill: RealRows | None = None,
         contrastive_weight: float = 0.0,
         contrastive_optional: bool = False,
-        rehearsal: Rehearsal | None = None,
         start_line: str | None = None,
+        rehearsal: Rehearsal | None = None,
     ) -> None:
         check_refills(refill_every, rows_per_refill, warmup_epochs, on_failure)
         check_contrastive(contrastive_weight, collator.problem_type, collator.label_format)
@@ -101,12 +101,12 @@ class MixupCallback(TrainerCallback):
         self.refill_every = refill_every
         # As a checkpoint will hold them: JSON knows no tuples, and they are compared on resume.
         self.settings = json.loads(json.dumps(settings or {}))
-        self.follower, self.warmup_epochs = follower, warmup_epochs
-        self.auto_off, self.on_failure = auto_off, on_failure
-        self.contract, self.class_weights = contract, class_weights
-        self.curriculum, self.fill = parse_curriculum(curriculum), fill
-        self.contrastive = (contrastive_weight, contrastive_optional)
-        self.rehearsal, self.start_line = rehearsal, start_line
+        self.follower = follower
+        self.warmup_epochs, self.auto_off, self.on_failure = warmup_epochs, auto_off, on_failure
+        self.contract, self.class_weights, self.fill = contract, class_weights, fill
+        self.curriculum = parse_curriculum(curriculum)
+        self._contrastive = contrastive_weight, contrastive_optional
+        self.start_line, self.rehearsal = start_line, rehearsal
         self.attached = False  # `attach` sets it: the Trainer's label smoother is then ours
         self._background = background_of(producer) if background else None
         self.pool: MixupPool | None = None
@@ -114,7 +114,7 @@ class MixupCallback(TrainerCallback):
         self._refiller: Refiller | None = None
         self._hooks: SoftLabelHooks | None = None
         self._installed: Installed | None = None
-        self._epoch = self._skipped = 0  # skipped: batches of a resumed run's first epoch
+        self._epoch = self._skipped = 0  # batches that a resume skips in its first epoch
         self._saved: Saved | None = None
         self._watch: DevelopmentWatch | None = None
         self._off = False
@@ -134,7 +134,7 @@ class MixupCallback(TrainerCallback):
         if self._background is not None:
             self._background.stop()
         self.pool, self._usage, self._off = None, None, False
-        if self.collator.mix_ratio == 0 and not self.contrastive[0]:
+        if self.collator.mix_ratio == 0 and not self._contrastive[0]:
             return  # the plain Trainer, bit for bit
         loader = kwargs["train_dataloader"]
         check_training(args, loader, kwargs["model"], self.collator, attached=self.attached)
@@ -156,8 +156,8 @@ class MixupCallback(TrainerCallback):
             on_rows=self._usage.count,
             problem_type=self.collator.problem_type,
             class_weights=self.class_weights,
-            contrastive_weight=self.contrastive[0],
-            contrastive_optional=self.contrastive[1],
+            contrastive=self._contrastive,
+            on_losses=self._usage.count_losses,
         )
         self._hooks.install()
         if self.start_line is not None:

@@ -236,6 +236,10 @@ def _body_of(model: nn.Module) -> nn.Module:
     return body
 
 
+def _log_left_out(error: errors.InvalidInput) -> None:
+    runtime.log(f"trains without the contrastive term: {error}")
+
+
 def _is_causal(model: nn.Module, body: nn.Module) -> bool:
     """Whether tokens see only those before them.
 
@@ -244,10 +248,6 @@ def _is_causal(model: nn.Module, body: nn.Module) -> bool:
     """
     layers = any(getattr(layer, "is_causal", False) is True for layer in body.modules())
     return layers or isinstance(getattr(model, "score", None), nn.Linear)
-
-
-def _log_left_out(error: errors.InvalidInput) -> None:
-    runtime.log(f"trains without the contrastive term: {error}")
 
 
 def _no_states(model: str) -> errors.InvalidInput:

@@ -21,6 +21,7 @@ class _Stash(NamedTuple):
     """What a batch carried past the model."""
 
     targets: Tensor
+    pool_rows: Tensor
     num_items: Tensor | int | None
     weights: Tensor | None
     attention_mask: Tensor | None
@@ -47,9 +48,9 @@ class SoftLabelHooks:
         on_rows: Called with the pool rows (R,) of every training batch, -1 for real rows.
         problem_type: Which loss, see `row_losses`.
         class_weights: Weights of the classes (C,) in the loss.
-        contrastive_weight: Weight of `contrastive_loss`; with 0 it is not computed.
-        contrastive_optional: Leave it out, with a line in the log, for a model that has no states
-            to compare.
+        contrastive: Weight of `contrastive_loss`, which is not computed with 0; and whether it is
+            left out, with a line in the log, for a model that has no states to compare.
+        on_losses: Called with the loss of each row (R,), before weights, and the pool rows (R,).
 
     Attributes:
         losses_made: Losses computed that could be trained on.
@@ -66,16 +67,17 @@ class SoftLabelHooks:
         on_rows: Callable[[Tensor], None],
         problem_type: str = SINGLE_LABEL,
         class_weights: Tensor | None = None,
-        contrastive_weight: float = 0.0,
-        contrastive_optional: bool = False,
+        contrastive: tuple[float, bool] = (0.0, False),
+        on_losses: Callable[[Tensor, Tensor], None] | None = None,
     ) -> None:
         self.model = model
         self.label_format = label_format
         self.on_rows = on_rows
+        self.on_losses = on_losses
         self.problem_type = problem_type
         self.class_weights = class_weights
         self._contrastive = contrastive_term(
-            model, contrastive_weight, problem_type, optional=contrastive_optional
+            model, contrastive[0], problem_type, optional=contrastive[1]
         )
         self.losses_made = self.gradients = 0
         self._stash: _Stash | None = None
@@ -139,6 +141,7 @@ class SoftLabelHooks:
             kept.pop("labels", None)
             self._stash = _Stash(
                 kept.pop(SOFT_LABELS),
+                rows,
                 kept.pop("num_items_in_batch", None),
                 kept.pop(ROW_WEIGHTS, None),
                 kept.get("attention_mask"),
@@ -153,7 +156,7 @@ class SoftLabelHooks:
     ) -> Any:
         if self._stash is None:
             return None
-        soft, items, weights, mask, ids = self._stash
+        soft, pool_rows, items, weights, mask, ids = self._stash
         self._stash = None
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if logits.shape[-1] != soft.shape[-1]:
@@ -162,6 +165,8 @@ class SoftLabelHooks:
                 f"labels have {soft.shape[-1]}. Give InversedMixup the model's `num_labels`."
             )
         rows = row_losses(logits, soft, self.problem_type, class_weights=self.class_weights)
+        if self.on_losses is not None and model.training:
+            self.on_losses(rows.detach(), pool_rows.to(rows.device))
         if weights is not None:
             rows = rows * weights
         count = len(rows) if items is None else torch.as_tensor(items).to(rows.device)

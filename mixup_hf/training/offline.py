@@ -12,6 +12,7 @@ from mixup_hf import errors, runtime
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.row_files import read_mixed
 from mixup_hf.data.targets import Targets
+from mixup_hf.generation.publishing import push_rows
 from mixup_hf.generation.replay import RecordedRows
 from mixup_hf.judging.leaks import LeakError, LeakGuard
 from mixup_hf.training.auto import Chosen, choose
@@ -76,6 +77,23 @@ class OfflineMixup(TrainerPlugin):
         if texts is not None or labels is not None:
             checked = check_rows(texts or (), labels, num_labels, label_names, problem_type)
             self._bind(*checked, eval_texts)
+
+    def push_to_hub(self, repo_id: str, *, license: str, **options: Any) -> str:
+        """Upload the rows as a data set with a data card; training texts are left out.
+
+        Args:
+            repo_id: `user/name`; made if it does not exist.
+            license: Licence of the texts the rows were generated from, such as `cc-by-4.0`.
+            **options: `source`, `audit`, `parents`, `private`, `token`: see
+                `generation.publishing.push_rows`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            InvalidInput: A row, the licence, the repository's name or the audit cannot be used.
+        """
+        return push_rows(self._file, repo_id, license=license, **options).url
 
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
         names = list(targets.names)

@@ -21,6 +21,7 @@ from mixup_hf.training.loss import LossFunction, soft_cross_entropy, takes_soft_
 from mixup_hf.training.mixed_set import MixedTrainingSet
 from mixup_hf.training.preprocess import Preprocess
 from mixup_hf.training.rehearsal import Rehearsal
+from mixup_hf.training.samples import SampleTables
 from mixup_hf.training.trainer_rows import Columns, read_eval_texts, read_trainer_rows
 from mixup_hf.training.training_rows import check_rows
 from mixup_hf.types import Follows, Supplies
@@ -54,6 +55,7 @@ class TrainerPlugin(MixedTrainingSet):
         *,
         explicit_loss: bool = False,
         check_rows: bool = True,
+        log_samples: int = 8,
         **collator_settings: Any,
     ) -> Self:
         """Make a Trainer mix: the one line after `Trainer(...)`.
@@ -83,6 +85,9 @@ class TrainerPlugin(MixedTrainingSet):
                 loss of its own, it is given `soft_cross_entropy`.
             check_rows: Compare a sample of the training rows with the plugin's. Turn it off for a
                 data set whose rows change at every access.
+            log_samples: Generated rows that TensorBoard, W&B, Trackio or MLflow (those of
+                `report_to`) and `log_history` show of a refill, with their parents' texts; 0
+                shows none.
             **collator_settings: Further arguments of `MixupCollator`.
 
         Returns:
@@ -116,7 +121,8 @@ class TrainerPlugin(MixedTrainingSet):
             text_pair_column=text_pair_column or "text_pair",
             **collator_settings,
         )
-        connect(trainer, kwargs)
+        samples = SampleTables(self.texts, self.label_names, self.problem_type, log_samples)
+        connect(trainer, kwargs, samples)
         return self
 
     def trainer_kwargs(
@@ -208,8 +214,8 @@ class TrainerPlugin(MixedTrainingSet):
             contrastive_weight=weight,
             contrastive_optional=self.chosen.contrastive_optional,
             settings=self._settings(),
-            rehearsal=self._new_rehearsal(collator),
             start_line=describe_choice(self.config, used, self.targets, self.problem_type),
+            rehearsal=self._new_rehearsal(collator),
         )
 
     def _new_rehearsal(self, collator: MixupCollator) -> Rehearsal | None:

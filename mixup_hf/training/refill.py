@@ -63,6 +63,7 @@ class Refiller:
         self.background = background
         self.may_fail = may_fail
         self.seconds = 0.0
+        self._before = 0.0  # of them, before this refill
         self._tally: Counter[str] = Counter()
         self._producer = producer
         self._source = pieces_of(producer, background)
@@ -86,6 +87,7 @@ class Refiller:
         is_new = refill != self.pool.refill
         if is_new:
             self.report()
+            self._before = self.seconds
         # Skipped batches of a stream are collated, and thrown away.
         first = first_batch if self.schedule.sized else 0
         self.pool.begin_epoch(epoch, refill, self._size(refill), first)
@@ -152,12 +154,19 @@ class Refiller:
         self.background.start(chunks)
 
     def figures(self) -> dict[str, float]:
-        """What trackers show: of all rows made in this run so far."""
+        """What trackers show: of all rows made in this run so far, and of this refill.
+
+        `sentences_per_second` is the speed of the latest chunk in this process.
+        """
         rows = self._tally["rows"]
         found: dict[str, float] = {
             "mixup_hf/rows_made": rows,
             "mixup_hf/seconds_waited": round(self.seconds, 2),
+            "mixup_hf/refill_seconds": round(self.seconds - self._before, 2),
         }
+        producer = self._producer
+        if isinstance(producer, Producer) and producer.chunks_made and producer.seconds_per_row:
+            found["mixup_hf/sentences_per_second"] = 1 / producer.seconds_per_row
         if rows:
             found["mixup_hf/doubtful_rate"] = self._tally["doubtful"] / rows
             found["mixup_hf/redraws_per_row"] = self._tally["redraws"] / rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from mixup_hf import runtime
@@ -27,6 +28,7 @@ class RowUsage:
         self.pool = pool
         self.used: Counter[tuple[int, int]] = Counter()
         self._generated = self._rows = 0  # since the last log line
+        self._losses: Tensor | None = None  # sum and count, of real and of generated rows
 
     def count(self, rows: Tensor) -> None:
         """Count a batch: the pool rows (R,), -1 for real ones."""
@@ -35,11 +37,33 @@ class RowUsage:
         self._generated += len(generated)
         self._rows += len(rows)
 
+    def count_losses(self, losses: Tensor, rows: Tensor) -> None:
+        """Count the losses (R,) of a batch, before weights; `rows` (R,) as for `count`."""
+        generated = (rows != REAL_ROW).to(losses)
+        real = 1 - generated
+        sums = [(losses * real).sum(), real.sum(), (losses * generated).sum(), generated.sum()]
+        added = torch.stack(sums)  # on its device: reading it would wait for every step
+        self._losses = added if self._losses is None else self._losses + added
+
     def figures(self) -> dict[str, float]:
-        """The share of generated rows among all since the last call."""
+        """Of all rows since the last call, the share of generated ones and the mean losses.
+
+        `pool_use` is the share of the refill's rows that were used at least once.
+        """
         generated, rows = self._generated, self._rows
         self._generated = self._rows = 0
-        return {"mixup_hf/generated_share": generated / rows} if rows else {}
+        if not rows:
+            return {}
+        found = {"mixup_hf/generated_share": generated / rows}
+        if len(self.pool):
+            used = sum(refill == self.pool.refill for refill, _ in self.used)
+            found["mixup_hf/pool_use"] = used / len(self.pool)
+        losses, self._losses = self._losses, None
+        if losses is not None:
+            real, real_rows, made, made_rows = losses.tolist()
+            found |= {"mixup_hf/loss_real": real / real_rows} if real_rows else {}
+            found |= {"mixup_hf/loss_generated": made / made_rows} if made_rows else {}
+        return found
 
     def restore(self, used: Mapping[tuple[int, int], int]) -> None:
         """Go on from a checkpoint, which holds the sum over all processes."""

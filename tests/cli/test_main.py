@@ -76,7 +76,10 @@ def test_a_missing_package_is_named_with_the_extra(
 
 
 def test_a_command_is_one_registered_file() -> None:
-    names = {path.stem for path in (Path(cli.__file__).parent / "commands").glob("[a-z]*.py")}
+    names = {
+        path.stem.replace("_", "-")
+        for path in (Path(cli.__file__).parent / "commands").glob("[a-z]*.py")
+    }
     assert set(registry.names("command")) == names
 
 
