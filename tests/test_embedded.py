@@ -174,6 +174,6 @@ def test_the_shipped_recipe_trains(tmp_path: Path) -> None:
         ["--output_dir", str(tmp_path), "--training.num_train_epochs", "1", "--data.shots", "4"],
     )
     metrics = finetune(config)
-    assert metrics["mixed_draws"] == 20
+    assert metrics["mixed_draws"] == 10  # in the first half of 20 real rows
     rows = [json.loads(line) for line in (tmp_path / "mixed.jsonl").read_text().splitlines()]
     assert all(row["text"] for row in rows)

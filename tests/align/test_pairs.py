@@ -174,7 +174,7 @@ def test_an_llm_that_scales_its_logits_is_refused() -> None:
     llm.lm_head.__class__ = Scaled
     config = AlignerConfig(embedding_dim=16, llm_dim=32, projector_width=8)
     prompt = SoftPrompt.build(Aligner(config), llm, word_tokenizer(classifier=False))
-    with pytest.raises(ValueError, match="LlamaForCausalLM does something else"):
+    with pytest.raises(ValueError, match="LlamaForCausalLM computes them differently"):
         AlignmentModel(prompt, llm)
 
 

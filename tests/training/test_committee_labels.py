@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,11 @@ def make(inverter: Inverter, settings: dict[str, Any] | None = None, **given: An
 
 
 def test_all_default_members_vote_and_the_committee_is_announced_once(
-    inverter: Inverter, capsys: pytest.CaptureFixture[str]
+    inverter: Inverter, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     mixup = make(inverter, {"committee": ("encoder", "llm", "setfit")})
-    rows = mixup.generate(9) + mixup.generate(5, epoch=1)
+    with caplog.at_level(logging.WARNING, "mixup_hf"):  # else the line goes to the log
+        rows = mixup.generate(9) + mixup.generate(5, epoch=1)
     assert all(set(row.votes) == {"encoder", "llm", "setfit"} for row in rows)
     assert all(sum(row.label) == pytest.approx(1, abs=1e-4) for row in rows)
     assert capsys.readouterr().err.count("Committee of 3") == 1
