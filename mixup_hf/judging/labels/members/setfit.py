@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mixup_hf.judging.labels.types import LabelInputs, Learner, Predict, TunesEncoder
 
-MAX_STEPS = 90  # about half a minute on two cores
+MAX_STEPS = 90  # of one tuning; a committee takes four
 
 
 class SetFitLearner:
