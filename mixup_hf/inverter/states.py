@@ -3,7 +3,8 @@
 The prompt asks for the text in one word, as PromptEOL does (Jiang et al., arXiv 2307.16645). The
 state at the end of the text, in the middle of the network, knows its form (who asks for what); the
 state at the end of the prompt, near the output, knows what it is about. Accuracy of a linear head
-with 10 rows per class (SmolLM2-135M-Instruct, 400 test rows, mean of four seeds):
+with 10 rows per class (SmolLM2-135M-Instruct, 400 test rows, mean of four seeds; by
+a script that is not kept):
 
 | state | TREC | SST-2 | BBC headlines |
 | --- | --- | --- | --- |
