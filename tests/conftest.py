@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 from tiny import make_inverter, with_random_lora, word_tokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -18,6 +20,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The same examples on every run, however slow the machine; nothing is written to disk.
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several workers one core: threads that wait for each other cost most of it."""
+    if hasattr(config, "workerinput"):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+        threadpool_limits(1)
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

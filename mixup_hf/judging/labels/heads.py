@@ -41,6 +41,7 @@ def _fit_logistic(
 ) -> Head:
     """Logistic regression whose predictions have a column for every class."""
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     present = np.unique(classes).astype(np.int64)
     if len(present) == 1:
@@ -49,7 +50,8 @@ def _fit_logistic(
     # Gradients are means over rows, so with many classes even those at the start are small.
     tolerance = 0.01 / (num_classes * features.shape[1] ** 0.5)
     model: Any = LogisticRegression(C=strength, max_iter=1000, tol=tolerance)
-    model.fit(features, classes)
+    with threadpool_limits(1):  # thousands of tiny products, which threads only slow down
+        model.fit(features, classes)
 
     def predict(each: np.ndarray) -> np.ndarray:
         result = np.zeros((len(each), num_classes))

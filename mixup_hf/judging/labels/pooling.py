@@ -105,7 +105,10 @@ def fit_weights(scale: Scale, scores: Sequence[np.ndarray], values: np.ndarray) 
         return scale.loss(pooled, values) + float(away @ away) / count, slope
 
     bounds = [(0.0, MAX_WEIGHT)] * members
-    found: np.ndarray = minimize(loss, even, jac=True, method="L-BFGS-B", bounds=bounds).x
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # as for the heads
+        found: np.ndarray = minimize(loss, even, jac=True, method="L-BFGS-B", bounds=bounds).x
     return found
 
 
