@@ -128,8 +128,8 @@ class MixupConfig:
         default="drop",
         description=(
             "What happens to a sentence whose label the judges doubt; off runs no judges. With "
-            "labels committee there is no label to doubt yet: only sentences that copy a parent or "
-            "make no sense are regenerated."
+            "label_source committee there is no label to doubt yet: only sentences that copy a "
+            "parent or make no sense are regenerated."
         ),
     )
     judges: tuple[Annotated[str, Named("judge")], ...] = Field(
@@ -143,7 +143,7 @@ class MixupConfig:
     max_redraws: Whole = Field(
         default=4, ge=0, description="How often a doubtful sentence is regenerated."
     )
-    labels: LabelSource | None = Field(
+    label_source: LabelSource | None = Field(
         default=None,
         description=(
             "Who labels a generated sentence: its parents, by their weights; a committee that "
