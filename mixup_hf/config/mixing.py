@@ -214,6 +214,9 @@ class MixupConfig:
             "a committee, else 0."
         ),
     )
+    contrastive_rows: Literal["real", "all"] = Field(
+        default="real", description="Which rows of a batch that term compares: real ones, or all."
+    )
     class_weights: Literal["balanced"] | tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
         default=None,
         description=(
