@@ -217,6 +217,13 @@ class MixupConfig:
     contrastive_rows: Literal["real", "all"] = Field(
         default="real", description="Which rows of a batch that term compares: real ones, or all."
     )
+    head_start: bool | None = Field(
+        default=None,
+        description=(
+            "Fit a new model's head to the training rows, as a linear probe, before the first "
+            "step. By default with a committee."
+        ),
+    )
     class_weights: Literal["balanced"] | tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
         default=None,
         description=(

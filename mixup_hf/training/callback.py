@@ -32,6 +32,7 @@ from mixup_hf.training.checks import RowContract
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.contrastive import NO_CONTRAST, Contrast, check_contrastive
 from mixup_hf.training.curriculum import CONSTANT, RealRows, parse_curriculum
+from mixup_hf.training.head_start import HeadStart
 from mixup_hf.training.loss_hooks import SoftLabelHooks
 from mixup_hf.training.mixing_collator import Installed, MixingCollator
 from mixup_hf.training.pool import NEVER, MixupPool
@@ -59,14 +60,15 @@ class MixupCallback(TrainerCallback):
         fill: Training rows in the place of those that the curriculum leaves out. Default: none.
         contrast: The contrastive term in the loss. Default: none.
         rehearsal: Makes the committee's copy of the model, when training begins.
+        head_start: Fits the model's head to the training rows, after that.
         settings: What the run depends on; stored with checkpoints and compared on resume.
         follower: Keeps the producer's inverter in step with the model.
         warmup_epochs: Epochs before anything is mixed.
-        background: Decode in a thread while training goes on.
+        background: Decode in a thread during training.
         auto_off: Stop mixing when the development set shows that the model gets worse.
         start_line: Printed when training begins.
-        on_failure: When rows cannot be made: `stop` (as several processes always do), or
-            `real_rows`: warn, and train on real rows for the rest of the epoch.
+        on_failure: When rows cannot be made: `stop`, as several processes always do; or warn, and
+            train on `real_rows` for the rest of the epoch.
     """
 
     def __init__(
@@ -90,13 +92,13 @@ class MixupCallback(TrainerCallback):
         contrast: Contrast = NO_CONTRAST,
         start_line: str | None = None,
         rehearsal: Rehearsal | None = None,
+        head_start: HeadStart | None = None,
     ) -> None:
         check_refills(refill_every, rows_per_refill, warmup_epochs, on_failure)
         check_contrastive(contrast.weight, collator.problem_type, collator.label_format)
         self.collator = collator
         self.producer, self.seed = producer, seed
-        self.rows_per_refill = rows_per_refill
-        self.refill_every = refill_every
+        self.rows_per_refill, self.refill_every = rows_per_refill, refill_every
         # As a checkpoint will hold them: JSON knows no tuples, and they are compared on resume.
         self.settings = json.loads(json.dumps(settings or {}))
         self.follower = follower
@@ -104,7 +106,7 @@ class MixupCallback(TrainerCallback):
         self.contract, self.class_weights, self.fill = contract, class_weights, fill
         self.curriculum = parse_curriculum(curriculum)
         self._contrast = contrast
-        self.start_line, self.rehearsal = start_line, rehearsal
+        self.start_line, self.rehearsal, self.head_start = start_line, rehearsal, head_start
         self.attached = False  # `attach` sets it: the Trainer's label smoother is then ours
         self._background = background_of(producer) if background else None
         self.pool: MixupPool | None = None
@@ -138,8 +140,9 @@ class MixupCallback(TrainerCallback):
         check_training(args, loader, kwargs["model"], self.collator, attached=self.attached)
         if self.contract is not None:
             self.contract.check(kwargs["model"], loader.dataset)
-        if self.rehearsal is not None:
-            self.rehearsal.begin(kwargs["model"], loader.dataset, args, state)
+        for each in (self.rehearsal, self.head_start):
+            if each is not None:
+                each.begin(kwargs["model"], loader.dataset, args, state)
         self.pool = MixupPool(Path(str(args.output_dir)) / FOLDER / "pool", self.seed)
         self._usage = RowUsage(self.pool)
         if self.auto_off:
@@ -230,11 +233,11 @@ class MixupCallback(TrainerCallback):
         used = runtime.total(self._usage.used)  # every process takes part
         if not runtime.is_main_process():
             return
-        now, settings = self.pool.state, self.settings | self._refiller.schedule.settings
-        watch = {} if self._watch is None else self._watch.state()
+        settings = self.settings | self._refiller.schedule.settings
+        watch, now = {} if self._watch is None else self._watch.state(), self.pool.state
         saved = Saved(settings, used, now.epoch, now.stop_batch, self._off, watch)
-        others = (self.follower, self.rehearsal)
-        write_checkpoint(checkpoint_folder(args, state), saved, self.pool, others)
+        folder = checkpoint_folder(args, state)
+        write_checkpoint(folder, saved, self.pool, (self.follower, self.rehearsal))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -10,7 +10,7 @@ from typing import Any, Self
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from mixup_hf import errors
-from mixup_hf.data.targets import REGRESSION
+from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL
 from mixup_hf.training.attaching import connect, own_loss, require_tokenizer
 from mixup_hf.training.auto import describe_choice
 from mixup_hf.training.callback import MixupCallback
@@ -18,6 +18,7 @@ from mixup_hf.training.checks import check_loss
 from mixup_hf.training.collator import Collator, MixupCollator
 from mixup_hf.training.contrastive import Contrast
 from mixup_hf.training.curriculum import RealRows
+from mixup_hf.training.head_start import HeadStart
 from mixup_hf.training.loss import LossFunction, soft_cross_entropy, takes_soft_labels
 from mixup_hf.training.mixed_set import MixedTrainingSet
 from mixup_hf.training.preprocess import Preprocess
@@ -218,11 +219,19 @@ class TrainerPlugin(MixedTrainingSet):
             settings=self._settings(),
             start_line=describe_choice(self.config, used, self.targets, self.problem_type),
             rehearsal=self._new_rehearsal(collator),
+            head_start=self._new_head_start(collator),
         )
 
     def _new_rehearsal(self, collator: MixupCollator) -> Rehearsal | None:
         """What makes the committee's copy of the model being trained; None without one."""
         return None
+
+    def _new_head_start(self, collator: MixupCollator) -> HeadStart | None:
+        """What fits the head before the first step; None leaves it as it is."""
+        fits = self.chosen.head_start and self.problem_type == SINGLE_LABEL
+        if not fits or not self.config.enabled:
+            return None
+        return HeadStart(self.texts, self.targets, collator, self.seed)
 
     def _contrastive_weight(self, label_format: str) -> float:
         chosen = self.chosen

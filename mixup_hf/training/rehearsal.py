@@ -101,7 +101,7 @@ class Rehearsal:
         self._model = _copy_of(model)
         weights = self._model.named_parameters()
         self._frozen = {name for name, each in weights if not each.requires_grad}
-        with _own_random_state(self._device, self._seed):
+        with own_random_state(self._device, self._seed):
             self._like = next(iter(dataset))
             if state.global_step:
                 self._load(checkpoint_folder(args, state) / _FILE)
@@ -243,7 +243,7 @@ def _not_copyable(model: nn.Module, reason: str) -> errors.InvalidInput:
 
 
 @contextmanager
-def _own_random_state(device: torch.device, seed: int) -> Iterator[None]:
+def own_random_state(device: torch.device, seed: int) -> Iterator[None]:
     """Random states of torch, numpy and Python for the block; the global ones are restored.
 
     A data set or a `preprocess` hook of the user's may draw from any of them.

@@ -31,6 +31,7 @@ _SAY_WHICH_RUNS = (
     "output_dir",
     "baseline",
     "primary",
+    "training_of",
 )
 # What all arms share, or the experiment sets itself.
 _NOT_OF_A_VARIANT = (
@@ -136,6 +137,9 @@ class ExperimentConfig:
     training: dict[str, Any] = Field(
         default_factory=dict, description="Any of transformers' TrainingArguments."
     )
+    training_of: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Training arguments of single arms, over `training`."
+    )
     mixup: MixupConfig = Field(
         default_factory=MixupConfig, description="What the mixing arms have in common."
     )
@@ -148,6 +152,8 @@ class ExperimentConfig:
         self._check_variants()
         known = (*registry.names("arm"), *self.variants)
         errors.one_of("baseline", self.baseline, known)
+        for name in self.training_of:
+            errors.one_of("training_of", name, known)
         if self.primary is not None:
             errors.one_of("primary.arm", self.primary.arm, known)
             for name in self.primary.against:
@@ -188,9 +194,14 @@ class ExperimentConfig:
         """Of all that a run of an arm on a data set depends on, but for what its line says."""
         content = {k: v for k, v in asdict(self).items() if k not in _SAY_WHICH_RUNS}
         content["data"] = asdict(self.sets[data])
+        content["training"] = self.training_for(arm)
         if arm in self.variants:
             content["variant"] = self.variants[arm]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def training_for(self, arm: str) -> dict[str, Any]:
+        """Training arguments of one arm."""
+        return self.training | self.training_of.get(arm, {})
 
     def _check_variants(self) -> None:
         for name, changes in self.variants.items():

@@ -244,7 +244,7 @@ class Experiment:
             model=config.model,
             model_revision=config.model_revision,
             seed=job.seed,
-            training=config.training,
+            training=config.training_for(job.arm),
         )
         task = Task(
             train=flip_labels(train, config.label_noise, job.seed),

@@ -61,6 +61,43 @@ def _fit_logistic(
     return predict
 
 
+def fit_linear(
+    features: np.ndarray,
+    classes: np.ndarray,
+    strength: float,
+    num_classes: int,
+    *,
+    intercept: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (C, D) and biases (C) of a multinomial logistic regression.
+
+    A class without rows is as likely everywhere as the least likely one with rows is on average.
+
+    Args:
+        features: (n, D).
+        classes: Their classes (n), at least two different ones.
+        strength: Inverse regularization.
+        num_classes: C.
+        intercept: Whether there are biases; else they are 0.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    model: Any = LogisticRegression(C=strength, max_iter=1000, fit_intercept=intercept)
+    with threadpool_limits(1):
+        model.fit(features, classes)
+    coefficients, biases = model.coef_, np.broadcast_to(model.intercept_, len(model.coef_))
+    if len(coefficients) == 1:  # two classes: the log odds of the second
+        coefficients = np.stack([-coefficients[0] / 2, coefficients[0] / 2])
+        biases = np.array([-biases[0] / 2, biases[0] / 2])
+    weight = np.zeros((num_classes, features.shape[1]))
+    bias = np.zeros(num_classes)
+    if intercept:
+        bias += (features @ coefficients.T + biases).mean(0).min()
+    weight[model.classes_], bias[model.classes_] = coefficients, biases
+    return weight, bias
+
+
 def choose_strength(features: np.ndarray, targets: Targets, seed: int) -> float:
     """The one of `STRENGTHS` with the smallest loss on held-out rows."""
     values = targets.values.double().numpy()

@@ -1,0 +1,171 @@
+"""A head that begins where a linear probe ends, instead of at random numbers.
+
+A new classification head is random, so the first steps of fine-tuning move the body towards noise,
+and a learning rate that suits the head is too large for the body. Fitting the head alone first, in
+closed form, and fine-tuning everything from there is LP-FT (Kumar et al., arXiv 2202.10054).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import TrainerState, TrainingArguments
+
+from mixup_hf import runtime
+from mixup_hf.judging.labels.heads import fit_linear
+from mixup_hf.training.collator import MixupCollator
+from mixup_hf.training.rehearsal import own_random_state
+from mixup_hf.types import MixedExample
+
+MAX_ROWS = 2000
+_STRENGTH = 1.0  # inverse regularization of the head, scikit-learn's C
+_KNOWS_NOTHING = 0.9  # of the loss of a guess: a head that does better has been trained
+_ORDER = 14  # what this stream of random numbers is for; part of its key
+
+
+class HeadStart:
+    """Fits the last linear layer of the model to the training rows, before the first step.
+
+    Only a head that knows nothing is replaced: one whose cross entropy on the training rows is
+    about that of a guess. A resumed run, weights in shards, a layer that is not trained and a model
+    whose logits come from no linear layer are left as they are.
+
+    Args:
+        texts: The training texts (N).
+        targets: Their labels (N, C), one class each.
+        collator: Makes the model's inputs, as it makes those of mixed rows.
+        seed: Seed of the rows that are used where there are more than 2,000.
+    """
+
+    def __init__(
+        self, texts: Sequence[str], targets: Tensor, collator: MixupCollator, seed: int = 0
+    ) -> None:
+        order = runtime.counter_rng(seed, _ORDER).permutation(len(texts))[:MAX_ROWS].tolist()
+        values = targets.tolist()
+        self._rows = [
+            MixedExample(texts[at], tuple(values[at]), 1.0, (), (), 0, 0, 0, "") for at in order
+        ]
+        self._collator, self._seed = collator, seed
+
+    def begin(self, model: Any, dataset: Any, args: TrainingArguments, state: TrainerState) -> None:
+        """Fit the head when a run begins. Every process calls this; all get the same weights.
+
+        Args:
+            model: The model, not wrapped.
+            dataset: The Trainer's training set; its first row shows which columns a row has.
+            args: The Trainer's.
+            state: The Trainer's.
+        """
+        if state.global_step or runtime.is_sharded():
+            return
+        started = time.monotonic()
+        device = next(model.parameters()).device
+        with own_random_state(device, self._seed), _evaluating(model):
+            found = self._read(model, next(iter(dataset)), args)
+        if found is None:
+            return
+        head, features, logits = found
+        classes = torch.tensor([row.label for row in self._rows]).argmax(1)
+        before = F.cross_entropy(logits, classes).item()
+        if before < _KNOWS_NOTHING * np.log(logits.shape[1]):
+            return
+        weight, bias = fit_linear(
+            features.double().numpy(),
+            classes.numpy(),
+            _STRENGTH,
+            logits.shape[1],
+            intercept=head.bias is not None,
+        )
+        _put(head, torch.from_numpy(weight), torch.from_numpy(bias))
+        fitted = features @ torch.from_numpy(weight).float().T + torch.from_numpy(bias).float()
+        runtime.log(
+            f"the head starts from a linear fit to {len(classes)} training rows, cross entropy "
+            f"{before:.2f} -> {F.cross_entropy(fitted, classes).item():.2f} "
+            f"({time.monotonic() - started:.0f} s; `head_start: false` leaves it as it is)"
+        )
+
+    @torch.no_grad()
+    def _read(
+        self, model: Any, like: Any, args: TrainingArguments
+    ) -> tuple[nn.Linear, Tensor, Tensor] | None:
+        """The head, its inputs (N, H) and logits (N, C) on the CPU; None without such a head."""
+        head: nn.Linear | None = None
+        features, logits = [], []
+        size = args.eval_batch_size
+        for at in range(0, len(self._rows), size):
+            batch = self._collator.base_collator(
+                self._collator.mixed_features(self._rows[at : at + size], like)
+            )
+            seen = _forward(model, batch, bool(args.bf16))
+            if seen is None or (head is not None and seen[0] is not head):
+                return None
+            head = seen[0]
+            features.append(seen[1].float().cpu())
+            logits.append(seen[2].float().cpu())
+        return None if head is None else (head, torch.cat(features), torch.cat(logits))
+
+
+def _forward(model: Any, batch: Any, autocast: bool) -> tuple[nn.Linear, Tensor, Tensor] | None:
+    """The trained linear layer that a model's logits (B, C) come from, its inputs, and the logits.
+
+    Heads of encoders make (B, C) from (B, H). Those of decoders make (B, T, C) from all tokens, of
+    which one is taken: the one whose scores are the logits.
+    """
+    device = next(model.parameters()).device
+    inputs = {
+        name: value.to(device) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+        if name != "labels"
+    }
+    calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
+
+    def keep(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        calls.append((layer, args[0], output))  # type: ignore[arg-type]
+
+    linear = [each for each in model.modules() if isinstance(each, nn.Linear)]
+    handles = [each.register_forward_hook(keep) for each in linear if each.weight.requires_grad]
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            outputs = model(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    logits: Tensor = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+    for layer, given, made in reversed(calls):
+        if made.shape == logits.shape and torch.equal(made, logits):
+            return layer, given, logits
+        if made.ndim == 3 and made.shape[::2] == logits.shape:
+            same = (made == logits[:, None]).all(-1)
+            if same.any(1).all():
+                rows = torch.arange(len(given), device=given.device)
+                return layer, given[rows, same.int().argmax(1)], logits
+    return None
+
+
+def _put(head: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    state = {"weight": weight.to(head.weight.device), "bias": bias.to(head.weight.device)}
+    if runtime.world_size() > 1:  # kernels may differ in the last digits
+        state = runtime.agree_on_weights(state)
+    with torch.no_grad():
+        head.weight.copy_(state["weight"])
+        if head.bias is not None:
+            head.bias.copy_(state["bias"])
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode for the block, and afterwards in the mode it was in."""
+    training = [each for each in model.modules() if each.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for each in training:
+            each.training = True
