@@ -165,7 +165,7 @@ def test_a_committee_labels_mixes_and_unlabelled_texts(
     assert json.dumps(rows[0], ensure_ascii=False) in succeed(again)
     with pytest.raises(errors.InvalidInput, match="there is nothing to generate"):
         succeed(CliRunner().invoke(cli.app, ["augment", "--from-row", f"{output}:2"]))
-    more.write_text("new big price\n")
+    more.write_text("new big price\nold song\n")
     with pytest.raises(errors.InvalidInput, match="are not what they were"):
         succeed(CliRunner().invoke(cli.app, ["augment", "--from-row", f"{output}:1"]))
     with pytest.raises(errors.InvalidInput, match="`--unlabeled-file` needs `--label-source`"):

@@ -18,7 +18,9 @@ from mixup_hf.generation.generator import Producer
 from mixup_hf.generation.labelling import Labelling
 from mixup_hf.generation.unlabeled_parents import UnlabeledParents
 from mixup_hf.judging.policies import Gate
+from mixup_hf.judging.report import intrusion_report
 from mixup_hf.mixing.interpolation import linear
+from mixup_hf.training.samples import SampleTables
 
 TEXTS = ["unlabelled " + number * "x" for number in range(30)]  # all embedded apart
 
@@ -187,3 +189,15 @@ def test_they_are_checked() -> None:
         UnlabeledParents(TEXTS, 1.5, seed=0, num_neighbors=3)
     with pytest.raises(errors.InvalidInput, match="number of unlabelled texts"):
         UnlabeledParents(TEXTS[:1], 0.5, seed=0, num_neighbors=3)
+
+
+def test_reports_and_tables_take_such_rows() -> None:
+    producer = mixing()
+    rows = producer.produce(0, 60)
+    labelled = [row for row in rows if not row.unlabeled_parents]
+    found = intrusion_report(rows, producer.embeddings())
+    assert found.overall == intrusion_report(labelled).overall
+    tables = SampleTables(producer.texts, ["a", "b", "c"], "single_label_classification", 8)
+    shown = {len(row.unlabeled_parents): tables._cells(row)["parents"] for row in rows}
+    assert shown[2] == "an unlabelled text + an unlabelled text"
+    assert shown[1].endswith("' + an unlabelled text")
