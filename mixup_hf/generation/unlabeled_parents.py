@@ -41,7 +41,8 @@ class UnlabeledParents:
     ) -> None:
         errors.positive("unlabeled_parents", share)
         errors.in_range("unlabeled_parents", share, 0.0, 1.0)
-        errors.at_least("number of unlabelled texts", len(texts), 2)
+        way_out = "Give more, or set `unlabeled_parents` to 0."
+        errors.at_least("number of unlabelled texts", len(texts), 2, way_out)
         errors.at_least("num_neighbors", num_neighbors, 1)
         self.texts = list(texts)
         self.share, self.seed, self.num_neighbors = share, seed, num_neighbors
