@@ -22,8 +22,9 @@ class MixedExample:
             use `sides` to get them separately.
         label: Soft label (C,), in the order of the classes; sums to 1.
         lam: Weight of the first parent; in [0, 1], except for distributions that extrapolate.
-        parents: Row numbers of the two (or m) parents in the given texts.
-        shares: The weights of all parents; they sum to 1.
+        parents: Row numbers of the two (or m) parents in the given texts; without those of its
+            parents that are unlabelled texts.
+        shares: The weights of all parents, labelled ones first; they sum to 1.
         seed: Seed of the run.
         epoch: The refill of the pool that generated it.
         index: Position in that refill's pair plan.
@@ -39,6 +40,7 @@ class MixedExample:
         mitigation: How the events were handled: "none", or a value set by `intrusion.Gate`.
         attempts: Number of sentences generated for this position.
         weight: Weight of this row in the loss, on top of the weight of all mixed rows.
+        unlabeled_parents: Numbers, among the unlabelled texts, of the parents that are such.
     """
 
     text: str
@@ -60,6 +62,7 @@ class MixedExample:
     mitigation: str = "none"
     attempts: int = 1
     weight: float = 1.0
+    unlabeled_parents: tuple[int, ...] = ()
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -84,6 +87,7 @@ class MixedExample:
     def from_json(cls, row: dict[str, Any]) -> MixedExample:
         """Rebuild from the output of `to_json`."""
         sequences = {name: tuple(row[name]) for name in ("label", "parents", "shares", "events")}
+        sequences["unlabeled_parents"] = tuple(row.get("unlabeled_parents") or ())
         by_name = {
             key: {name: tuple(values) for name, values in row.get(key, {}).items()}
             for key in ("judges", "votes")  # rows of earlier versions have no votes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -84,3 +85,27 @@ def topic_inputs(sizes: Sequence[int], spread: float = 0.3, **changed: Any) -> L
         "tunable_encoder": lambda: TunableEncoder(tiny),
     }
     return LabelInputs(**(given | changed))
+
+
+@dataclass
+class Opinions:
+    labels: Tensor
+    votes: dict[str, Tensor]
+
+
+class FakeCommittee:
+    """Labels a text by its letters; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def label(self, texts: Sequence[str]) -> Opinions:
+        self.asked += texts
+        rows = [torch.Generator().manual_seed(sum(map(ord, text))) for text in texts]
+        scores = torch.stack([torch.rand(3, generator=generator) for generator in rows])
+        labels = scores / scores.sum(1, keepdim=True)
+        return Opinions(labels, {"first": labels, "second": labels.flip(1)})
+
+
+def committee_of(text: str) -> tuple[float, ...]:
+    return tuple(FakeCommittee().label([text]).labels[0].tolist())

@@ -80,11 +80,26 @@ class Mixing:
     source: str
 
 
-def check_unlabeled(mixup: MixupConfig, name: str, prefix: str = "") -> None:
-    """Raise `InvalidInput` where nobody would label the unlabelled texts given as `name`."""
-    rows_file, label_source = f"{prefix}rows_file", f"{prefix}label_source"
+def check_unlabeled(mixup: MixupConfig, name: str, prefix: str = "", *, given: bool = True) -> None:
+    """Raise `InvalidInput` where nobody would label the unlabelled texts, or they are missing.
+
+    Args:
+        mixup: How to mix.
+        name: What the unlabelled texts are given as.
+        prefix: What stands before the names of settings there.
+        given: Whether there are such texts.
+    """
+    names = [f"{prefix}{each}" for each in ("rows_file", "label_source", "unlabeled_parents")]
     if name.startswith("--"):  # an option of the command line
-        rows_file, label_source = rows_file.replace("_", "-"), label_source.replace("_", "-")
+        names = [each.replace("_", "-") for each in names]
+    rows_file, label_source, parents = names
+    if not given:
+        if mixup.unlabeled_parents and mixup.rows_file is None:
+            raise errors.InvalidInput(
+                f"`{parents}` = {mixup.unlabeled_parents:g} needs unlabelled texts, but there are "
+                f"none. Give `{name}`, or set it to 0."
+            )
+        return
     if mixup.rows_file is not None:
         raise errors.InvalidInput(
             f"`{name}` is incompatible with `{rows_file}`, whose rows are used as they are. "

@@ -141,8 +141,9 @@ class FinetuneConfig:
                 )
         if not self.data.has_validation:
             check_no_auto_off(self.mixup)
-        if self.data.unlabeled_file is not None and self.mixup.enabled:
-            check_unlabeled(self.mixup, "data.unlabeled_file", "mixup.")
+        if self.mixup.enabled:
+            given = self.data.unlabeled_file is not None
+            check_unlabeled(self.mixup, "data.unlabeled_file", "mixup.", given=given)
         for name, value in self.training.items():
             if value in ("on", "off"):  # TrainingArguments would take any word for true
                 raise errors.bad(f"training.{name}", "be true or false", value)

@@ -53,18 +53,14 @@ class MixupConfig:
     )
     server_fallback: bool = Field(
         default=False,
-        description=(
-            "With a server: if it fails, log a warning and decode in this process; otherwise stop."
-        ),
+        description="With a server that fails: warn, and decode in this process; else stop.",
     )
     reuse: bool = Field(
         default=True,
         description="Reuse sentences that an earlier run with the same settings decoded.",
     )
     cache_megabytes: Whole = Field(
-        default=1024,
-        ge=1,
-        description="Size limit of the cache of decoded sentences, in megabytes.",
+        default=1024, ge=1, description="Size limit of the cache of sentences, in megabytes."
     )
     rows_file: str | None = Field(
         default=None,
@@ -168,6 +164,15 @@ class MixupConfig:
         description=(
             "With unlabelled texts: share of the generated rows that are such a text as it is, "
             "with the committee's label; the others are mixes."
+        ),
+    )
+    unlabeled_parents: Number = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description=(
+            "With unlabelled texts: share of the parents of mixes that are such a text, mixed with "
+            "one of its nearest texts."
         ),
     )
     leaks: Annotated[LeakPolicy, OFF] = Field(

@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         "mitigation": pa.string(),
         "attempts": pa.int64(),
         "weight": pa.float64(),
+        "unlabeled_parents": pa.list_(pa.int64()),
     }
 )
 _FILE = "rows.arrow"

@@ -14,6 +14,7 @@ from mixup_hf.config import check_interpolation
 from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.generation.labelling import Labelling
 from mixup_hf.generation.unlabeled import UnlabeledTexts
+from mixup_hf.generation.unlabeled_parents import UnlabeledParents, parents_of
 from mixup_hf.mixing.interpolation import mix, mix_targets
 from mixup_hf.mixing.pairing import PairPlan, Pairs
 from mixup_hf.types import Encodes, MixedExample, Redraw, Reviews
@@ -48,6 +49,7 @@ class Producer:
         store: Cache of decoded sentences, checked before decoding.
         labelling: Labels the rows that the gate has accepted. None keeps their parents' labels.
         unlabeled: Texts that take some of the positions as they are; they need `labelling`.
+        unlabeled_parents: Texts that stand among the parents; they need `labelling`.
 
     Attributes:
         decoded: Number of sentences decoded.
@@ -74,6 +76,7 @@ class Producer:
         store: SentenceStore | None = None,
         labelling: Labelling | None = None,
         unlabeled: UnlabeledTexts | None = None,
+        unlabeled_parents: UnlabeledParents | None = None,
     ) -> None:
         check_interpolation(interpolation, plan.weights.num_parents)
         self.interpolation = interpolation
@@ -91,6 +94,7 @@ class Producer:
         self.store = store
         self.labelling = labelling
         self.unlabeled = unlabeled
+        self.unlabeled_parents = unlabeled_parents
         self.decoded = self.reused = self._reported = self.chunks_made = 0
         self.seconds_per_row = 0.0
         self._embeddings: Tensor | None = None
@@ -111,6 +115,8 @@ class Producer:
         """Re-embed the texts before generating the next rows, because the encoder has changed."""
         self._embeddings = None
         self.plan.forget()
+        if self.unlabeled_parents is not None:
+            self.unlabeled_parents.forget()
 
     def produce(
         self, epoch: int, num_rows: int, on_chunk: Callable[[int], object] | None = None
@@ -171,7 +177,7 @@ class Producer:
         ready = {} if unlabeled is None else unlabeled.rows(epoch, pairs.index, self.fingerprint)
         mixed = [at for at in range(len(pairs)) if at not in ready]
         if mixed:
-            made = self._reviewed(_at(pairs, mixed), epoch, chunk)
+            made = self._reviewed(pairs.at(mixed), epoch, chunk)
             ready |= dict(zip(mixed, made, strict=True))
         rows = [ready[at] for at in range(len(pairs))]
         if self.labelling is not None:
@@ -201,19 +207,38 @@ class Producer:
     def _reviewed(self, pairs: Pairs, epoch: int, chunk: int) -> list[MixedExample]:
         """Decode the mixes of a chunk, and redraw those that the gate refuses."""
         key = (self.plan.seed, _DECODING, epoch, chunk)
-        rows = self._decode(pairs, epoch, key)
+        placed = self._placed(pairs, (epoch, chunk))
+        rows = self._decode(placed, epoch, key)
 
         def redraw(places: list[int], attempt: int, how: Redraw) -> list[MixedExample]:
-            others = self.plan.redraw(_at(pairs, places), epoch, chunk, attempt, how)
+            others = self.plan.redraw(pairs.at(places), epoch, chunk, attempt, how)
+            others = self._placed(others, (epoch, chunk, attempt), placed.at(places), how)
             return self._decode(others, epoch, (*key, attempt))
 
         return rows if self._gate is None else self._gate.review(rows, redraw)
+
+    def _placed(
+        self, pairs: Pairs, key: tuple[int, ...], before: Pairs | None = None, how: Redraw = "pair"
+    ) -> Pairs:
+        """The pairs, with unlabelled texts among the parents if there are such."""
+        if self.unlabeled_parents is None:
+            return pairs
+        every = self._parent_embeddings()
+        return self.unlabeled_parents.place(pairs, key, every, before, how)
+
+    def _parent_embeddings(self) -> Tensor:
+        """Embeddings of all texts that may be parents (N + M, D)."""
+        more = self.unlabeled_parents
+        return self.embeddings() if more is None else more.append(self.embeddings(), self.encoder)
 
     def _decode(self, pairs: Pairs, epoch: int, seed: tuple[int, ...]) -> list[MixedExample]:
         parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)
         texts = self._sentences(parents, self._weights(shares), seed)
         engine = self.engine()
-        labels = mix_targets(self.targets[parents], shares, bounded=self.bounded)
+        known = (parents < len(self.texts)).all(1)
+        mixed = mix_targets(self.targets[parents[known]], shares[known], bounded=self.bounded)
+        given = iter(mixed.tolist())
+        labels = [tuple(next(given)) if each else () for each in known.tolist()]
         return self._rows(pairs, texts, labels, epoch, engine)
 
     def _sentences(self, parents: Tensor, weights: Tensor, seed: tuple[int, ...]) -> list[str]:
@@ -223,7 +248,7 @@ class Producer:
         if kept is not None:
             self.reused += len(kept)
             return kept
-        mixes = mix(self.embeddings()[parents], weights, self.interpolation)
+        mixes = mix(self._parent_embeddings()[parents], weights, self.interpolation)
         texts = self.invert(mixes, seed)
         self.decoded += len(texts)
         if store is not None:  # recompute the key: the server may have been replaced
@@ -233,8 +258,10 @@ class Producer:
     def _key(
         self, store: SentenceStore, parents: Tensor, weights: Tensor, seed: tuple[int, ...]
     ) -> str:
+        more = self.unlabeled_parents
+        texts = self.texts if more is None else [*self.texts, *more.texts]
         return store.key(
-            parents=[[self.texts[row] for row in rows] for rows in parents.tolist()],
+            parents=[[texts[row] for row in rows] for rows in parents.tolist()],
             weights=weights.tolist(),
             interpolation=self.interpolation,
             engine=self.engine(),
@@ -248,15 +275,18 @@ class Producer:
         return torch.stack([first, 1 - first], dim=1)
 
     def _rows(
-        self, pairs: Pairs, texts: Sequence[str], labels: Tensor, epoch: int, engine: str
+        self,
+        pairs: Pairs,
+        texts: Sequence[str],
+        labels: Sequence[tuple[float, ...]],
+        epoch: int,
+        engine: str,
     ) -> list[MixedExample]:
         return [
             MixedExample(
                 text=texts[row],
-                label=tuple(labels[row].tolist()),
-                lam=float(pairs.lams[row]),
-                parents=tuple(pairs.parents[row].tolist()),
-                shares=tuple(pairs.shares[row].tolist()),
+                label=labels[row],
+                **parents_of(pairs, row, len(self.texts)),
                 seed=self.plan.seed,
                 epoch=epoch,
                 index=int(pairs.index[row]),
@@ -268,8 +298,3 @@ class Producer:
             )
             for row in range(len(pairs))
         ]
-
-
-def _at(pairs: Pairs, places: list[int]) -> Pairs:
-    """The pairs at some places of a chunk."""
-    return Pairs(pairs.index[places], pairs.parents[places], pairs.shares[places])

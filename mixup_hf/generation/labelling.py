@@ -52,7 +52,7 @@ class Labelling:
         return [
             replace(
                 row,
-                label=row.label if row.mitigation == "parent" else self._pooled(row, label),
+                label=row.label if _is_known(row) else self._pooled(row, label),
                 votes={name: _rounded(votes[at]) for name, votes in found.votes.items()},
             )
             for at, (row, label) in enumerate(zip(rows, found.labels, strict=True))
@@ -64,6 +64,11 @@ class Labelling:
             return tuple(given)
         both = zip(row.label, given, strict=True)
         return tuple((1 - self.share) * own + self.share * each for own, each in both)
+
+
+def _is_known(row: MixedExample) -> bool:
+    """Whether the text is a training row's, and not an unlabelled one that replaced the row."""
+    return row.mitigation == "parent" and bool(row.label)
 
 
 def _rounded(probabilities: Tensor) -> tuple[float, ...]:

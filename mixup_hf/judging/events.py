@@ -107,7 +107,7 @@ class Detector:
         findings = []
         for at, row in enumerate(rows):
             events = [name for name, hits in found.items() if bool(hits[at])]
-            events += text_events(row, self.texts)
+            events += text_events(row, [self.texts[parent] for parent in row.parents])
             each = {name: _rounded(opinion[at]) for name, opinion in opinions.items()}
             findings.append(Finding(tuple(events), each, judged[at]))
         return findings
@@ -200,24 +200,24 @@ class Detector:
         return nearest
 
 
-def text_events(row: MixedExample, texts: Sequence[str]) -> tuple[str, ...]:
+def text_events(row: MixedExample, parents: Sequence[str]) -> tuple[str, ...]:
     """The events of a row that its text alone shows, whatever its label: collapse and degenerate.
 
     Args:
         row: A generated row.
-        texts: The training texts (N), which hold its parents.
+        parents: The texts of its parents.
     """
-    return (COLLAPSE,) * _is_copy(row, texts) + (DEGENERATE,) * is_degenerate(row.text)
+    return (COLLAPSE,) * _is_copy(row, parents) + (DEGENERATE,) * is_degenerate(row.text)
 
 
-def _is_copy(row: MixedExample, texts: Sequence[str]) -> bool:
+def _is_copy(row: MixedExample, parents: Sequence[str]) -> bool:
     """Whether the sentence nearly repeats a parent although both have a real share in it."""
     if not _MIDDLE[0] <= max(row.shares) <= _MIDDLE[1]:
         return False
     words = _WORD.findall(row.text.lower())
     return any(
-        SequenceMatcher(None, words, _WORD.findall(texts[parent].lower())).ratio() >= _COPY
-        for parent in row.parents
+        SequenceMatcher(None, words, _WORD.findall(parent.lower())).ratio() >= _COPY
+        for parent in parents
     )
 
 

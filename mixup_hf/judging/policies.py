@@ -71,6 +71,7 @@ class Gate:
         fail_on_leak: Raise instead of regenerating the row.
         check_texts: Without a detector, find `collapse` and `degenerate` all the same: what no
             label can mend. Otherwise only leaks are looked for.
+        unlabeled: Unlabelled texts (M) that may be parents; without a detector.
 
     Raises:
         LeakError: During a review, with `fail_on_leak`.
@@ -89,6 +90,7 @@ class Gate:
         guard: LeakGuard | None = None,
         fail_on_leak: bool = False,
         check_texts: bool = False,
+        unlabeled: Sequence[str] = (),
     ) -> None:
         errors.one_of("intrusion", policy, POLICIES)
         errors.at_least("max_redraws", max_redraws, 0)
@@ -96,7 +98,7 @@ class Gate:
         self.detector, self.encoder = detector, encoder
         self.texts, self.targets = texts, targets
         self.guard, self.fail_on_leak = guard, fail_on_leak
-        self.check_texts = check_texts
+        self.check_texts, self.unlabeled = check_texts, unlabeled
         self.policy, self.max_redraws, self.blend = policy, max_redraws, blend
 
     def review(
@@ -136,7 +138,11 @@ class Gate:
         ]
 
     def _of_text(self, row: MixedExample) -> tuple[str, ...]:
-        return text_events(row, self.texts) if self.check_texts else ()
+        return text_events(row, self._parent_texts(row)) if self.check_texts else ()
+
+    def _parent_texts(self, row: MixedExample) -> list[str]:
+        unlabeled = [self.unlabeled[parent] for parent in row.unlabeled_parents]
+        return [self.texts[parent] for parent in row.parents] + unlabeled
 
     def _leaks(self, row: MixedExample) -> bool:
         near = None if self.guard is None else self.guard.near(row.text)
@@ -174,13 +180,13 @@ class Gate:
 
     def _parent(self, row: MixedExample) -> MixedExample:
         """The first parent in place of the row; the judges have not seen this text."""
-        parent = row.parents[0]
+        label = tuple(self.targets[row.parents[0]].tolist()) if row.parents else ()
         return replace(
             row,
-            text=self.texts[parent],
-            label=tuple(self.targets[parent].tolist()),
+            text=self._parent_texts(row)[0],
+            label=label,  # the committee gives unlabelled texts theirs
             lam=1.0,
-            shares=(1.0, *(0.0 for _ in row.parents[1:])),
+            shares=(1.0, *(0.0 for _ in row.shares[1:])),
             judges={},
             mitigation="parent",
             weight=1.0,
@@ -203,6 +209,7 @@ def build_gate(
     leaks: str = "drop",
     seed: int = 0,
     texts_only: bool = False,
+    unlabeled: Sequence[str] = (),
 ) -> Gate | None:
     """Build the gate for one training set and calibrate its thresholds on it.
 
@@ -222,6 +229,7 @@ def build_gate(
         seed: Seed of the calibration sample and of the classifier's folds.
         texts_only: Judge no labels, because rows get theirs afterwards: with a policy, only
             `collapse` and `degenerate` are found, and no judges are made.
+        unlabeled: Unlabelled texts that may be parents; with `texts_only`.
 
     Returns:
         The gate; None where there is nothing to judge and nothing to guard.
@@ -245,4 +253,5 @@ def build_gate(
         guard=guard,
         fail_on_leak=leaks == "fail",
         check_texts=texts_only and policy != "off",
+        unlabeled=unlabeled,
     )

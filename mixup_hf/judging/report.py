@@ -83,7 +83,8 @@ def intrusion_report(
         embeddings: Embeddings of the training texts (N, D), to group rows by how similar their
             parents are.
     """
-    rows = [row for row in rows if row.parents]  # unlabelled texts have none, and are not judged
+    # Not unlabelled texts, nor mixes of such: nobody has labelled their parents.
+    rows = [row for row in rows if row.parents and not row.unlabeled_parents]
     hit = [bool(row.events) for row in rows]
     distance = {} if embeddings is None else _rates(hit, _cosines(rows, embeddings), _cosine_bin)
     return IntrusionReport(

@@ -41,6 +41,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.index)
 
+    def at(self, places: list[int]) -> Pairs:
+        """Those at some places."""
+        return Pairs(self.index[places], self.parents[places], self.shares[places])
+
     @property
     def first(self) -> np.ndarray:
         """Rows of the first parents (n,)."""

@@ -72,6 +72,12 @@ def build_committee(
     if calibration_texts:
         committee.calibrate(calibration_texts)
     runtime.announce(f"mixup_hf: {committee.describe()}")
+    if committee.accuracies and committee.skill <= 0:
+        runtime.warn(
+            f"The committee is no better than chance on held-out rows of the {len(texts)} training "
+            "texts: its labels say little about generated sentences. Give more rows, name other "
+            "members in `committee`, or set `label_source: parents`."
+        )
     return committee
 
 

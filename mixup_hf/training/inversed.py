@@ -56,8 +56,9 @@ class InversedMixup(JudgedPlugin):
         eval_texts: The texts the model is evaluated on. What happens to a generated row that nearly
             equals one of them is set by `config.leaks`.
         unlabeled_texts: Further texts (M) of the task, without labels. The committee labels them,
-            and they are used beside the mixes, as `config.unlabeled_share` says. Those that repeat
-            a training text or nearly equal an evaluation text are left out.
+            and they are used beside the mixes, as `config.unlabeled_share` says, and as parents of
+            mixes, as `config.unlabeled_parents` says. Those that repeat a training text or nearly
+            equal an evaluation text are left out.
         label_descriptions: What class names mean, in words, for the committee; by name. Default:
             the names made readable.
         config: How to mix.
@@ -114,6 +115,7 @@ class InversedMixup(JudgedPlugin):
             gate=self._build_gate,
             labelling=self._labelling,
             unlabeled=self._unlabeled(),
+            unlabeled_parents=self._unlabeled_parents(),
         )
 
     def _follows_model(self) -> bool:
@@ -182,8 +184,7 @@ class InversedMixup(JudgedPlugin):
         """
         config = read_config(config, settings | ({} if config else {"aligner": aligner}))
         refuse_rows_file(config)  # before minutes of loading
-        if len(unlabeled_texts):
-            check_unlabeled(config, "unlabeled_texts")
+        check_unlabeled(config, "unlabeled_texts", given=len(unlabeled_texts) > 0)
         if texts is not None or labels is not None:
             check_rows(texts or (), labels, num_labels, label_names, problem_type)
         decode_settings(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -18,10 +18,13 @@ from mixup_hf.generation.generator import Producer
 from mixup_hf.generation.labelling import Labelling
 from mixup_hf.generation.readability import Readability, check_readability
 from mixup_hf.generation.unlabeled import UnlabeledTexts
+from mixup_hf.generation.unlabeled_parents import UnlabeledParents
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.judging import Gate, build_gate
 from mixup_hf.judging.events import is_degenerate
+from mixup_hf.judging.labels import Committee
 from mixup_hf.judging.labels.members.model import NAME as MEMBER
+from mixup_hf.judging.labels.members.model import refuse_without_trainer
 from mixup_hf.training.auto import Chosen
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.committee import build_committee
@@ -29,7 +32,7 @@ from mixup_hf.training.plain_loop import mixed_rows
 from mixup_hf.training.plugin import TrainerPlugin
 from mixup_hf.training.rehearsal import Rehearsal
 from mixup_hf.training.unlabeled import checked_unlabeled
-from mixup_hf.types import Encodes, Labels
+from mixup_hf.types import Encodes
 
 _WORDS_PER_TOKEN = 0.75  # of English text, for the LLMs' tokenizers
 # How many texts show how sure the committee is of text that nobody has labelled.
@@ -69,8 +72,7 @@ class JudgedPlugin(TrainerPlugin):
         label_descriptions: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(config)
-        if len(unlabeled_texts):
-            check_unlabeled(config, "unlabeled_texts")
+        check_unlabeled(config, "unlabeled_texts", given=len(unlabeled_texts) > 0)
         self.inverter = inverter
         self._given_unlabeled = list(unlabeled_texts)
         self._given_descriptions = label_descriptions
@@ -98,6 +100,7 @@ class JudgedPlugin(TrainerPlugin):
         )
         if self.has_rows:  # evaluation texts that became known later
             self.producer.unlabeled = self._unlabeled()
+            self.producer.unlabeled_parents = self._unlabeled_parents()
 
     def _unlabeled(self) -> UnlabeledTexts | None:
         """The unlabelled texts among the rows; None without any."""
@@ -112,6 +115,18 @@ class JudgedPlugin(TrainerPlugin):
             rows_per_refill=chosen.rows_per_refill or mixed_rows(real, config.mix_ratio),
         )
 
+    def _unlabeled_parents(self) -> UnlabeledParents | None:
+        """The unlabelled texts among the parents of mixes; None without any."""
+        share = self.config.unlabeled_parents
+        if not share:
+            return None
+        return UnlabeledParents(
+            self.unlabeled_texts,
+            share,
+            seed=self.seed,
+            num_neighbors=self.config.num_neighbors,
+        )
+
     @cached_property
     def _labelling(self) -> Labelling | None:
         """What labels the rows of all producers; None leaves them their parents' labels."""
@@ -119,7 +134,26 @@ class JudgedPlugin(TrainerPlugin):
             return None
         return Labelling(self._build_committee, _COMMITTEE_SHARE[self.chosen.label_source])
 
-    def _build_committee(self) -> Labels:
+    @property
+    def committee(self) -> Committee | None:
+        """The committee that labels generated rows; None where they keep their parents' labels.
+
+        It is a classifier of any texts, too: `mixup.committee.predict_proba(texts)`. Fitted on
+        first use, unless a run has done so.
+
+        Raises:
+            InvalidState: The plugin has no training rows yet.
+            InvalidInput: A member cannot work with this training set, or needs a Trainer that has
+                not begun.
+        """
+        self._require_rows()
+        if self._labelling is None:
+            return None
+        if self._needs_rehearsal() and self._rehearsal is None:
+            raise refuse_without_trainer()
+        return cast("Committee", self._labelling.labels)
+
+    def _build_committee(self) -> Committee:
         """Fit the committee on the training rows: the same one in every process and every run."""
         extra = {} if self._rehearsal is None else {MEMBER: self._rehearsal.member()}
         return build_committee(
@@ -229,6 +263,7 @@ class JudgedPlugin(TrainerPlugin):
             leaks=self.config.leaks,
             seed=self.seed,
             texts_only=texts_only,
+            unlabeled=self.unlabeled_texts,
         )
 
     def _frozen_embeddings(self) -> Tensor:

@@ -11,6 +11,7 @@ from mixup_hf.data.text_pairs import are_pairs, both_sides
 from mixup_hf.generation.generator import Producer
 from mixup_hf.generation.labelling import Labelling
 from mixup_hf.generation.unlabeled import UnlabeledTexts
+from mixup_hf.generation.unlabeled_parents import UnlabeledParents
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.mixing.pairing import PairPlan
 from mixup_hf.mixing.weights import parse_weights
@@ -35,6 +36,7 @@ def new_producer(
     gate: Callable[[], Reviews | None],
     labelling: Labelling | None = None,
     unlabeled: UnlabeledTexts | None = None,
+    unlabeled_parents: UnlabeledParents | None = None,
 ) -> Producer:
     """A producer of the frozen inverter's rows.
 
@@ -48,6 +50,7 @@ def new_producer(
         gate: Makes what judges the rows, when the first ones are made.
         labelling: Labels them; None leaves them their parents' labels.
         unlabeled: Unlabelled texts among them.
+        unlabeled_parents: Unlabelled texts among their parents.
     """
     mixing, decoding = config.mixing, decode_settings(config)
     plan = PairPlan(
@@ -77,5 +80,6 @@ def new_producer(
         store=sentence_store(inverter, config),
         labelling=labelling,
         unlabeled=unlabeled,
+        unlabeled_parents=unlabeled_parents,
     )
     return producer

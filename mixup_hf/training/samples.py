@@ -74,7 +74,10 @@ class SampleTables:
         return {
             "text": _shown(row.text),
             "label": self._label(row.label),
-            "parents": " + ".join(repr(_shown(self.texts[at])) for at in row.parents),
+            "parents": " + ".join(
+                [repr(_shown(self.texts[at])) for at in row.parents]
+                + ["an unlabelled text"] * len(row.unlabeled_parents)
+            ),
             "lam": round(row.lam, 3),
             "votes": "; ".join(f"{name}: {self._label(each)}" for name, each in opinions.items()),
             "events": ", ".join(row.events),

@@ -154,18 +154,21 @@ def test_a_committee_labels_mixes_and_unlabelled_texts(
     output, more = tmp_path / "rows.csv", tmp_path / "more.txt"
     more.write_text("new big price\nold team\nfilm star song\n")
     options = ["--unlabeled-file", more, "--committee", "[encoder,knn]"]
-    options += ["--label-source", "committee"]
+    options += ["--label-source", "committee", "--unlabeled-parents", "0.4"]
     succeed(augment(output, *options))
     rows = [record for _, record in read_records(output)]
     taken = [row["text"] for row in rows if row["method"] == "unlabeled"]
     assert sorted(taken) == sorted(more.read_text().splitlines())
     assert all(set(row["votes"]) == {"encoder", "knn"} for row in rows)
+    assert any(row["unlabeled_parents"] for row in rows)
     again = CliRunner().invoke(cli.app, ["augment", "--from-row", f"{output}:1"])
     assert json.dumps(rows[0], ensure_ascii=False) in succeed(again)
     with pytest.raises(errors.InvalidInput, match="there is nothing to generate"):
         succeed(CliRunner().invoke(cli.app, ["augment", "--from-row", f"{output}:2"]))
-    more.write_text("new big price\n")
+    more.write_text("new big price\nold song\n")
     with pytest.raises(errors.InvalidInput, match="are not what they were"):
         succeed(CliRunner().invoke(cli.app, ["augment", "--from-row", f"{output}:1"]))
     with pytest.raises(errors.InvalidInput, match="`--unlabeled-file` needs `--label-source`"):
         succeed(augment(output, "--unlabeled-file", more, "--label-source", "parents"))
+    with pytest.raises(errors.InvalidInput, match="`--unlabeled-parents` = 0.4 needs unlab"):
+        succeed(augment(output, *options[2:]))

@@ -155,7 +155,7 @@ def test_unlabelled_texts_of_a_file_are_trained_on_with_the_committees_labels(
     taken = {row["text"] for row in rows if row["method"] == "unlabeled"}
     assert taken == set(more.read_text().splitlines())
     assert all(set(row["votes"]) == {"label_names", "encoder"} for row in rows)
-    with pytest.raises(ValueError, match=r"`data\.unlabeled_file` needs `mixup\.labels`"):
+    with pytest.raises(ValueError, match=r"`data\.unlabeled_file` needs `mixup\.label_source`"):
         make_config(data=data, mixup={"label_source": "parents"})
     with pytest.raises(ValueError, match=r"incompatible with `mixup\.rows_file`"):
         make_config(data=data, mixup=committee | {"rows_file": "rows.jsonl"})

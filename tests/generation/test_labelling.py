@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
-import torch
 from judging_data import ROW
+from labelling import FakeCommittee, committee_of
 from tiny import make_producer
-from torch import Tensor
 
 from mixup_hf import MixedExample, errors, runtime
 from mixup_hf.generation.generator import Producer
@@ -19,36 +18,12 @@ from mixup_hf.generation.unlabeled import UNLABELED, UnlabeledTexts
 TEXTS = [f"unlabelled {number}" for number in range(7)]
 
 
-@dataclass
-class Opinions:
-    labels: Tensor
-    votes: dict[str, Tensor]
-
-
-class FakeCommittee:
-    """Labels a text by its letters; remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def label(self, texts: Sequence[str]) -> Opinions:
-        self.asked += texts
-        rows = [torch.Generator().manual_seed(sum(map(ord, text))) for text in texts]
-        scores = torch.stack([torch.rand(3, generator=generator) for generator in rows])
-        labels = scores / scores.sum(1, keepdim=True)
-        return Opinions(labels, {"first": labels, "second": labels.flip(1)})
-
-
 def labelled(share: float = 1.0, unlabeled: float | None = None, chunk_size: int = 4) -> Producer:
     producer = make_producer(chunk_size=chunk_size)
     producer.labelling = Labelling(FakeCommittee, share)
     if unlabeled is not None:
         producer.unlabeled = UnlabeledTexts(TEXTS, unlabeled, seed=0, rows_per_refill=6)
     return producer
-
-
-def committee_of(text: str) -> tuple[float, ...]:
-    return tuple(FakeCommittee().label([text]).labels[0].tolist())
 
 
 def test_the_committee_labels_every_row_and_its_votes_are_kept() -> None:

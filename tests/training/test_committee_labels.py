@@ -14,6 +14,9 @@ from trainer_runs import make_arguments
 from transformers import Trainer
 
 from mixup_hf import InversedMixup, Inverter, MixupConfig, errors
+from mixup_hf.data.row_files import mixed_json, read_mixed
+from mixup_hf.data.row_writer import write_rows
+from mixup_hf.data.rows import open_rows, save_rows
 from mixup_hf.generation.unlabeled import UNLABELED
 
 TEXTS, LABELS = make_rows(24)
@@ -173,12 +176,12 @@ def test_descriptions_reach_the_committee_and_the_checkpoint(inverter: Inverter)
     json.dumps(mixup._settings())
 
 
-@pytest.mark.parametrize("unlabeled", [[], MORE])
+@pytest.mark.parametrize(("unlabeled", "parents"), [([], 0.0), (MORE, 0.0), (MORE, 0.5)])
 def test_a_resumed_run_draws_the_same_labels(
-    inverter: Inverter, tmp_path: Path, unlabeled: list[str]
+    inverter: Inverter, tmp_path: Path, unlabeled: list[str], parents: float
 ) -> None:
     def train(folder: str, resume: str | None = None, **settings: Any) -> list[Any]:
-        mixup = make(inverter, unlabeled_texts=unlabeled)
+        mixup = make(inverter, {"unlabeled_parents": parents}, unlabeled_texts=unlabeled)
         trainer = Trainer(
             make_classifier(dropout=0.0),
             make_arguments(tmp_path / folder, num_train_epochs=2, **settings),
@@ -217,3 +220,118 @@ def test_sentences_made_elsewhere_are_labelled_by_the_same_committee(
     for row, expected in zip(rows, found.tolist(), strict=True):
         if row.mitigation != "parent":
             assert row.label == pytest.approx(expected, abs=1e-4)
+
+
+def test_unlabelled_texts_among_the_parents(inverter: Inverter, tmp_path: Path) -> None:
+    shares = {"unlabeled_share": 0.25, "unlabeled_parents": 0.5}
+    mixup = make(inverter, shares, unlabeled_texts=MORE, eval_texts=MORE[:1])
+    rows = mixup.generate(32)
+    assert sum(row.method == UNLABELED for row in rows) == 8
+    mixes = [row for row in rows if row.method != UNLABELED]
+    used = {parent for row in mixes for parent in row.unlabeled_parents}
+    assert used == set(range(len(MORE) - 1))  # not the evaluation text
+    assert {len(row.unlabeled_parents) for row in mixes} == {0, 1, 2}
+    assert all(len(row.label) == 3 and set(row.votes) == {"encoder"} for row in rows)
+    again = make(inverter, shares | {"reuse": False}, unlabeled_texts=MORE, eval_texts=MORE[:1])
+    assert again.generate(32) == rows
+    file = tmp_path / "rows.jsonl"
+    names = mixup.label_names
+    write_rows(file, [mixed_json(row, mixup.texts, names) for row in rows])
+    assert [row.unlabeled_parents for row in read_mixed(file, mixup.texts, names)] == [
+        row.unlabeled_parents for row in rows
+    ]
+    assert list(open_rows(save_rows(tmp_path, rows))) == rows
+
+
+def test_unlabelled_parents_need_unlabelled_texts_and_a_committee(inverter: Inverter) -> None:
+    for build in (make, lambda _, each: InversedMixup.from_pretrained("not/there", **each)):
+        with pytest.raises(errors.InvalidInput, match="`unlabeled_parents` = 0.5 needs unlab"):
+            build(inverter, {"unlabeled_parents": 0.5})
+    with pytest.raises(errors.InvalidInput, match="`unlabeled_texts` needs `label_source`"):
+        make(
+            inverter,
+            {"unlabeled_parents": 0.5, "label_source": "parents"},
+            unlabeled_texts=MORE,
+        )
+    with pytest.raises(errors.InvalidInput, match="number of unlabelled texts"):
+        make(inverter, {"unlabeled_parents": 0.5}, unlabeled_texts=MORE[:1])
+
+
+def test_the_committee_of_a_plugin_predicts_any_text(
+    inverter: Inverter, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mixup = make(inverter, unlabeled_texts=MORE)
+    trainer = Trainer(
+        make_classifier(),
+        make_arguments(tmp_path, num_train_epochs=1),
+        train_dataset=make_dataset(TEXTS, LABELS, text=TEXTS),
+        processing_class=word_tokenizer(classifier=True),
+    )
+    mixup.attach(trainer, text_column="text")
+    trainer.train()
+    committee = mixup.committee
+    assert committee is not None
+    assert committee is mixup._labelling.labels  # that of the run
+    found = committee.predict_proba([*MORE, TEXTS[0]])
+    assert found.shape == (6, 3)
+    assert found.sum(1) == pytest.approx(1, abs=1e-5)
+    again = make(inverter, unlabeled_texts=MORE).committee
+    assert (again.predict_proba(MORE) == found[:5]).all()
+    rows = mixup.generate(8)
+    assert committee.predict_proba([row.text for row in rows]) == pytest.approx(
+        torch.tensor([row.label for row in rows]).numpy(), abs=1e-5
+    )
+
+
+def test_a_plugin_without_a_committee_has_none(inverter: Inverter) -> None:
+    assert make(inverter, {"label_source": "parents"}).committee is None
+    with pytest.raises(errors.InvalidState, match="no training rows yet"):
+        InversedMixup(inverter, config=MixupConfig(**FAST)).committee  # noqa: B018
+    with pytest.raises(errors.InvalidInput, match="where no Trainer has a model to copy"):
+        make(inverter, {"committee": ("encoder", "model")}).committee  # noqa: B018
+
+
+def test_a_committee_that_knows_nothing_is_reported(
+    inverter: Inverter, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = [[0, 1, 1, 0][row % 4] for row in range(24)]
+    mixup = InversedMixup(inverter, ["same words"] * 24, labels, config=MixupConfig(**FAST))
+    with caplog.at_level(logging.WARNING, "mixup_hf"):
+        assert mixup.committee.skill <= 0
+    assert "no better than chance on held-out rows of the 24 training texts" in caplog.text
+
+
+def test_a_class_of_two_rows_beside_twenty(inverter: Inverter, tmp_path: Path) -> None:
+    texts, labels = [*TEXTS[:20], "new big price bank", "bank tax price"], [0] * 20 + [1] * 2
+    settings = {"committee": ("encoder", "llm", "setfit"), "sampling_strategy": "auto"}
+    mixup = InversedMixup(
+        inverter, texts, labels, config=MixupConfig(**(FAST | settings), rows_per_refill=40)
+    )
+    trainer = Trainer(
+        make_classifier(2),
+        make_arguments(tmp_path, num_train_epochs=2),
+        train_dataset=make_dataset(texts, labels, text=texts),
+        processing_class=word_tokenizer(classifier=True),
+    )
+    mixup.attach(trainer, text_column="text")
+    trainer.train()
+    rows = mixup.generate(36)
+    assert {row.parents for row in rows} <= {(20, 21), (21, 20)}  # 18 of them make both equal
+    assert all(sum(row.label) == pytest.approx(1, abs=1e-4) for row in rows)
+    assert all(set(row.votes) == {"encoder", "llm", "setfit"} for row in rows)
+    assert min(min(vote) for row in rows for vote in row.votes.values()) > 0
+    assert torch.tensor([row.label for row in rows]).isfinite().all()
+    assert mixup.committee.names == ("0", "1")
+
+
+def test_several_labels_a_row_with_unlabelled_texts(inverter: Inverter) -> None:
+    labels = [["a"], ["b"], ["a", "b"], []] * 6
+    shares = {"unlabeled_share": 0.25, "unlabeled_parents": 0.5}
+    mixup = InversedMixup(
+        inverter, TEXTS, labels, unlabeled_texts=MORE, config=MixupConfig(**(FAST | shares))
+    )
+    rows = mixup.generate(16)
+    assert any(row.method == UNLABELED for row in rows)
+    assert any(row.unlabeled_parents for row in rows)
+    assert all(0 < share < 1 for row in rows for share in row.label)
+    assert mixup.committee.predict_proba(MORE).shape == (5, 2)

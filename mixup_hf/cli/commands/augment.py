@@ -116,8 +116,7 @@ def _settings(overrides: list[str], unlabeled_file: str | None) -> dict[str, Any
     from mixup_hf.config.load import load_config
 
     config = load_config(MixupConfig, None, overrides)
-    if unlabeled_file is not None:
-        check_unlabeled(config, "--unlabeled-file", "--")
+    check_unlabeled(config, "--unlabeled-file", "--", given=unlabeled_file is not None)
     return {name: getattr(config, name) for name in MixupConfig.__dataclass_fields__}
 
 

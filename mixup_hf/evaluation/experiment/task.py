@@ -112,7 +112,13 @@ def as_published(mixup: MixupConfig) -> MixupConfig:
 
     So compared arms, and methods as published, do not gain from what `mixup` adds to them.
     """
-    return replace(mixup, label_source="parents", curriculum="constant", contrastive_weight=0.0)
+    return replace(
+        mixup,
+        label_source="parents",
+        curriculum="constant",
+        contrastive_weight=0.0,
+        unlabeled_parents=0.0,
+    )
 
 
 def rewritten(

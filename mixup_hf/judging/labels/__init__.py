@@ -4,6 +4,12 @@ The decoded text decides the label of a generated sentence, not the ratio its pa
 in. `members` are classifiers of different kinds, each fitted on the real rows and judged on rows
 it has not seen; `committee` pools them; `pooling` chooses how much each counts. Names load on
 first use.
+
+Where rows have several labels, each class has a probability of its own, and its head tells it from
+its absence; members that compare classes with each other (`setfit`, `label_names`) are refused. In
+regression the committee predicts numbers and nothing shows how sure it is of one: it makes sense
+where its R^2 on held-out rows is well above 0. For both it is used where `label_source` asks for
+it: nothing has been measured that would make it the default.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from mixup_hf import errors, registry
 from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL, Targets
-from mixup_hf.data.text_pairs import without_blanks
+from mixup_hf.data.text_pairs import are_pairs, join_sides, without_blanks
 from mixup_hf.judging.labels.folds import assign_folds, predict_held_out
 from mixup_hf.judging.labels.members import build_learner
 from mixup_hf.judging.labels.memory import remembering
@@ -53,6 +54,8 @@ class Committee:
         accuracies: Each member's accuracy on rows it has not seen (of members that have such).
         accuracy: The committee's, its weights having been fitted without those rows. In
             multi-label classification: share of right cells; in regression: R^2.
+        skill: How much better than chance it is on those rows, at most 1: see `Scale.skill`.
+        names: The classes (C), in the order of all predictions.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Committee:
         self._texts, self._targets, self._seed = list(texts), targets, seed
         self._scale = Scale(targets.problem_type)
         self._num_labels = targets.values.shape[1]
+        self.names = tuple(targets.names)
         held_out = {
             name: self._checked(name, member.held_out, len(texts))
             for name, member in self.members.items()
@@ -69,7 +73,7 @@ class Committee:
         }
         self._guests = [name for name in self.members if name not in held_out]
         scores = [self._scale.scores(each) for each in held_out.values()]
-        self.accuracies, self.accuracy = self._measure(held_out, scores)
+        self.accuracies, self.accuracy, self.skill = self._measure(held_out, scores)
         values = targets.values.double().numpy()
         rows = self._informative()
         fitted = fit_weights(self._scale, [each[rows] for each in scores], values[rows])
@@ -94,6 +98,32 @@ class Committee:
             _tensor(self._scale.predictions(scores)),
             {name: _tensor(vote) for name, vote in votes.items()},
         )
+
+    def predict_proba(self, texts: Sequence[Any]) -> np.ndarray:
+        """Class probabilities of any texts, as classifiers of scikit-learn give them.
+
+        Args:
+            texts: N texts; pairs of texts where the training texts are pairs.
+
+        Returns:
+            (N, C), float32, in the order of `names`. Rows sum to 1; in multi-label classification
+            each class has a probability of its own.
+
+        Raises:
+            InvalidInput: The committee predicts numbers; pairs where it was fitted on texts, or
+                the other way round.
+        """
+        if self._targets.problem_type == REGRESSION:
+            raise errors.InvalidInput(
+                "`predict_proba` gives probabilities of classes, but this committee predicts "
+                "numbers: they are in label(texts).labels."
+            )
+        read = join_sides("texts", texts)
+        if read and are_pairs(read) != are_pairs(self._texts):
+            kind = "pairs of texts" if are_pairs(self._texts) else "texts"
+            raise errors.bad("texts", f"hold {kind}, as the training set does", texts[0])
+        probabilities: np.ndarray = self.label(read).labels.numpy()
+        return probabilities
 
     def calibrate(self, texts: Sequence[str]) -> Committee:
         """Soften the committee until it is no surer of `texts` than it is right on held-out rows.
@@ -142,11 +172,11 @@ class Committee:
 
     def _measure(
         self, held_out: Mapping[str, np.ndarray], scores: Sequence[np.ndarray]
-    ) -> tuple[dict[str, float], float]:
-        """Accuracy on held-out rows, of each member and of the committee."""
+    ) -> tuple[dict[str, float], float, float]:
+        """Accuracy on held-out rows, of each member and of the committee, and its skill."""
         rows = self._informative()
         if not len(rows) or not scores:
-            return dict.fromkeys(held_out, 0.0), 0.0
+            return dict.fromkeys(held_out, 0.0), 0.0, 0.0
         values = self._targets.values.double().numpy()
         pooled = np.zeros((len(self._texts), self._num_labels))
         folds = assign_folds(self._targets, _NUM_FOLDS, self._seed)
@@ -160,7 +190,8 @@ class Committee:
             return self._scale.accuracy(predictions[rows], values[rows])
 
         own = {name: accuracy(each) for name, each in held_out.items()}
-        return own, accuracy(self._scale.predictions(pooled))
+        together = self._scale.predictions(pooled)
+        return own, accuracy(together), self._scale.skill(together[rows], values[rows])
 
     def _vote(self, name: str, texts: Sequence[str]) -> np.ndarray:
         read = [without_blanks(text) for text in texts]

@@ -72,6 +72,20 @@ class Scale:
         spread = ((values - values.mean(0)) ** 2).sum()
         return float(max(0.0, 1 - ((predictions - values) ** 2).sum() / max(spread, _TINY)))
 
+    def skill(self, predictions: np.ndarray, values: np.ndarray) -> float:
+        """How much better than chance predictions (n, C) are: 1 is perfect, 0 is chance.
+
+        Every class counts alike, however rare: mean recall, as a share of the way from chance to 1.
+        In multi-label classification the mean of that over classes, each told from its absence; in
+        regression R^2, at least 0.
+        """
+        if self.problem_type == REGRESSION:
+            return self.accuracy(predictions, values)
+        if self.problem_type == SINGLE_LABEL:
+            return _informed(predictions.argmax(1), values.argmax(1))
+        columns = zip(predictions.T > 0.5, values.T > 0.5, strict=True)
+        return float(np.mean([_informed(*column) for column in columns]))
+
     def confidence(self, predictions: np.ndarray) -> float:
         """Mean probability of what is predicted; 0 in regression."""
         if self.problem_type == REGRESSION or not len(predictions):
@@ -79,6 +93,15 @@ class Scale:
         if self.problem_type == SINGLE_LABEL:
             return float(predictions.max(1).mean())
         return float(np.maximum(predictions, 1 - predictions).mean())
+
+
+def _informed(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Mean recall of the classes that occur (n), scaled so that chance is 0; 0 for one class."""
+    present = np.unique(true)
+    if len(present) < 2:
+        return 0.0
+    recall = np.mean([(predicted[true == each] == each).mean() for each in present])
+    return float((recall * len(present) - 1) / (len(present) - 1))
 
 
 def fit_weights(scale: Scale, scores: Sequence[np.ndarray], values: np.ndarray) -> np.ndarray:

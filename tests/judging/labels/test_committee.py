@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from mixup_hf.data.targets import read_targets
 from mixup_hf.judging.labels import Committee, LabelInputs, Member, fit_committee
+from mixup_hf.judging.labels.pooling import Scale
 from mixup_hf.registry import register, unregister
 
 FAST = ("encoder", "llm", "knn")
@@ -265,3 +267,56 @@ def test_what_cannot_work_is_refused() -> None:
         ValueError, match=r"predict 2 classes for each of 8 texts, but got \(8, 3\)"
     ):
         Committee({"model": Member(perfect)}, ["c0"] * 8, inputs.targets)
+
+
+def test_probabilities_of_any_texts() -> None:
+    committee = fit_committee(topic_inputs([8, 8, 8]), FAST)
+    found = committee.predict_proba(UNSEEN)
+    assert (found.shape, found.dtype) == ((60, 3), np.float32)
+    assert (found == committee.label(UNSEEN).labels.numpy()).all()
+    assert committee.names == ("0", "1", "2")
+    assert committee.predict_proba([]).shape == (0, 3)
+    with pytest.raises(TypeError, match="must be a list of strings, but got one string"):
+        committee.predict_proba("c0 word 1")
+    with pytest.raises(ValueError, match="hold texts, as the training set does"):
+        committee.predict_proba([("c0 word 1", "c0 word 2")])
+
+
+def test_probabilities_of_several_labels_are_independent_and_numbers_have_none() -> None:
+    both = [[int(label in (0, 2)), int(label in (1, 2))] for label in topic_texts([10] * 3)[1]]
+    inputs = topic_inputs([10] * 3, targets=read_targets(both, None, None))
+    found = fit_committee(inputs, FAST).predict_proba(["c2 word 99"])
+    assert found.sum() > 1.2
+    numbers = topic_inputs([10, 10], targets=read_targets([0.5, 1.5] * 10, None, None))
+    with pytest.raises(ValueError, match="predicts numbers: they are in label"):
+        fit_committee(numbers, ["encoder"]).predict_proba(["c2 word 99"])
+
+
+def test_two_rows_among_twenty_are_still_a_class() -> None:
+    committee = fit_committee(topic_inputs([20, 2]), [*FAST, "setfit"])
+    texts, labels = topic_texts([10, 10], start=100)
+    assert right(committee.label(texts).labels, labels) > 0.85
+    assert committee.skill > 0.4
+    assert all((committee.predict_proba(texts) > 0).ravel())
+
+
+def test_skill_is_zero_for_who_names_the_largest_class() -> None:
+    largest = [[0.9, 0.1]] * 22
+    member = Member(lambda texts: torch.tensor(largest[: len(texts)]), torch.tensor(largest))
+    inputs = topic_inputs([20, 2])
+    committee = Committee({"largest": member}, inputs.texts, inputs.targets)
+    assert (committee.skill, committee.accuracy) == (0.0, pytest.approx(20 / 22))
+    assert fit_committee(topic_inputs([8, 8], spread=0.05), FAST).skill == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("problem", "predictions", "values", "skill"),
+    [
+        ("multi_label_classification", [[0.9, 0.9], [0.1, 0.9]], [[1, 1], [0, 0]], 0.5),
+        ("multi_label_classification", [[0.9, 0.9], [0.1, 0.9]], [[1, 1], [0, 1]], 0.5),
+        ("single_label_classification", [[0.1, 0.9], [0.9, 0.1]], [[1, 0], [0, 1]], -1.0),
+        ("regression", [[1.0], [3.0]], [[1.0], [3.0]], 1.0),
+    ],
+)
+def test_skill(problem: str, predictions: list[Any], values: list[Any], skill: float) -> None:
+    assert Scale(problem).skill(np.array(predictions), np.array(values)) == pytest.approx(skill)
