@@ -8,6 +8,7 @@ from pydantic import Field
 
 from mixup_hf import registry
 from mixup_hf.config._base import OFF, Named, Number, Whole, settings
+from mixup_hf.config._decoding import FORM, LENGTH, NOVEL_NAMES, Match, NovelNames
 from mixup_hf.config._mixing_rules import (
     CurriculumFill,
     Failure,
@@ -269,6 +270,9 @@ class MixupConfig:
         ge=1,
         description="Sentences decoded per mix; the one closest to the mix is kept.",
     )
+    form: Match = FORM
+    length: Match | None = LENGTH
+    novel_names: NovelNames = NOVEL_NAMES
     chunk_size: Whole = Field(
         default=256,
         ge=1,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from mixup_hf import errors, runtime
 from mixup_hf.config import check_interpolation
 from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.generation.labelling import Labelling
+from mixup_hf.generation.lengths import ParentLengths
 from mixup_hf.generation.unlabeled import UnlabeledTexts
 from mixup_hf.mixing.interpolation import mix, mix_targets
 from mixup_hf.mixing.pairing import PairPlan, Pairs
@@ -21,7 +23,8 @@ from mixup_hf.types import Encodes, MixedExample, Redraw, Reviews
 # Purpose of each random stream; part of its key, so that streams never overlap.
 _DECODING = 1
 
-Invert = Callable[[Tensor, Sequence[int]], list[str]]
+# With a third argument, wanted lengths (n, S) in tokens, where there are any.
+Invert = Callable[..., list[str]]
 
 
 class Producer:
@@ -34,7 +37,8 @@ class Producer:
         targets: Their labels (N, C), float32: one-hot, multi-hot, or real-valued.
         plan: Determines which rows are mixed, and how.
         encoder: Embeds the parents.
-        invert: Decodes embeddings (n, D) into n sentences, given a seed key.
+        invert: Decodes embeddings (n, D) into n sentences, given a seed key; with `lengths` also
+            given the wanted lengths (n, S), in tokens, of the S sides.
         fingerprint: Fingerprint of the aligner; recorded in every row.
         interpolation: `linear`, `linear_renorm` or `slerp`.
         mix_weights: Maps ratios (n,) of two parents to embedding weights (n,), as
@@ -48,6 +52,7 @@ class Producer:
         store: Cache of decoded sentences, checked before decoding.
         labelling: Labels the rows that the gate has accepted. None keeps their parents' labels.
         unlabeled: Texts that take some of the positions as they are; they need `labelling`.
+        lengths: Draws the wanted length of each sentence; None leaves it to `invert`.
 
     Attributes:
         decoded: Number of sentences decoded.
@@ -74,6 +79,7 @@ class Producer:
         store: SentenceStore | None = None,
         labelling: Labelling | None = None,
         unlabeled: UnlabeledTexts | None = None,
+        lengths: ParentLengths | None = None,
     ) -> None:
         check_interpolation(interpolation, plan.weights.num_parents)
         self.interpolation = interpolation
@@ -91,6 +97,7 @@ class Producer:
         self.store = store
         self.labelling = labelling
         self.unlabeled = unlabeled
+        self.lengths = lengths
         self.decoded = self.reused = self._reported = self.chunks_made = 0
         self.seconds_per_row = 0.0
         self._embeddings: Tensor | None = None
@@ -211,34 +218,49 @@ class Producer:
 
     def _decode(self, pairs: Pairs, epoch: int, seed: tuple[int, ...]) -> list[MixedExample]:
         parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)
-        texts = self._sentences(parents, self._weights(shares), seed)
+        drawn = self.lengths and self.lengths.draw(pairs.parents, pairs.shares, seed)
+        texts = self._sentences(parents, self._weights(shares), seed, drawn)
         engine = self.engine()
         labels = mix_targets(self.targets[parents], shares, bounded=self.bounded)
         return self._rows(pairs, texts, labels, epoch, engine)
 
-    def _sentences(self, parents: Tensor, weights: Tensor, seed: tuple[int, ...]) -> list[str]:
+    def _sentences(
+        self,
+        parents: Tensor,
+        weights: Tensor,
+        seed: tuple[int, ...],
+        lengths: np.ndarray | None,
+    ) -> list[str]:
         """Decode mixes of `parents` (n, m) by `weights` (n, m), or fetch them from the store."""
         store = self.store
-        kept = None if store is None else store.get(self._key(store, parents, weights, seed))
+        request = (parents, weights, seed, lengths)
+        kept = None if store is None else store.get(self._key(store, *request))
         if kept is not None:
             self.reused += len(kept)
             return kept
         mixes = mix(self.embeddings()[parents], weights, self.interpolation)
-        texts = self.invert(mixes, seed)
+        texts = self.invert(mixes, seed, *(() if lengths is None else (lengths,)))
         self.decoded += len(texts)
         if store is not None:  # recompute the key: the server may have been replaced
-            store.put(self._key(store, parents, weights, seed), texts)
+            store.put(self._key(store, *request), texts)
         return texts
 
     def _key(
-        self, store: SentenceStore, parents: Tensor, weights: Tensor, seed: tuple[int, ...]
+        self,
+        store: SentenceStore,
+        parents: Tensor,
+        weights: Tensor,
+        seed: tuple[int, ...],
+        lengths: np.ndarray | None,
     ) -> str:
+        wanted = {} if lengths is None else {"lengths": lengths.tolist()}
         return store.key(
             parents=[[self.texts[row] for row in rows] for rows in parents.tolist()],
             weights=weights.tolist(),
             interpolation=self.interpolation,
             engine=self.engine(),
             seed=seed,
+            **wanted,
         )
 
     def _weights(self, shares: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from mixup_hf.training.mix_settings import (
     decode_settings,
     invert_chunk,
     pairing_of,
+    parent_lengths,
     sentence_store,
 )
 from mixup_hf.types import Encodes, Reviews
@@ -49,7 +50,7 @@ def new_producer(
         labelling: Labels them; None leaves them their parents' labels.
         unlabeled: Unlabelled texts among them.
     """
-    mixing, decoding = config.mixing, decode_settings(config)
+    mixing, decoding = config.mixing, decode_settings(config, texts)
     plan = PairPlan(
         targets.groups,
         pairing=pairing_of(config, targets.problem_type),
@@ -74,8 +75,9 @@ def new_producer(
         bounded=targets.problem_type != REGRESSION,
         provenance={"method": config.method, "weights": mixing.weights},
         engine=lambda: inverter.engine,
-        store=sentence_store(inverter, config),
+        store=sentence_store(inverter, config, decoding),
         labelling=labelling,
         unlabeled=unlabeled,
+        lengths=parent_lengths(inverter, config, texts),
     )
     return producer
