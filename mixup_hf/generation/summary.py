@@ -99,8 +99,9 @@ class RowSummary:
         found = ", ".join(f"{name} {self.events[name]}" for name in EVENTS if self.events[name])
         line = (
             f"{self.rows} rows: {self.doubtful} doubtful{f' ({found})' if found else ''}, "
-            f"{self.redrawn} redrawn, {self.cut} cut, {self.relabelled} relabelled, {self.copies} copied from a training row; "
-            f"{self.distinct:.0%} distinct, {self.mean_words:.1f} words on average"
+            f"{self.redrawn} redrawn, {self.cut} cut, {self.relabelled} relabelled, "
+            f"{self.copies} copied from a training row; {self.distinct:.0%} distinct, "
+            f"{self.mean_words:.1f} words on average"
         )
         if self.downweighted:
             line += f", {self.downweighted} with less weight"

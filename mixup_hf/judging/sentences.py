@@ -21,13 +21,22 @@ _LOOSE = re.compile(r"(?:[,:;(\[/&–—-]|\.\.\.|…|\s[.!?])[\"'”’]*$")
 # Three numbers in a row, with nothing but punctuation between: "2004, 2005, 2006".
 _NUMBERS = re.compile(r"\b\d[\d.,]*(?:\s*(?:,|;|-|–|and|or|,\s*and)\s*\d[\d.,]*\b){2,}")
 _OPENING = re.compile(r"^[\"'“‘(\[]*")
+
+
+def _words(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
 # Words that no sentence ends with: what they announce is missing.
-_ANNOUNCING = frozenset(
-    ["a", "an", "the", "and", "or", "but", "nor", "of", "to", "from", "with", "without", "into", "onto", "by", "for", "as", "than", "if", "because", "while", "whose", "my", "your", "our", "their", "its", "his", "very", "is", "are", "was", "were", "be", "been", "has", "have", "had", "will", "would", "can", "could", "should", "must", "may", "might", "do", "does", "did", "am", "i'm", "it's", "that's", "there's", "he's", "she's"]
+_ANNOUNCING = _words(
+    "a an the and or but nor of to from with without into onto by for as than if because while "
+    "whose my our their very is are was were be been has have had will would can could should must "
+    "may might does did i'm it's that's there's he's she's"
 )
 # Words that may come often without being a loop.
-_COMMON = _ANNOUNCING | frozenset(
-    ["in", "on", "at", "it", "he", "she", "they", "we", "you", "i", "that", "this", "these", "those", "not", "no", "so", "who", "what", "which", "when", "where", "how", "there", "here", "up", "out", "s", "t"]
+_COMMON = _ANNOUNCING | _words(
+    "in on at it its he she his they we you your i that this these those not no so who what which "
+    "when where how there here up out am do s t"
 )
 
 
