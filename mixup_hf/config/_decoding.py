@@ -14,7 +14,8 @@ FORM: Any = Field(
     description=(
         "Whether sentences get the form of the training texts: match cuts off a second sentence, "
         "spells without capitals or a full stop, and regenerates what is a question, breaks off or "
-        "repeats itself, all where nearly no training text does; free takes sentences as they come."
+        "repeats itself, all where nearly no training text does (with intrusion keep or off it is "
+        "only counted); free takes sentences as they come."
     ),
 )
 LENGTH: Any = Field(

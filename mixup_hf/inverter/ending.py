@@ -30,7 +30,7 @@ _LIKELIEST = 50  # tokens that stand for all of them when probabilities are comp
 _CLOSING = re.compile(r"[.!?][\"')\]]*")
 _NO_END_AFTER = re.compile(r"\d|[A-Z]")  # "2." may go on as "2.5", "J." as "J. Smith"
 _QUESTION = re.compile(
-    "what|which|who|whom|whose|where|why|is|are|was|were|do|does|did|can|could|would|should",
+    "what|which|who|whom|whose|where|why|how|is|are|was|were|do|does|did|can|could|would|should",
     re.IGNORECASE,
 )
 
@@ -53,12 +53,14 @@ class EndTokens:
         ends: Ids that end a sentence.
         closing: Ids that close one: a full stop, a question mark.
         unclosed: Ids after which a full stop closes nothing: digits, initials.
+        asking: Ids with a question mark.
         questions: Ids of words that begin an English question, and hardly ever a statement.
     """
 
     ends: Tensor
     closing: Tensor
     unclosed: Tensor
+    asking: Tensor
     questions: Tensor
 
     @classmethod
@@ -71,13 +73,14 @@ class EndTokens:
             # Not those with a space before them, which follow what is left open.
             [token for token, text in enumerate(texts) if _CLOSING.fullmatch(text)],
             [token for token, text in enumerate(bare) if _NO_END_AFTER.fullmatch(text)],
+            [token for token, text in enumerate(bare) if "?" in text],
             [token for token, text in enumerate(bare) if _QUESTION.fullmatch(text)],
         )
         return cls(*(torch.tensor(list(ids), dtype=torch.long) for ids in groups))
 
     def to(self, device: torch.device) -> EndTokens:
         """The same on a device."""
-        each = (self.ends, self.closing, self.unclosed, self.questions)
+        each = (self.ends, self.closing, self.unclosed, self.asking, self.questions)
         return EndTokens(*(ids.to(device) for ids in each))
 
 

@@ -183,7 +183,7 @@ class Inverter:
             top_k: Tokens considered at each step.
             num_candidates: Sentences decoded per embedding, of which the one closest to the
                 embedding when encoded again is returned.
-            questions: Whether a sentence may begin with an English question word.
+            questions: Whether sentences may be questions; see `DecodeSettings`.
             lengths: Wanted lengths (N), in tokens: sentences end near them, where an end is likely.
             batch_size: Rows decoded at a time; bounds memory. The fast engine splits them into
                 batches of at most 256, decoded in parallel on separate cores.

@@ -58,14 +58,16 @@ class LocalWriter:
             uniforms = np.stack([counter_rng(*stream).random(length) for stream in streams])
         cut = np.array_split(np.arange(len(prompts)), self._engine.parts(len(prompts)))
         parts = [part.tolist() for part in cut]
-        plain = lengths is None and settings.questions
-        tokens = None if plain else self._end_tokens.to(prompts.device)
+        barred: dict[str, Tensor] = {}
+        if not settings.questions:
+            known = self._end_tokens.to(prompts.device)
+            barred = {"never": known.asking, "never_first": known.questions}
 
         def run(rows: list[int]) -> list[list[int]]:
             search = None
-            if lengths is not None and tokens is not None:
+            if lengths is not None:
                 wanted = torch.tensor([lengths[row] for row in rows], device=prompts.device)
-                search = EndSearch(wanted, tokens)
+                search = EndSearch(wanted, self._end_tokens.to(prompts.device))
             return decode(
                 self._engine,
                 prompts[rows],
@@ -73,7 +75,7 @@ class LocalWriter:
                 settings=settings,
                 uniforms=None if uniforms is None else uniforms[rows],
                 search=search,
-                never_first=() if settings.questions or tokens is None else tokens.questions,
+                **barred,
             )
 
         found = [row for part in _side_by_side(run, parts) for row in part]
@@ -124,6 +126,7 @@ def decode(
     settings: DecodeSettings,
     uniforms: np.ndarray | None = None,
     search: EndSearch | None = None,
+    never: Sequence[int] | Tensor = (),
     never_first: Sequence[int] | Tensor = (),
 ) -> list[list[int]]:
     """Decode one sentence per prompt.
@@ -138,7 +141,8 @@ def decode(
         settings: How to sample.
         uniforms: Numbers in [0, 1), (B, max_new_tokens); needed unless `temperature` is 0.
         search: Finds where sentences of a wanted length end best.
-        never_first: Further token ids that are never chosen first.
+        never: Token ids that are not chosen.
+        never_first: Token ids that are not chosen first.
 
     Returns:
         B lists of token ids, without the end token.
@@ -155,7 +159,9 @@ def decode(
     logits = batch.start(prompts)
     logits[:, ends] = -torch.inf
     logits[:, torch.as_tensor(never_first, dtype=torch.long)] = -torch.inf
+    unwanted = torch.as_tensor(never, dtype=torch.long)
     for step in range(settings.max_new_tokens):
+        logits[:, unwanted] = -torch.inf
         if search is not None:
             search.look(logits, rows, step, tokens, alive)
         tokens = choose(logits, settings, None if draws is None else draws[rows, step])

@@ -17,6 +17,7 @@ from mixup_hf.judging.events import (
     DEGENERATE,
     FORM_EVENTS,
     LEAK,
+    NOVEL_NAME,
     SECOND_SENTENCE,
     Detector,
     Finding,
@@ -33,9 +34,9 @@ LEAK_POLICIES: tuple[str, ...] = get_args(LeakPolicy)
 # How a row is regenerated: new partner and ratio, same parents in a new ratio, nearer partner.
 _REDRAWN: dict[str, Redraw] = {"drop": "pair", "resample": "ratio", "local": "near"}
 # Events that a row is regenerated for under every policy.
-_ALWAYS = {LEAK, *FORM_EVENTS}
+_ALWAYS = {LEAK, NOVEL_NAME}
 # Events that no change of the label can mend.
-_BAD_TEXT = {COLLAPSE, DEGENERATE, *_ALWAYS}
+_BAD_TEXT = {COLLAPSE, DEGENERATE, LEAK, *FORM_EVENTS}
 CUT = "cut"
 
 
@@ -67,7 +68,8 @@ class Gate:
 
     With a `check`, a text is first given the form of the training texts. If sentences are cut off
     for that, `events` says so (`second_sentence`), and `mitigation` is "cut" where nothing else was
-    done. A row whose form is still wrong is regenerated under every policy.
+    done. A row whose form is still wrong is regenerated under every policy except `keep`; one with
+    names that no parent has (`novel_name`), where they are forbidden, under every policy.
 
     Args:
         detector: Finds the events; None asks no judges.

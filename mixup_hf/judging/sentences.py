@@ -72,9 +72,8 @@ def is_unfinished(text: str) -> bool:
     last = words[-1].replace("’", "'") if words else ""
     # "What is it for?" and "He knows what they are." end well; no question ends with an article.
     ends_open = last in _ANNOUNCING and not (is_closed(text) and last not in ("a", "an", "the"))
-    return (
-        ends_open or _LOOSE.search(text.rstrip()) is not None or text.count("(") > text.count(")")
-    )
+    unpaired = text.count("(") > text.count(")") or text.count('"') % 2 == 1
+    return ends_open or unpaired or _LOOSE.search(text.rstrip()) is not None
 
 
 def is_loop(text: str) -> bool:
@@ -83,7 +82,8 @@ def is_loop(text: str) -> bool:
     content = Counter(word for word in words if word not in _COMMON and len(word) > 1)
     if content and max(content.values()) >= 3:
         return True
-    if any(one == other and one not in _COMMON for one, other in pairwise(words)):
+    named = [word for word in words if not word.isdigit()]
+    if any(one == other and one not in _COMMON for one, other in pairwise(named)):
         return True
     triples = Counter(zip(words, words[1:], words[2:], strict=False))
     if triples and max(triples.values()) >= 2:

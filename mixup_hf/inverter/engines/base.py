@@ -26,7 +26,8 @@ class DecodeSettings:
         top_k: At most this many tokens are considered at each step, before `top_p`.
         num_candidates: Decode this many per embedding and keep the one whose round trip
             (`encode(sentence)`) is closest to the embedding.
-        questions: Whether a sentence may begin with an English question word.
+        questions: Whether sentences may be questions: begin with an English question word, or have
+            a question mark. A server ignores this.
     """
 
     max_new_tokens: int = 40
