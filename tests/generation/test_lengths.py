@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from tiny import make_producer
 from torch import Tensor
 
@@ -43,8 +44,6 @@ def test_each_side_of_a_pair_has_its_length() -> None:
     def invert(mixes: Tensor, seed: Sequence[int], lengths: np.ndarray) -> list[str]:
         seen.append(lengths.tolist())
         return ["y"] * len(mixes)
-
-    import torch
 
     assert both_sides(invert)(torch.zeros(1, 8), (0,), drawn) == [f"y{MARK}y"]
     assert seen == [[[10]], [[1]]]
