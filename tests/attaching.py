@@ -35,7 +35,7 @@ def plain_trainer(folder: Path, **settings: Any) -> Trainer:
 
 def make_mixup(*rows: Any, **settings: Any) -> InversedMixup:
     """A plugin whose rows have their parents' labels and are used in the whole run."""
-    defaults = {"labels": "parents", "intrusion": "off", "reuse": False}
+    defaults = {"label_source": "parents", "intrusion": "off", "reuse": False}
     defaults |= {"max_new_tokens": 4, "chunk_size": 4}
     names = {key: settings.pop(key) for key in ("label_names", "num_labels") if key in settings}
     return InversedMixup(

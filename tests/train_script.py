@@ -19,6 +19,7 @@ from tiny import make_producer
 from trainer_runs import LABELS, CountingProducer, Run, make_run, sharp_classifier, weights
 
 from mixup_hf import runtime, soft_cross_entropy
+from mixup_hf.training.contrastive import Contrast
 from mixup_hf.training.curriculum import RealRows
 
 # Micro-batches of 4 rows; an optimiser step takes as many of them as `total` says, whoever does it.
@@ -36,7 +37,11 @@ STEPS: dict[str, dict[str, Any]] = {
         "trainer": {"compute_loss_func": soft_cross_entropy},
     },
 }
-CONTRASTIVE: dict[str, Any] = {"rows": 14, "total": 4, "callback": {"contrastive_weight": 2.0}}
+CONTRASTIVE: dict[str, Any] = {
+    "rows": 14,
+    "total": 4,
+    "callback": {"contrast": Contrast(2.0, rows="all")},
+}
 EPOCHS: dict[str, Any] = {
     "rows": 24,
     "total": 2,

@@ -88,13 +88,17 @@ class Mixing:
 
 def check_unlabeled(mixup: MixupConfig, name: str, prefix: str = "") -> None:
     """Raise `InvalidInput` where nobody would label the unlabelled texts given as `name`."""
+    rows_file, label_source = f"{prefix}rows_file", f"{prefix}label_source"
+    if name.startswith("--"):  # an option of the command line
+        rows_file, label_source = rows_file.replace("_", "-"), label_source.replace("_", "-")
     if mixup.rows_file is not None:
         raise errors.InvalidInput(
-            f"`{name}` is incompatible with `{prefix}rows_file`, whose rows are used as they are. "
+            f"`{name}` is incompatible with `{rows_file}`, whose rows are used as they are. "
             "Unset one of them."
         )
-    if mixup.labels not in (None, "committee"):
+    if mixup.label_source not in (None, "committee"):
         raise errors.InvalidInput(
-            f"`{name}` needs `{prefix}labels` = 'committee', because such texts have no parents "
-            f"to take labels from, but got {mixup.labels!r}. Set it, or leave the texts out."
+            f"`{name}` needs `{label_source}` = 'committee', because such texts have no "
+            f"parents to take labels from, but got {mixup.label_source!r}. Set it, or leave the "
+            "texts out."
         )

@@ -129,8 +129,8 @@ class MixupConfig:
         default="drop",
         description=(
             "What happens to a sentence whose label the judges doubt; off runs no judges. With "
-            "labels committee there is no label to doubt yet: only sentences that copy a parent or "
-            "make no sense are regenerated."
+            "label_source committee there is no label to doubt yet: only sentences that copy a "
+            "parent or make no sense are regenerated."
         ),
     )
     judges: tuple[Annotated[str, Named("judge")], ...] = Field(
@@ -144,7 +144,7 @@ class MixupConfig:
     max_redraws: Whole = Field(
         default=4, ge=0, description="How often a doubtful sentence is regenerated."
     )
-    labels: LabelSource | None = Field(
+    label_source: LabelSource | None = Field(
         default=None,
         description=(
             "Who labels a generated sentence: its parents, by their weights; a committee that "
@@ -214,6 +214,9 @@ class MixupConfig:
             "together and those of other rows apart; 0 leaves the loss as it is. By default 2 with "
             "a committee, else 0."
         ),
+    )
+    contrastive_rows: Literal["real", "all"] = Field(
+        default="real", description="Which rows of a batch that term compares: real ones, or all."
     )
     class_weights: Literal["balanced"] | tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
         default=None,

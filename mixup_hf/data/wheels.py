@@ -129,7 +129,8 @@ def _clients() -> Iterator[tuple[str, list[str]]]:
     if find_spec("pip") is not None:
         yield "pip", [sys.executable, "-m", "pip"]
     if (uv := shutil.which("uv")) is not None:  # uv cannot download by itself, but can run pip
-        yield "uv", [uv, "tool", "run", "pip"]
+        # Told no Python, uv may look for one of its own and fetch it from another host.
+        yield "uv", [uv, "tool", "run", "--python", sys.executable, "pip"]
     if find_spec("pip") is None and (pip := shutil.which("pip")) is not None:
         yield pip, [pip]
 

@@ -128,7 +128,7 @@ def _facts(records: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict
 def _labels(records: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> str:
     members = sorted({name for row in records for name in row.get("votes") or {}})
     if members:
-        weighed = run.get("settings", {}).get("labels")
+        weighed = run.get("settings", {}).get("label_source")
         share = " and the parents' labels" if weighed == "blend" else ""
         return (
             f"A committee ({', '.join(members)}), fitted on the training rows, labelled every "

@@ -18,7 +18,7 @@ from mixup_hf.training.mixed_set import read_config
 from mixup_hf.types import MixedExample
 
 _SEEDS = 2**31 - 1
-_FIXED = ("labels", "sampling_strategy", "seed")
+_FIXED = ("label_source", "sampling_strategy", "seed")
 
 
 class TextSMOTE(BaseOverSampler):  # type: ignore[misc]
@@ -140,7 +140,7 @@ class TextSMOTE(BaseOverSampler):  # type: ignore[misc]
                     "settings", f"leave out {name!r}", settings, "TextSMOTE decides it."
                 )
         settings = {"method": "smotext", "num_neighbors": self.num_neighbors} | settings
-        settings |= {"labels": "parents", "sampling_strategy": counts}
+        settings |= {"label_source": "parents", "sampling_strategy": counts}
         settings["seed"] = int(check_random_state(self.random_state).randint(_SEEDS))
         known: dict[str, Any] = {"num_labels": max(labels) + 1}
         if isinstance(self.aligner, Inverter):

@@ -90,10 +90,11 @@ class _Encoder:
     def _embed(self, texts: list[str]) -> Tensor:
         return self._pooled(texts).float().cpu()
 
-    def _pooled(self, texts: list[str]) -> Tensor:
+    def _pooled(self, texts: list[str], max_length: int | None = None) -> Tensor:
         """Embeddings (n, D) on the model's device."""
+        longest = max_length or self.max_length
         batch = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+            texts, padding=True, truncation=True, max_length=longest, return_tensors="pt"
         ).to(self.model.device)
         states = self.model(**batch).last_hidden_state
         return pool(states, batch["attention_mask"], self.pooling, self.normalize)
@@ -142,9 +143,11 @@ class TunableEncoder(_Encoder):
 
     Args:
         encoder: The encoder to copy; it is not modified.
+        tuned_length: Longest input of `embed` in tokens: a step with gradients costs three times
+            as much as embedding. `encode` reads as much as the original.
     """
 
-    def __init__(self, encoder: _Encoder) -> None:
+    def __init__(self, encoder: _Encoder, *, tuned_length: int = 64) -> None:
         super().__init__(
             copy.deepcopy(encoder.model).requires_grad_(True),
             encoder.tokenizer,
@@ -156,10 +159,11 @@ class TunableEncoder(_Encoder):
         # Few texts hold few words: the table has little to learn from them and most to lose.
         table = getattr(self.model, "embeddings", None) or self.model.get_input_embeddings()
         table.requires_grad_(False)
+        self.tuned_length = min(tuned_length, self.max_length)
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Embed n texts as (n, D), with gradients, on the model's device."""
-        return self._pooled([self.prefix + text for text in texts])
+        return self._pooled([self.prefix + text for text in texts], self.tuned_length)
 
 
 class TaskEncoder(_Encoder):

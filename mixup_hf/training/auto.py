@@ -25,7 +25,7 @@ _LABELLED = {
     "blend": "the labels of parents and committee",
 }
 _NAMES = (
-    "labels",
+    "label_source",
     "curriculum",
     "curriculum_fill",
     "contrastive_weight",
@@ -39,7 +39,7 @@ class Chosen:
     """Settings of `MixupConfig` that may be left open, as they are for one training set.
 
     Attributes:
-        labels: Who labels a generated sentence.
+        label_source: Who labels a generated sentence.
         curriculum: When in a run generated rows are used.
         curriculum_fill: What takes the places that the curriculum leaves empty.
         contrastive_weight: Weight of the contrastive term in the loss.
@@ -49,7 +49,7 @@ class Chosen:
         rows_per_refill: Sentences per refill; None for as many as it uses.
     """
 
-    labels: str
+    label_source: str
     curriculum: str
     curriculum_fill: str
     contrastive_weight: float
@@ -74,7 +74,9 @@ def choose(config: MixupConfig, targets: Targets, *, recorded: int = 0) -> Chose
             else 0.
     """
     if config.rows_file is None:
-        with_committee = config.labels in (None, "committee") and _committee_fits(config, targets)
+        with_committee = config.label_source in (None, "committee") and _committee_fits(
+            config, targets
+        )
     else:
         with_committee = recorded > 0 and targets.problem_type == SINGLE_LABEL
     chosen = _WITH_COMMITTEE if with_committee else _WITH_PARENTS
@@ -105,7 +107,7 @@ def describe_choice(
     """
     if not config.enabled or config.mix_ratio == 0:
         return None
-    parts = {"labels": "" if config.rows_file else _LABELLED[chosen.labels]}
+    parts = {"label_source": "" if config.rows_file else _LABELLED[chosen.label_source]}
     if config.refill_every is None:
         rows = chosen.rows_per_refill
         name = "refill_every" if rows is None else "rows_per_refill"
@@ -144,6 +146,6 @@ def _committee_fits(config: MixupConfig, targets: Targets) -> bool:
     """Whether a committee can be fitted and tested: most classes have two rows or more."""
     if targets.problem_type != SINGLE_LABEL or config.mixing.source == "task":
         return False
-    if config.labels is None and config.intrusion in _MEND_LABELS:
+    if config.label_source is None and config.intrusion in _MEND_LABELS:
         return False
     return bool((targets.values.sum(0) >= 2).float().mean() > 0.5)

@@ -30,7 +30,7 @@ from mixup_hf.training.checkpointing import (
 )
 from mixup_hf.training.checks import RowContract
 from mixup_hf.training.collator import MixupCollator
-from mixup_hf.training.contrastive import check_contrastive
+from mixup_hf.training.contrastive import NO_CONTRAST, Contrast, check_contrastive
 from mixup_hf.training.curriculum import CONSTANT, RealRows, parse_curriculum
 from mixup_hf.training.loss_hooks import SoftLabelHooks
 from mixup_hf.training.mixing_collator import Installed, MixingCollator
@@ -57,8 +57,7 @@ class MixupCallback(TrainerCallback):
         class_weights: Weights of the classes (C,) in the loss.
         curriculum: When in the run generated rows are used, see `training.curricula`.
         fill: Training rows in the place of those that the curriculum leaves out. Default: none.
-        contrastive_weight: Weight of the contrastive term in the loss, see `training.contrastive`.
-        contrastive_optional: Whether a model that cannot have the term is trained without it.
+        contrast: The contrastive term in the loss. Default: none.
         rehearsal: Makes the committee's copy of the model, when training begins.
         settings: What the run depends on; stored with checkpoints and compared on resume.
         follower: Keeps the producer's inverter in step with the model.
@@ -88,13 +87,12 @@ class MixupCallback(TrainerCallback):
         class_weights: Tensor | None = None,
         curriculum: str = CONSTANT,
         fill: RealRows | None = None,
-        contrastive_weight: float = 0.0,
-        contrastive_optional: bool = False,
+        contrast: Contrast = NO_CONTRAST,
         start_line: str | None = None,
         rehearsal: Rehearsal | None = None,
     ) -> None:
         check_refills(refill_every, rows_per_refill, warmup_epochs, on_failure)
-        check_contrastive(contrastive_weight, collator.problem_type, collator.label_format)
+        check_contrastive(contrast.weight, collator.problem_type, collator.label_format)
         self.collator = collator
         self.producer, self.seed = producer, seed
         self.rows_per_refill = rows_per_refill
@@ -105,7 +103,7 @@ class MixupCallback(TrainerCallback):
         self.warmup_epochs, self.auto_off, self.on_failure = warmup_epochs, auto_off, on_failure
         self.contract, self.class_weights, self.fill = contract, class_weights, fill
         self.curriculum = parse_curriculum(curriculum)
-        self._contrastive = contrastive_weight, contrastive_optional
+        self._contrast = contrast
         self.start_line, self.rehearsal = start_line, rehearsal
         self.attached = False  # `attach` sets it: the Trainer's label smoother is then ours
         self._background = background_of(producer) if background else None
@@ -134,7 +132,7 @@ class MixupCallback(TrainerCallback):
         if self._background is not None:
             self._background.stop()
         self.pool, self._usage, self._off = None, None, False
-        if self.collator.mix_ratio == 0 and not self._contrastive[0]:
+        if self.collator.mix_ratio == 0 and not self._contrast.weight:
             return  # the plain Trainer, bit for bit
         loader = kwargs["train_dataloader"]
         check_training(args, loader, kwargs["model"], self.collator, attached=self.attached)
@@ -156,7 +154,7 @@ class MixupCallback(TrainerCallback):
             on_rows=self._usage.count,
             problem_type=self.collator.problem_type,
             class_weights=self.class_weights,
-            contrastive=self._contrastive,
+            contrast=self._contrast,
             on_losses=self._usage.count_losses,
         )
         self._hooks.install()

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mixup_hf import errors, runtime
 from mixup_hf.data.targets import MULTI_LABEL, REGRESSION
+from mixup_hf.judging.labels.contrastive import contrastive_loss as contrastive_loss
 
-_SAME = 0.5  # pairs with a larger target are positive
 _WAY_OUT = "Set `contrastive_weight: 0`."
-
-
-def contrastive_loss(embeddings: Tensor, targets: Tensor) -> Tensor:
-    """How far the cosines of all pairs of rows are from the products of their labels.
-
-    `L = (mean over positive pairs + mean over negative pairs) / 2` of `(e_i . e_j - y_i . y_j)^2`,
-    with e of unit length. A pair of two rows is positive where `y_i . y_j > 0.5`, else negative.
-    Where a batch has pairs of one kind only, L is their mean; with fewer than two rows it is 0.
-
-    Args:
-        embeddings: (B, D), of any length.
-        targets: y (B, C): one-hot or soft labels.
-
-    Returns:
-        A scalar, float32.
-    """
-    unit = F.normalize(embeddings.float(), dim=-1)
-    wanted = targets.float() @ targets.float().T
-    apart = ~torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    errors_squared = (unit @ unit.T - wanted) ** 2
-    positive, negative = (wanted > _SAME) & apart, (wanted <= _SAME) & apart
-    kinds = (positive.any().int() + negative.any().int()).clamp(min=1)
-    return (_mean(errors_squared, positive) + _mean(errors_squared, negative)) / kinds
 
 
 def mean_pool(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -75,6 +52,26 @@ def last_token(
     return hidden[torch.arange(len(hidden), device=hidden.device), ends].float()
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """How the contrastive term counts.
+
+    Attributes:
+        weight: Of `contrastive_loss` beside the cross entropy; with 0 it is not computed.
+        optional: Leave the term out, with a line in the log, for a model that has no states to
+            compare.
+        rows: Which rows are compared: `real` ones, or `all` of a batch, generated ones by their
+            soft labels.
+    """
+
+    weight: float = 0.0
+    optional: bool = False
+    rows: str = "real"
+
+
+NO_CONTRAST = Contrast()
+
+
 class ContrastiveTerm:
     """The contrastive term of a batch, from the hidden states of the model's body.
 
@@ -84,21 +81,17 @@ class ContrastiveTerm:
 
     Args:
         model: The model being trained, not wrapped; or a PEFT model.
-        weight: Of the term, beside the cross entropy.
+        contrast: How the term counts.
         problem_type: As in transformers' configs.
-        optional: Leave the term out, with a line in the log, once the model turns out to have no
-            states to compare.
 
     Raises:
         InvalidInput: For regression, or for a model whose body cannot be found.
     """
 
-    def __init__(
-        self, model: nn.Module, weight: float, problem_type: str, *, optional: bool = False
-    ) -> None:
-        check_contrastive(weight, problem_type)
-        self.optional = optional
-        self.weight = weight
+    def __init__(self, model: nn.Module, contrast: Contrast, problem_type: str) -> None:
+        check_contrastive(contrast.weight, problem_type)
+        self.contrast = contrast
+        self.weight = contrast.weight  # 0 once the term has been left out
         self.problem_type = problem_type
         self._model = type(model).__name__
         inner = _without_wrapper(model)
@@ -121,7 +114,11 @@ class ContrastiveTerm:
         self._listening, self._hidden = True, None
 
     def take(
-        self, targets: Tensor, attention_mask: Tensor | None, input_ids: Tensor | None = None
+        self,
+        targets: Tensor,
+        attention_mask: Tensor | None,
+        input_ids: Tensor | None = None,
+        pool_rows: Tensor | None = None,
     ) -> Tensor | None:
         """The weighted term of the batch that went through, a scalar; None if it is left out.
 
@@ -129,6 +126,8 @@ class ContrastiveTerm:
             targets: Soft or multi-hot labels (B, C), whatever their weight in the cross entropy.
             attention_mask: (B, T), or None.
             input_ids: (B, T), or None.
+            pool_rows: Number of the generated row in the pool (B,), negative for real rows. None:
+                all rows are real.
 
         Raises:
             InvalidInput: The body's states are not those of the batch's tokens, and the term is
@@ -140,7 +139,7 @@ class ContrastiveTerm:
         shape = None if hidden is None else hidden.shape[:2]
         wanted = attention_mask.shape if attention_mask is not None else shape
         if hidden is None or hidden.ndim != 3 or shape != wanted or len(hidden) != len(targets):
-            if not self.optional:
+            if not self.contrast.optional:
                 raise _no_states(self._model)
             self.weight = 0.0
             _log_left_out(_no_states(self._model))
@@ -150,7 +149,10 @@ class ContrastiveTerm:
             pooled = last_token(hidden, attention_mask, input_ids, self._pad_token_id)
         else:
             pooled = mean_pool(hidden, attention_mask)
-        return self.weight * contrastive_loss(pooled[labelled], directions[labelled])
+        compared = labelled
+        if self.contrast.rows == "real" and pool_rows is not None:
+            compared = labelled & (pool_rows.to(labelled.device) < 0)
+        return self.weight * contrastive_loss(pooled[compared], directions[compared])
 
     def _keep(self, body: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
         if not self._listening or self.weight == 0:
@@ -162,25 +164,24 @@ class ContrastiveTerm:
 
 
 def contrastive_term(
-    model: nn.Module, weight: float, problem_type: str, *, optional: bool = False
+    model: nn.Module, contrast: Contrast, problem_type: str
 ) -> ContrastiveTerm | None:
-    """The term of this weight; None for weight 0.
+    """The term; None for weight 0, and where it is optional and the model has no states.
 
     Args:
         model: As for `ContrastiveTerm`.
-        weight: Of the term.
+        contrast: How the term counts.
         problem_type: As in transformers' configs.
-        optional: Where the model has no states to compare, log it and return None.
 
     Raises:
-        InvalidInput: As for `ContrastiveTerm`, unless `optional`.
+        InvalidInput: As for `ContrastiveTerm`, unless the term is optional.
     """
-    if not weight:
+    if not contrast.weight:
         return None
     try:
-        return ContrastiveTerm(model, weight, problem_type, optional=optional)
+        return ContrastiveTerm(model, contrast, problem_type)
     except errors.InvalidInput as error:
-        if not optional:
+        if not contrast.optional:
             raise
         _log_left_out(error)
         return None
@@ -206,11 +207,6 @@ def check_contrastive(weight: float, problem_type: str, label_format: str = "sof
             "Leave `explicit_loss` out, or add mixup_hf.training.contrastive.contrastive_loss to "
             "your loss.",
         )
-
-
-def _mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """The mean of the chosen values; 0 if none is."""
-    return (values * chosen).sum() / chosen.sum().clamp(min=1)
 
 
 def _directions(targets: Tensor, problem_type: str) -> tuple[Tensor, Tensor]:

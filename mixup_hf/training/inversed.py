@@ -26,7 +26,7 @@ from mixup_hf.training.mix_settings import (
     pairing_of,
     refuse_rows_file,
 )
-from mixup_hf.training.mixed_set import read_config, take_label_setting
+from mixup_hf.training.mixed_set import read_config
 from mixup_hf.training.production import new_producer
 from mixup_hf.training.training_rows import check_rows
 from mixup_hf.types import Follows, MixedExample, Supplies
@@ -48,8 +48,7 @@ class InversedMixup(JudgedPlugin):
         texts: The training texts (N), and only those: parents must never be evaluation texts.
             Default: `attach` reads them off the Trainer.
         labels: Their labels: class indices or class names; for multi-label classification, lists of
-            names or of one 0 or 1 per class; for regression, floats. Without texts, the setting
-            `labels`, such as "committee"; beside texts, that setting is given in `config`.
+            names or of one 0 or 1 per class; for regression, floats.
         num_labels: C. Default: as many as occur.
         label_names: The classes in the order of the model's outputs (`model.config.id2label`).
             Default for class names: sorted.
@@ -77,7 +76,7 @@ class InversedMixup(JudgedPlugin):
         self,
         inverter: Inverter,
         texts: Sequence[Any] | None = None,
-        labels: Sequence[Any] | str | None = None,
+        labels: Sequence[Any] | None = None,
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
@@ -88,7 +87,6 @@ class InversedMixup(JudgedPlugin):
         config: MixupConfig | None = None,
         **settings: Any,
     ) -> None:
-        labels = take_label_setting(texts, labels, settings)
         config = read_config(config, settings)
         refuse_rows_file(config)
         super().__init__(inverter, config, unlabeled_texts, label_descriptions)
@@ -152,7 +150,7 @@ class InversedMixup(JudgedPlugin):
         cls,
         aligner: str = "embedded",
         texts: Sequence[Any] | None = None,
-        labels: Sequence[Any] | str | None = None,
+        labels: Sequence[Any] | None = None,
         *,
         num_labels: int | None = None,
         label_names: Sequence[str] | None = None,
@@ -182,7 +180,6 @@ class InversedMixup(JudgedPlugin):
             dtype: As for `Inverter.from_pretrained`.
             **settings: Fields of `MixupConfig`.
         """
-        labels = take_label_setting(texts, labels, settings)
         config = read_config(config, settings | ({} if config else {"aligner": aligner}))
         refuse_rows_file(config)  # before minutes of loading
         if len(unlabeled_texts):

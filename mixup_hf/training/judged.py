@@ -36,7 +36,7 @@ _WORDS_PER_TOKEN = 0.75  # of English text, for the LLMs' tokenizers
 # How many texts show how sure the committee is of text that nobody has labelled.
 _CALIBRATION_TEXTS = 256
 _CALIBRATION_SENTENCES = 64  # decoded, so they cost more
-# Weight of the committee's label by the setting `labels`.
+# Weight of the committee's label by the setting `label_source`.
 _COMMITTEE_SHARE = {"committee": 1.0, "blend": 0.5}
 
 
@@ -84,11 +84,11 @@ class JudgedPlugin(TrainerPlugin):
 
     def _choose(self, targets: Targets) -> Chosen:
         chosen = super()._choose(targets)
-        if self._given_unlabeled and chosen.labels != "committee":
+        if self._given_unlabeled and chosen.label_source != "committee":
             raise errors.InvalidInput(
                 "`unlabeled_texts` needs a committee that labels them, and for this training set "
-                "none is chosen by itself: see the setting `labels`. Set `labels: committee`, or "
-                "leave the texts out."
+                "none is chosen by itself: see the setting `label_source`. Set `label_source: "
+                "committee`, or leave the texts out."
             )
         return chosen
 
@@ -116,9 +116,9 @@ class JudgedPlugin(TrainerPlugin):
     @cached_property
     def _labelling(self) -> Labelling | None:
         """What labels the rows of all producers; None leaves them their parents' labels."""
-        if self.chosen.labels == "parents":
+        if self.chosen.label_source == "parents":
             return None
-        return Labelling(self._build_committee, _COMMITTEE_SHARE[self.chosen.labels])
+        return Labelling(self._build_committee, _COMMITTEE_SHARE[self.chosen.label_source])
 
     def _build_committee(self) -> Labels:
         """Fit the committee on the training rows: the same one in every process and every run."""
@@ -153,7 +153,7 @@ class JudgedPlugin(TrainerPlugin):
 
     def _needs_rehearsal(self) -> bool:
         """Whether a member of the committee is a copy of the model being trained."""
-        return self.chosen.labels != "parents" and MEMBER in self.config.committee
+        return self.chosen.label_source != "parents" and MEMBER in self.config.committee
 
     def _rehearsed(self, rehearsal: Rehearsal) -> None:
         """Take the copy of the run that begins: another run may have had another one."""
@@ -180,9 +180,11 @@ class JudgedPlugin(TrainerPlugin):
     def labelled_by(self) -> str:
         """Who labels generated rows, in words."""
         committee = f"a committee ({', '.join(self._members())})"
-        if self.chosen.labels == "parents":
+        if self.chosen.label_source == "parents":
             return "the parents, by their weights"
-        return committee if self.chosen.labels == "committee" else f"the parents and {committee}"
+        return (
+            committee if self.chosen.label_source == "committee" else f"the parents and {committee}"
+        )
 
     def check_readability(self) -> Readability | None:
         """Compare up to 32 training texts with what the aligner decodes from their embeddings.
@@ -210,7 +212,7 @@ class JudgedPlugin(TrainerPlugin):
     def _build_gate(self) -> Gate | None:
         self.check_readability()
         # With a committee, rows get their labels after the gate: there is none to doubt yet.
-        texts_only = self.chosen.labels == "committee"
+        texts_only = self.chosen.label_source == "committee"
         # Judges predict one class per row; a look at the text, and for leaks, works in every task.
         judged = texts_only or self.problem_type == SINGLE_LABEL
         return build_gate(
@@ -244,7 +246,7 @@ class JudgedPlugin(TrainerPlugin):
     def _settings(self) -> dict[str, Any]:
         """With what was given beside the settings, where labels depend on it."""
         known = super()._settings()
-        if self.chosen.labels != "parents":
+        if self.chosen.label_source != "parents":
             known["label_descriptions"] = self.label_descriptions
         if self.unlabeled_texts:
             known["unlabeled_texts"] = digest(self.unlabeled_texts)

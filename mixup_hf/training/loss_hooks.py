@@ -12,7 +12,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 from mixup_hf import errors
 from mixup_hf.data.targets import SINGLE_LABEL
-from mixup_hf.training.contrastive import contrastive_term
+from mixup_hf.training.contrastive import NO_CONTRAST, Contrast, contrastive_term
 from mixup_hf.training.loss import row_losses
 from mixup_hf.training.mixing_collator import POOL_ROWS, ROW_WEIGHTS, SOFT_LABELS
 
@@ -48,8 +48,7 @@ class SoftLabelHooks:
         on_rows: Called with the pool rows (R,) of every training batch, -1 for real rows.
         problem_type: Which loss, see `row_losses`.
         class_weights: Weights of the classes (C,) in the loss.
-        contrastive: Weight of `contrastive_loss`, which is not computed with 0; and whether it is
-            left out, with a line in the log, for a model that has no states to compare.
+        contrast: The contrastive term.
         on_losses: Called with the loss of each row (R,), before weights, and the pool rows (R,).
 
     Attributes:
@@ -67,7 +66,7 @@ class SoftLabelHooks:
         on_rows: Callable[[Tensor], None],
         problem_type: str = SINGLE_LABEL,
         class_weights: Tensor | None = None,
-        contrastive: tuple[float, bool] = (0.0, False),
+        contrast: Contrast = NO_CONTRAST,
         on_losses: Callable[[Tensor, Tensor], None] | None = None,
     ) -> None:
         self.model = model
@@ -76,9 +75,7 @@ class SoftLabelHooks:
         self.on_losses = on_losses
         self.problem_type = problem_type
         self.class_weights = class_weights
-        self._contrastive = contrastive_term(
-            model, contrastive[0], problem_type, optional=contrastive[1]
-        )
+        self._contrastive = contrastive_term(model, contrast, problem_type)
         self.losses_made = self.gradients = 0
         self._stash: _Stash | None = None
         self._handles: list[Any] = []
@@ -172,7 +169,7 @@ class SoftLabelHooks:
         count = len(rows) if items is None else torch.as_tensor(items).to(rows.device)
         loss = rows.mean() if items is None else rows.sum() / count
         if self._contrastive is not None:
-            term = self._contrastive.take(soft, mask, ids)
+            term = self._contrastive.take(soft, mask, ids, pool_rows)
             loss = loss if term is None else loss + term * len(rows) / count
         if loss.requires_grad:
             self.losses_made += 1

@@ -101,7 +101,7 @@ class MixedTrainingSet:
                 "`source` = 'task' follows a model inside a Trainer. For a loop without one, set "
                 "`source: frozen`."
             )
-        _refuse_in_a_loop(self.config, self.chosen.labels)
+        _refuse_in_a_loop(self.config, self.chosen.label_source)
         inner = getattr(loader, "base_dataloader", loader)
         plain = self._collator(
             tokenizer, inner.collate_fn, preprocess=preprocess, **collator_settings
@@ -196,21 +196,7 @@ def read_config(config: MixupConfig | None, settings: dict[str, Any]) -> MixupCo
     return config
 
 
-def take_label_setting(
-    texts: Sequence[Any] | None, labels: Sequence[Any] | str | None, settings: dict[str, Any]
-) -> Sequence[Any] | None:
-    """The labels of the training rows, of which there are none where `labels` is the setting.
-
-    The setting `labels` and the training labels share a name. Where no texts are given, a bare word
-    is the setting, and is moved to `settings`; beside texts, it belongs into a `MixupConfig`.
-    """
-    if texts is None and isinstance(labels, str):
-        settings["labels"] = labels
-        return None
-    return labels
-
-
-def _refuse_in_a_loop(config: MixupConfig, labels: str) -> None:
+def _refuse_in_a_loop(config: MixupConfig, label_source: str) -> None:
     """Refuse what only a Trainer's callback and hooks can do."""
     if config.curriculum not in (None, CONSTANT):
         raise errors.bad(
@@ -227,7 +213,7 @@ def _refuse_in_a_loop(config: MixupConfig, labels: str) -> None:
             "Add mixup_hf.training.contrastive.contrastive_loss(embeddings, targets.values) to "
             "your loss.",
         )
-    if MEMBER in config.committee and labels != "parents":
+    if MEMBER in config.committee and label_source != "parents":
         raise refuse_without_trainer()
 
 

@@ -16,6 +16,7 @@ from mixup_hf.training.auto import describe_choice
 from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.checks import check_loss
 from mixup_hf.training.collator import Collator, MixupCollator
+from mixup_hf.training.contrastive import Contrast
 from mixup_hf.training.curriculum import RealRows
 from mixup_hf.training.loss import LossFunction, soft_cross_entropy, takes_soft_labels
 from mixup_hf.training.mixed_set import MixedTrainingSet
@@ -211,8 +212,9 @@ class TrainerPlugin(MixedTrainingSet):
             class_weights=self.class_weights,
             curriculum=self.chosen.curriculum,
             fill=self._fill(),
-            contrastive_weight=weight,
-            contrastive_optional=self.chosen.contrastive_optional,
+            contrast=Contrast(
+                weight, self.chosen.contrastive_optional, self.config.contrastive_rows
+            ),
             settings=self._settings(),
             start_line=describe_choice(self.config, used, self.targets, self.problem_type),
             rehearsal=self._new_rehearsal(collator),

@@ -70,7 +70,8 @@ def run_record(
         "label_names": mixup.label_names,
         "label_descriptions": dict(zip(mixup.label_names, mixup.label_descriptions, strict=True)),
         "aligner_fingerprint": mixup.inverter.fingerprint,
-        "settings": _settings(mixup.config, mixup.label_names) | {"labels": mixup.chosen.labels},
+        "settings": _settings(mixup.config, mixup.label_names)
+        | {"label_source": mixup.chosen.label_source},
         "written": written,
     }
 
@@ -178,7 +179,7 @@ def regenerate(
 def _config_of(record: dict[str, Any], run: dict[str, Any]) -> tuple[MixupConfig, torch.dtype]:
     """The settings by which a row is generated again, and the LLM's data type of then."""
     # What runs of before that say nothing of these settings did.
-    settings: dict[str, Any] = {"labels": "parents", "form": "free", "length": "free"}
+    settings: dict[str, Any] = {"label_source": "parents", "form": "free", "length": "free"}
     settings |= {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in run["settings"].items()

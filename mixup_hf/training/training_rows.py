@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from mixup_hf import errors
+from mixup_hf.config import LabelSource
 from mixup_hf.data.targets import Targets, read_targets
 from mixup_hf.data.text_pairs import join_sides
+
+_SOURCES: tuple[str, ...] = get_args(LabelSource)
 
 
 def check_rows(
@@ -41,8 +44,10 @@ def check_rows(
             "labels=dataset['label']; or let attach(trainer) read them."
         )
     if isinstance(labels, str):
+        hint = f" Who labels generated rows is set by `label_source`: {', '.join(_SOURCES)}."
         raise errors.InvalidType(
             f"`labels` must be a list of labels, but got one string: {labels!r}."
+            f"{hint if labels in _SOURCES else ''}"
         )
     texts = join_sides("texts", texts if isinstance(texts, str) else list(texts))
     errors.texts("texts", texts)

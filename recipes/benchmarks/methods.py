@@ -108,7 +108,7 @@ def measure(
         },
         "mixup": {
             "method": "inversed-mixup",
-            "labels": "parents",
+            "label_source": "parents",
             "rows_per_refill": options.rows,
             "refill_every": 0,
             "reuse": True,

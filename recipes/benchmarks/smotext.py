@@ -72,7 +72,7 @@ class Benchmark:
             texts=[row["text"] for row in real],
             labels=[row["label"] for row in real],
             eval_texts=self.test_texts,
-            config=MixupConfig(method="smotext", labels="parents", seed=seed),  # as published
+            config=MixupConfig(method="smotext", label_source="parents", seed=seed),  # as published
         )
         rows = mixup.generate(options.synthetic)
         given = self.embedded(real)

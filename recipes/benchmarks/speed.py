@@ -60,7 +60,7 @@ def main() -> None:
 
 def bare(**settings: Any) -> MixupConfig:
     """Sentences as they are decoded, not judged, with their parents' labels."""
-    return MixupConfig(labels="parents", intrusion="off", **settings)
+    return MixupConfig(label_source="parents", intrusion="off", **settings)
 
 
 def headlines() -> tuple[list[str], list[str]]:
@@ -333,7 +333,7 @@ def background(rows: int = 128, epochs: int = 3) -> dict[str, float]:
 def rows_without_decoding() -> dict[str, float]:
     """Milliseconds a row of everything but the LLM's work, by the number of rows."""
     texts, labels = headlines()
-    config = MixupConfig(labels="parents", reuse=False)  # judged, and not labelled
+    config = MixupConfig(label_source="parents", reuse=False)  # judged, and not labelled
     mixup = InversedMixup.from_pretrained(texts=texts, labels=labels, config=config)
 
     def say_something(mixes: torch.Tensor, seed: Sequence[int]) -> list[str]:

@@ -82,7 +82,7 @@ def test_the_summary_has_classes_and_copies(augment: Callable[..., Any], tmp_pat
         assert word in shown
     assert "round trip of 24 training texts" in shown
     assert "labelled by a committee (encoder, llm, setfit)" in shown
-    shown = succeed(augment(tmp_path / "other.jsonl", "--labels", "parents"))
+    shown = succeed(augment(tmp_path / "other.jsonl", "--label-source", "parents"))
     assert "labelled by the parents, by their weights" in shown
 
 
@@ -153,7 +153,8 @@ def test_a_committee_labels_mixes_and_unlabelled_texts(
 ) -> None:
     output, more = tmp_path / "rows.csv", tmp_path / "more.txt"
     more.write_text("new big price\nold team\nfilm star song\n")
-    options = ["--unlabeled-file", more, "--labels", "committee", "--committee", "[encoder,knn]"]
+    options = ["--unlabeled-file", more, "--committee", "[encoder,knn]"]
+    options += ["--label-source", "committee"]
     succeed(augment(output, *options))
     rows = [record for _, record in read_records(output)]
     taken = [row["text"] for row in rows if row["method"] == "unlabeled"]
@@ -166,5 +167,5 @@ def test_a_committee_labels_mixes_and_unlabelled_texts(
     more.write_text("new big price\n")
     with pytest.raises(errors.InvalidInput, match="are not what they were"):
         succeed(CliRunner().invoke(cli.app, ["augment", "--from-row", f"{output}:1"]))
-    with pytest.raises(errors.InvalidInput, match="`--unlabeled-file` needs `--labels`"):
-        succeed(augment(output, "--unlabeled-file", more, "--labels", "parents"))
+    with pytest.raises(errors.InvalidInput, match="`--unlabeled-file` needs `--label-source`"):
+        succeed(augment(output, "--unlabeled-file", more, "--label-source", "parents"))

@@ -82,7 +82,7 @@ def test_rows_of_pairs_have_two_sides_that_differ() -> None:
 @pytest.mark.parametrize("policy", ["drop", "relabel"])
 @pytest.mark.parametrize("judge", ["knn", "classifier", "llm"])
 def test_pairs_are_judged(policy: str, judge: str) -> None:
-    rows = make_plugin(intrusion=policy, judges=(judge,), labels="parents").generate(8)
+    rows = make_plugin(intrusion=policy, judges=(judge,), label_source="parents").generate(8)
     assert all(set(row.judges) == {judge} for row in rows)
     assert all(len(split_sides(row.text)) == 2 for row in rows)
 
@@ -94,9 +94,9 @@ def test_pairs_are_labelled_by_all_default_members() -> None:
 
 
 @pytest.mark.parametrize("blank", [f" {MARK}the court", f"the court{MARK}", f"{MARK} "])
-@pytest.mark.parametrize("labels", ["parents", "committee"])
-def test_a_side_without_words_is_judged_and_labelled(blank: str, labels: str) -> None:
-    mixup = make_plugin(labels=labels, intrusion="keep", committee=("encoder", "llm"))
+@pytest.mark.parametrize("source", ["parents", "committee"])
+def test_a_side_without_words_is_judged_and_labelled(blank: str, source: str) -> None:
+    mixup = make_plugin(label_source=source, intrusion="keep", committee=("encoder", "llm"))
     mixup.producer.invert = lambda mixes, seed, lengths: [blank] * len(mixes)
     assert len(mixup.generate(4)) == 4
 

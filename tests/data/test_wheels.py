@@ -153,7 +153,7 @@ def test_uv_fetches_with_the_index_uv_is_told_of(
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
     assert fetch_wheel(WHEEL, tmp_path, tmp_path / "wheels").read_bytes() == CONTENT
     call, index = log.read_text().splitlines()
-    assert call.startswith("tool run pip download --no-deps ")
+    assert call.startswith(f"tool run --python {sys.executable} pip download --no-deps ")
     assert call.endswith("Tiny_Words==1.0")
     assert index == "http://127.0.0.1:9/simple"
 

@@ -148,7 +148,7 @@ def test_unlabelled_texts_of_a_file_are_trained_on_with_the_committees_labels(
     more = tmp_path / "more.txt"
     more.write_text("new big price\nold team\nfilm star song\n")
     data = {"unlabeled_file": str(more), "label_descriptions": {"news": "about politics"}}
-    committee = {"labels": "committee", "committee": ("label_names", "encoder")}
+    committee = {"label_source": "committee", "committee": ("label_names", "encoder")}
     finetune(make_config(data=data, mixup=committee))
     lines = (tmp_path / "out" / "mixed.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
@@ -156,7 +156,7 @@ def test_unlabelled_texts_of_a_file_are_trained_on_with_the_committees_labels(
     assert taken == set(more.read_text().splitlines())
     assert all(set(row["votes"]) == {"label_names", "encoder"} for row in rows)
     with pytest.raises(ValueError, match=r"`data\.unlabeled_file` needs `mixup\.labels`"):
-        make_config(data=data, mixup={"labels": "parents"})
+        make_config(data=data, mixup={"label_source": "parents"})
     with pytest.raises(ValueError, match=r"incompatible with `mixup\.rows_file`"):
         make_config(data=data, mixup=committee | {"rows_file": "rows.jsonl"})
     with pytest.raises(ValueError, match="`label_descriptions` must be one of"):

@@ -29,7 +29,7 @@ REFILL, CHUNK = 2, 1
 
 def main(folder: Path, kill: bool) -> None:
     texts, labels = make_rows(12, LABELS)
-    config = MixupConfig(chunk_size=4, max_new_tokens=4, intrusion="off", labels="parents")
+    config = MixupConfig(chunk_size=4, max_new_tokens=4, intrusion="off", label_source="parents")
     mixup = InversedMixup(make_inverter(), texts, labels, config=config)
     if kill:
         die_while_decoding(mixup)

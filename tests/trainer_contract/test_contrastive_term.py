@@ -34,10 +34,10 @@ from transformers import DataCollatorWithPadding
 
 from mixup_hf import soft_cross_entropy
 from mixup_hf.errors import InvalidInput
-from mixup_hf.training.contrastive import contrastive_loss
+from mixup_hf.training.contrastive import Contrast, contrastive_loss
 
 WEIGHT = 2.0
-TERM: dict[str, Any] = {"contrastive_weight": WEIGHT}
+TERM: dict[str, Any] = {"contrast": Contrast(WEIGHT, rows="all")}
 
 
 def term_by_hand(model: Any, rows: Sequence[Row]) -> Tensor:
@@ -130,7 +130,7 @@ def test_the_weight_of_mixed_rows_is_none_of_the_pairs(tmp_path: Path) -> None:
 def test_without_a_weight_no_hook_is_installed_and_nothing_changes(tmp_path: Path) -> None:
     hooks: list[int] = []
     runs = []
-    for name, callback in {"none": {}, "zero": {"contrastive_weight": 0.0}, "some": TERM}.items():
+    for name, callback in {"none": {}, "zero": {"contrast": Contrast()}, "some": TERM}.items():
         run = make_run(tmp_path / name, rows=4, callback=callback)
         body = run.model.base_model
         run.model.register_forward_pre_hook(
@@ -152,6 +152,21 @@ def test_real_rows_alone_may_have_the_term(tmp_path: Path) -> None:
     assert run.logged("loss") == [pytest.approx(loss, abs=1e-4)]
     assert_close(weights(run.model), stepped)
     assert run.used() == []
+
+
+def test_by_default_generated_rows_are_not_compared(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path, rows=4, per_device_train_batch_size=4, callback={"contrast": Contrast(WEIGHT)}
+    ).train()
+    batch = run.batches.training[0]
+    rows = expected_rows(run, batch)
+    real = [row for row, at in zip(rows, batch["mixup_rows"].tolist(), strict=True) if at < 0]
+    assert 2 <= len(real) < len(rows)
+    before = copy.deepcopy(run.initial).eval()
+    loss = loss_by_hand(before, rows) + term_by_hand(before, real)
+    assert run.logged("loss")[0] == pytest.approx(loss.item(), abs=1e-4)
+    compared = loss_by_hand(before, rows) + term_by_hand(before, rows)
+    assert abs(loss.item() - compared.item()) > 0.01
 
 
 def test_evaluation_has_no_term(tmp_path: Path) -> None:

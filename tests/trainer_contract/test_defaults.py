@@ -25,7 +25,7 @@ LEFT_OUT = "trains without the contrastive term"
 
 
 def make_default(*rows: Any, **settings: Any) -> InversedMixup:
-    return make_mixup(*rows, **({"labels": None, "committee": ("encoder",)} | settings))
+    return make_mixup(*rows, **({"label_source": None, "committee": ("encoder",)} | settings))
 
 
 def mixed_per_step(batches: Any) -> list[int]:
@@ -136,7 +136,7 @@ def test_other_tasks_are_mixed_throughout(
     mixup = make_default(TEXTS, labels).attach(trainer)
     trainer.train()
     assert mixed_per_step(batches) == [4] * 3
-    assert mixup.chosen.labels == "parents"
+    assert mixup.chosen.label_source == "parents"
     assert "the parents' labels" in capsys.readouterr().err
 
 

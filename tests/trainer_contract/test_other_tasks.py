@@ -17,7 +17,7 @@ from transformers import BertForTokenClassification
 from mixup_hf.generation.generator import Producer
 from mixup_hf.mixing.pairing import PairPlan
 from mixup_hf.mixing.weights.beta import Beta
-from mixup_hf.training.contrastive import contrastive_loss
+from mixup_hf.training.contrastive import Contrast, contrastive_loss
 from mixup_hf.training.curriculum import RealRows
 from mixup_hf.training.loss import row_losses
 
@@ -148,7 +148,7 @@ def test_training_rows_in_empty_places_have_their_own_targets(problem: str, tmp_
 
 def test_several_labels_have_a_contrastive_term(tmp_path: Path) -> None:
     """Pairs of rows are compared by the cosine of their labels."""
-    callback = {"contrastive_weight": 2.0}
+    callback = {"contrast": Contrast(2.0, rows="all")}
     problem = "multi_label_classification"
     run = build(problem, tmp_path, callback=callback, learning_rate=0.0).train()
     rows = rows_of(run, run.batches.training[0])
@@ -165,4 +165,4 @@ def test_several_labels_have_a_contrastive_term(tmp_path: Path) -> None:
 
 def test_numbers_have_no_contrastive_term(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`contrastive_weight` must be 0 for regression"):
-        build("regression", tmp_path, callback={"contrastive_weight": 2.0})
+        build("regression", tmp_path, callback={"contrast": Contrast(2.0)})

@@ -24,7 +24,7 @@ from mixup_hf.judging.labels.pooling import with_floor
 from mixup_hf.training.rehearsal import MAX_STEPS, Rehearsal
 
 SETTINGS: dict[str, Any] = {
-    "labels": "committee",
+    "label_source": "committee",
     "committee": ("encoder", "model"),
     "on_unreadable": "off",
     "contrastive_weight": 0,
@@ -232,7 +232,7 @@ def test_the_member_cannot_be_alone() -> None:
 
 
 def test_with_the_parents_labels_nothing_is_copied(tmp_path: Path) -> None:
-    trainer, mixup = prepare(tmp_path, labels="parents")
+    trainer, mixup = prepare(tmp_path, label_source="parents")
     assert trainer.callback_handler.callbacks[-1].rehearsal is None
     trainer.train()
     assert mixup._rehearsal is None

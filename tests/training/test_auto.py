@@ -46,14 +46,14 @@ def test_labels_that_no_committee_can_be_tested_on_stay_with_the_parents(labels:
 
 def test_a_few_classes_with_one_row_do_not_matter() -> None:
     labels = ["a", "a", "b", "b", "c"]
-    assert choose(MixupConfig(), targets(labels)).labels == "committee"
+    assert choose(MixupConfig(), targets(labels)).label_source == "committee"
 
 
 @pytest.mark.parametrize(
     "settings",
     [
         {"source": "task"},
-        {"labels": "parents"},
+        {"label_source": "parents"},
         {"intrusion": "relabel"},
         {"intrusion": "blend"},
         {"intrusion": "weight"},
@@ -65,8 +65,8 @@ def test_settings_that_speak_for_the_parents_labels(settings: dict[str, Any]) ->
 
 
 def test_blended_labels_keep_the_schedule_of_the_parents() -> None:
-    chosen = choose(MixupConfig(labels="blend"), targets(SINGLE))
-    assert chosen == replace(PARENTS, labels="blend")
+    chosen = choose(MixupConfig(label_source="blend"), targets(SINGLE))
+    assert chosen == replace(PARENTS, label_source="blend")
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_refills_by_the_user_are_as_large_as_their_use() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("labels", "parents"),
-        ("labels", "committee"),
+        ("label_source", "parents"),
+        ("label_source", "committee"),
         ("curriculum", "ramp"),
         ("curriculum", "constant"),
         ("curriculum_fill", "none"),
@@ -120,7 +120,7 @@ def test_the_line_says_what_was_chosen_and_how_to_change_it() -> None:
     assert line(SINGLE) == (
         "mixup_hf: chosen for 24 rows of 3 classes: a committee's labels, at most 400 generated "
         "rows, used in the first half of the run (real rows in the second), contrastive weight 2; "
-        "set `labels`, `rows_per_refill`, `curriculum`, `contrastive_weight` to change this"
+        "set `label_source`, `rows_per_refill`, `curriculum`, `contrastive_weight` to change this"
     )
 
 
@@ -134,21 +134,21 @@ def test_the_line_says_what_was_chosen_and_how_to_change_it() -> None:
 def test_the_line_for_other_tasks(labels: list[Any], rows: str) -> None:
     assert line(labels) == (
         f"mixup_hf: chosen for {rows}: the parents' labels, new generated rows every epoch, used "
-        "in the whole run, no contrastive term; set `labels`, `refill_every`, `curriculum`, "
-        "`contrastive_weight` to change this"
+        "in the whole run, no contrastive term; set `label_source`, `refill_every`, "
+        "`curriculum`, `contrastive_weight` to change this"
     )
 
 
 def test_the_line_is_about_open_settings_alone() -> None:
     given = {"curriculum": "ramp", "contrastive_weight": 1, "refill_every": 2}
     assert line(SINGLE, **given) == (
-        "mixup_hf: chosen for 24 rows of 3 classes: a committee's labels; set `labels` to change "
-        "this"
+        "mixup_hf: chosen for 24 rows of 3 classes: a committee's labels; set `label_source` to "
+        "change this"
     )
-    assert line(SINGLE, labels="parents", **given) is None
+    assert line(SINGLE, label_source="parents", **given) is None
     file = line(SINGLE, rows_file="rows.jsonl")
     assert file is not None
-    assert "labels" not in file
+    assert "label" not in file
 
 
 @pytest.mark.parametrize("settings", [{"mix_ratio": 0}, {"enabled": False}])

@@ -1,4 +1,4 @@
-"""`labels: committee` through the plugin: gate, committee, unlabelled texts, settings, resume."""
+"""A committee's labels through the plugin: gate, unlabelled texts, settings, resume."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MORE = ["new big price", "old team", "film star song", "bank law tax city", "wha
 FAST: dict[str, Any] = {
     "max_new_tokens": 4,
     "chunk_size": 4,
-    "labels": "committee",
+    "label_source": "committee",
     "committee": ("encoder",),
     "on_unreadable": "off",
 }
@@ -72,7 +72,7 @@ def test_with_a_committee_no_judge_doubts_the_parents_label(inverter: Inverter) 
     rows = make(inverter, {"intrusion_rate": 0.5}).generate(24)
     assert not any(row.judges for row in rows)
     assert {name for row in rows for name in row.events} <= {"collapse", "degenerate", "leak"}
-    judged = make(inverter, {"labels": "blend"}).generate(4)
+    judged = make(inverter, {"label_source": "blend"}).generate(4)
     assert all(row.judges for row in judged)
 
 
@@ -89,7 +89,7 @@ def test_with_a_committee_degenerate_sentences_are_still_regenerated(
 
 
 def test_nobody_votes_on_the_parents_labels(inverter: Inverter) -> None:
-    assert not any(row.votes for row in make(inverter, {"labels": "parents"}).generate(4))
+    assert not any(row.votes for row in make(inverter, {"label_source": "parents"}).generate(4))
 
 
 @pytest.mark.parametrize(
@@ -111,19 +111,21 @@ def test_unlabelled_texts_stand_among_the_rows(inverter: Inverter) -> None:
     assert mixup._settings()["unlabeled_texts"] != make(inverter)._settings().get("unlabeled_texts")
 
 
-@pytest.mark.parametrize("labels", ["parents", "blend"])
-def test_unlabelled_texts_need_a_committee(inverter: Inverter, labels: str) -> None:
-    with pytest.raises(errors.InvalidInput, match="`unlabeled_texts` needs `labels`"):
-        make(inverter, {"labels": labels}, unlabeled_texts=MORE)
-    with pytest.raises(errors.InvalidInput, match=r"needs `labels` = 'committee'"):
-        InversedMixup.from_pretrained("not/there", labels=labels, unlabeled_texts=MORE)
+@pytest.mark.parametrize("source", ["parents", "blend"])
+def test_unlabelled_texts_need_a_committee(inverter: Inverter, source: str) -> None:
+    with pytest.raises(errors.InvalidInput, match="`unlabeled_texts` needs `label_source`"):
+        make(inverter, {"label_source": source}, unlabeled_texts=MORE)
+    with pytest.raises(errors.InvalidInput, match=r"needs `label_source` = 'committee'"):
+        InversedMixup.from_pretrained("not/there", label_source=source, unlabeled_texts=MORE)
 
 
 @pytest.mark.parametrize("labels", [[["a"], ["b"], ["a", "b"]] * 8, [0.5 * at for at in range(24)]])
 def test_unlabelled_texts_are_refused_where_no_committee_is_chosen(
     inverter: Inverter, labels: list[Any]
 ) -> None:
-    with pytest.raises(errors.InvalidInput, match="Set `labels: committee`, or leave the texts"):
+    with pytest.raises(
+        errors.InvalidInput, match="Set `label_source: committee`, or leave the texts"
+    ):
         InversedMixup(
             inverter, TEXTS, labels, unlabeled_texts=MORE, config=MixupConfig(max_new_tokens=4)
         )
@@ -146,12 +148,15 @@ def test_evaluation_texts_found_by_attach_leave_the_unlabelled_ones(
     assert MORE[0] not in {row.text for row in mixup.generate(12)}
 
 
-def test_the_setting_labels_without_training_labels(inverter: Inverter) -> None:
-    assert InversedMixup(inverter, labels="committee").config.labels == "committee"
-    with pytest.raises(errors.InvalidInput, match="`labels` must be one of"):
-        InversedMixup(inverter, labels="comittee")
-    with pytest.raises(errors.InvalidType, match="one string"):
-        InversedMixup(inverter, TEXTS, "committee")
+def test_who_labels_is_a_setting_beside_texts_and_without(inverter: Inverter) -> None:
+    for rows in ([], [TEXTS, LABELS]):
+        mixup = InversedMixup(inverter, *rows, label_source="blend")
+        assert mixup.config.label_source == "blend"
+    with pytest.raises(errors.InvalidInput, match="`label_source` must be one of"):
+        InversedMixup(inverter, TEXTS, LABELS, label_source="comittee")
+    for texts in (TEXTS, None):
+        with pytest.raises(errors.InvalidType, match="'committee'. Who labels .* `label_source`"):
+            InversedMixup(inverter, texts, "committee")
 
 
 def test_descriptions_reach_the_committee_and_the_checkpoint(inverter: Inverter) -> None:

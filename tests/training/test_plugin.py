@@ -59,7 +59,7 @@ def test_a_stream_is_the_same_rows_a_chunk_at_a_time(
 
 
 def test_a_row_says_where_it_came_from(make: Callable[..., InversedMixup]) -> None:
-    mixup = make(pairing="cross_class", seed=5, config={"labels": "parents"})
+    mixup = make(pairing="cross_class", seed=5, config={"label_source": "parents"})
     for row in mixup.generate(12, epoch=2):
         first, second = row.parents
         assert (row.seed, row.epoch, row.aligner_fingerprint) == (5, 2, "f00d")
@@ -159,7 +159,7 @@ def test_names_and_indices_of_the_same_classes_give_the_same_rows(
 
 def test_label_names_give_the_order_of_the_classes(make: Callable[..., InversedMixup]) -> None:
     names = ["abc"[label] for label in LABELS]
-    mixup = make(labels=names, names=["c", "a", "b"], config={"labels": "parents"})
+    mixup = make(labels=names, names=["c", "a", "b"], config={"label_source": "parents"})
     for row in mixup.generate(6):  # of one class, so it has all of the label
         assert row.label["cab".index(names[row.parents[0]])] == 1
 

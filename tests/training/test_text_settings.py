@@ -79,7 +79,7 @@ def test_cached_sentences_depend_on_what_ends_them(monkeypatch: pytest.MonkeyPat
 def test_rows_have_the_lengths_of_their_parents_and_the_log_counts_names() -> None:
     def made(**settings: Any) -> list[int]:
         config = MixupConfig(
-            max_new_tokens=24, chunk_size=12, labels="parents", intrusion="off", **settings
+            max_new_tokens=24, chunk_size=12, label_source="parents", intrusion="off", **settings
         )
         mixup = InversedMixup(make_inverter(), TEXTS, LABELS, config=config)
         rows = mixup.generate(24)
@@ -91,7 +91,7 @@ def test_rows_have_the_lengths_of_their_parents_and_the_log_counts_names() -> No
 
 
 def test_the_log_names_rows_with_names_of_no_parent() -> None:
-    config = MixupConfig(max_new_tokens=4, labels="parents", intrusion="off")
+    config = MixupConfig(max_new_tokens=4, label_source="parents", intrusion="off")
     (row, *_) = InversedMixup(make_inverter(), TEXTS, LABELS, config=config).generate(1)
 
     named = replace(row, text="a bank in Oslo", events=("loop",))

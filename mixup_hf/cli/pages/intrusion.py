@@ -36,7 +36,7 @@ def measure(
             weights=weights,
             intrusion="keep",
             form="free",
-            labels="parents",
+            label_source="parents",
             seed=seed,
         )
         mixup = InversedMixup(inverter, table.texts, table.labels, config=config)

@@ -101,7 +101,7 @@ def mixed(task: Task, mixup: MixupConfig) -> Attaches:
     return InversedMixup(
         task.models.inverter,
         config=config,
-        unlabeled_texts=task.unlabeled if mixup.labels in (None, "committee") else (),
+        unlabeled_texts=task.unlabeled if mixup.label_source in (None, "committee") else (),
         label_descriptions=task.run.data.label_descriptions,
         **_training_set(task),
     )
@@ -112,7 +112,7 @@ def as_published(mixup: MixupConfig) -> MixupConfig:
 
     So compared arms, and methods as published, do not gain from what `mixup` adds to them.
     """
-    return replace(mixup, labels="parents", curriculum="constant", contrastive_weight=0.0)
+    return replace(mixup, label_source="parents", curriculum="constant", contrastive_weight=0.0)
 
 
 def rewritten(

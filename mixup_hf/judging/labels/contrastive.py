@@ -1,4 +1,9 @@
-"""Contrastive tuning of a sentence encoder on few labelled rows (SetFit, arXiv 2209.11055)."""
+"""A contrastive loss over all pairs of a batch, and tuning of an encoder on few rows by it.
+
+SetFit (arXiv 2209.11055) tunes on pairs drawn one by one, each with two texts of its own. Here each
+text of a batch is compared with every other: B texts through the encoder give B (B - 1) / 2 pairs
+instead of B / 2, so that far fewer texts are needed (figures in recipes/benchmarks/RESULTS.md).
+"""
 
 from __future__ import annotations
 
@@ -14,31 +19,54 @@ from mixup_hf.inverter.quantization import fast_autocast
 from mixup_hf.judging.labels.types import TunesEncoder
 from mixup_hf.runtime import counter_rng
 
-_LEARNING_RATE = 4e-5
+_LEARNING_RATE = 1e-4
 _WARMUP = 0.1  # share of the steps
-_BATCH_PAIRS = 16
-_PAIRS_PER_ROW = 10  # of the same class, and as many of different classes
+_BATCH_ROWS = 24
+_TURNS = 30  # how often each row is drawn, where there are few of them
+_SAME = 0.5  # pairs with a larger target are positive
 
 
-def draw_pairs(classes: np.ndarray, max_steps: int, rng: np.random.Generator) -> np.ndarray:
-    """Pairs of rows as (n, 3): two row numbers, and whether their classes are the same.
+def contrastive_loss(embeddings: Tensor, targets: Tensor) -> Tensor:
+    """How far the cosines of all pairs of rows are from the products of their labels.
 
-    About ten pairs of each kind per row, but no more than `max_steps` batches. A row that is alone
-    in its class is in no pair of the same class.
+    `L = (mean over positive pairs + mean over negative pairs) / 2` of `(e_i . e_j - y_i . y_j)^2`,
+    with e of unit length. A pair of two rows is positive where `y_i . y_j > 0.5`, else negative.
+    Where a batch has pairs of one kind only, L is their mean; with fewer than two rows it is 0.
+
+    Args:
+        embeddings: (B, D), of any length.
+        targets: y (B, C): one-hot or soft labels.
+
+    Returns:
+        A scalar, float32.
     """
-    count = len(classes)
-    rounds = min(_PAIRS_PER_ROW, -(-max_steps * _BATCH_PAIRS // (2 * count)))
-    pairs = []
-    for _ in range(rounds):
-        for row in range(count):
-            same = classes == classes[row]
-            others = np.flatnonzero(~same)
-            same[row] = False
-            for partners, label in ((np.flatnonzero(same), 1), (others, 0)):
-                if len(partners):
-                    pairs.append((row, int(rng.choice(partners)), label))
-    drawn = np.array(pairs, np.int64).reshape(-1, 3)
-    return drawn[rng.permutation(len(drawn))][: max_steps * _BATCH_PAIRS]
+    unit = F.normalize(embeddings.float(), dim=-1)
+    wanted = targets.float() @ targets.float().T
+    apart = ~torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    errors_squared = (unit @ unit.T - wanted) ** 2
+    positive, negative = (wanted > _SAME) & apart, (wanted <= _SAME) & apart
+    kinds = (positive.any().int() + negative.any().int()).clamp(min=1)
+    return (_mean(errors_squared, positive) + _mean(errors_squared, negative)) / kinds
+
+
+def draw_batches(classes: np.ndarray, max_steps: int, rng: np.random.Generator) -> np.ndarray:
+    """Batches of rows as (steps, B): rows in a random order, each beside one of its own class.
+
+    So a batch has pairs of the same class even where there are many classes. A row that is alone in
+    its class stands beside itself, and tells nothing about its class.
+
+    Args:
+        classes: Classes of the rows (n).
+        max_steps: Most batches; few rows take fewer.
+        rng: Draws order and partners.
+    """
+    half = _BATCH_ROWS // 2
+    steps = min(max_steps, -(-_TURNS * len(classes) // _BATCH_ROWS))
+    turns = -(-steps * half // max(len(classes), 1))
+    order = [rng.permutation(len(classes)) for _ in range(turns)]
+    rows = np.concatenate([*order, np.empty(0, np.int64)])[: steps * half].reshape(steps, half)
+    partners = [[_partner(classes, row, rng) for row in batch] for batch in rows]
+    return np.hstack([rows, np.array(partners, np.int64).reshape(steps, half)])
 
 
 def tune(
@@ -51,20 +79,21 @@ def tune(
 ) -> None:
     """Draw embeddings of one class together and those of different classes apart, in place.
 
-    The loss is the squared difference between the cosine of a pair and 1 or 0. The same arguments
-    give the same weights; the global random state is left as it was.
+    The loss of a step is `contrastive_loss` of its batch. The same arguments give the same weights;
+    the global random state is left as it was.
 
     Args:
         encoder: The encoder; only parameters that require a gradient change.
         texts: (n).
         classes: Their classes (n).
-        max_steps: Most optimizer steps, of 16 pairs each.
-        seed: Seed of pairs and dropout.
+        max_steps: Most optimizer steps, of 24 texts each.
+        seed: Seed of batches and dropout.
     """
-    pairs = draw_pairs(classes, max_steps, counter_rng(seed))
-    steps = -(-len(pairs) // _BATCH_PAIRS)
-    if not steps:  # a single row
+    batches = draw_batches(classes, max_steps, counter_rng(seed))
+    steps = len(batches)
+    if len(texts) < 2:
         return
+    targets = F.one_hot(torch.from_numpy(classes.astype(np.int64)))
     parameters = [each for each in encoder.model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -73,14 +102,10 @@ def tune(
     device = parameters[0].device
     encoder.model.train()
     with _own_random_state(device, seed):
-        for step in range(steps):
-            batch = pairs[step * _BATCH_PAIRS : (step + 1) * _BATCH_PAIRS]
+        for batch in batches:
             with fast_autocast(device):
-                embedded = encoder.embed([texts[row] for row in batch[:, :2].T.flat])
-            first, second = embedded.float().chunk(2)
-            cosines = F.cosine_similarity(first, second)
-            wanted = torch.from_numpy(batch[:, 2]).to(cosines)
-            F.mse_loss(cosines, wanted).backward()
+                embedded = encoder.embed([texts[row] for row in batch])
+            contrastive_loss(embedded, targets[batch].to(device)).backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
@@ -92,6 +117,18 @@ def embed(encoder: TunesEncoder, texts: Sequence[str]) -> Tensor:
     """Embeddings (n, D) by a tuned encoder, float32, on the CPU."""
     with fast_autocast(next(encoder.model.parameters()).device):
         return encoder.encode(texts).float()
+
+
+def _partner(classes: np.ndarray, row: int, rng: np.random.Generator) -> int:
+    """Another row of the same class; the row itself if there is none."""
+    same = np.flatnonzero(classes == classes[row])
+    others = same[same != row]
+    return int(rng.choice(others)) if len(others) else int(row)
+
+
+def _mean(values: Tensor, chosen: Tensor) -> Tensor:
+    """The mean of the chosen values; 0 if none is."""
+    return (values * chosen).sum() / chosen.sum().clamp(min=1)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def test_smoothing_changes_what_is_learned(make: Make) -> None:
 
 
 def test_compared_arms_take_nothing_from_what_mixup_adds(make: Make, tmp_path: Path) -> None:
-    added = {"contrastive_weight": 2.0, "curriculum": "first:0.5", "labels": "committee"}
+    added = {"contrastive_weight": 2.0, "curriculum": "first:0.5", "label_source": "committee"}
     with_it = run(make(seeds=[0], mixup=added | COMMITTEE, output_dir=str(tmp_path / "other")))
     without = run(make(seeds=[0]))
     for arm in ("none", "oversample"):
@@ -85,7 +85,7 @@ def test_a_committee_is_fitted_once_for_all_arms_on_the_same_rows(
         return fit(inputs, *args, **kwargs)
 
     monkeypatch.setattr(committee_module, "fit_committee", counted)
-    labelled = {"labels": "committee"} | COMMITTEE
+    labelled = {"label_source": "committee"} | COMMITTEE
     config = make(arms=["committee", "self_distillation", "default"], mixup=labelled)
     runs = Experiment(config).run()
     assert len(runs) == 8 and fitted == [0, 1]
@@ -190,12 +190,12 @@ def test_wrong_labels_and_texts_without_labels_reach_the_arms(make: Make) -> Non
 
 
 def test_unlabelled_text_is_used_by_arms_with_a_committee(make: Make) -> None:
-    as_it_is = {"labels": "committee", "unlabeled_share": 1.0} | COMMITTEE
+    as_it_is = {"label_source": "committee", "unlabeled_share": 1.0} | COMMITTEE
     config = make(arms=["smotext", "default"], seeds=[0], unlabeled=8, mixup=as_it_is)
     experiment = Experiment(config)
     task, _ = experiment._task(Job("tiny", 4, 0, "default"))
     plugins = {name: registry.get("arm", name)(task) for name in ("default", "smotext")}
-    assert plugins["smotext"].config.labels == "parents"
+    assert plugins["smotext"].config.label_source == "parents"
     assert not plugins["smotext"].unlabeled_texts
     assert set(plugins["default"].unlabeled_texts) <= set(task.unlabeled)
     assert plugins["default"].unlabeled_texts

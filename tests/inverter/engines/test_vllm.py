@@ -196,7 +196,7 @@ def test_on_wish_it_goes_on_here_and_every_row_says_what_decoded_it(
 ) -> None:
     monkeypatch.setenv("MIXUP_HF_CACHE", str(tmp_path))
     stub = serve()
-    config = MixupConfig(chunk_size=4, max_new_tokens=4, intrusion="off", labels="parents")
+    config = MixupConfig(chunk_size=4, max_new_tokens=4, intrusion="off", label_source="parents")
     mixup = InversedMixup(served(stub, fallback=True), TEXTS, LABELS, config=config)
     rows = mixup.producer.chunk(0, 0, 12)
     assert {row.engine for row in rows} == {"vllm:tiny-llm"}

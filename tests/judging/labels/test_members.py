@@ -10,7 +10,7 @@ from tiny import make_encoder
 
 from mixup_hf.data.targets import SINGLE_LABEL, read_targets
 from mixup_hf.inverter.encoder import TunableEncoder
-from mixup_hf.judging.labels.contrastive import draw_pairs, tune
+from mixup_hf.judging.labels.contrastive import draw_batches, tune
 from mixup_hf.judging.labels.heads import HeadLearner, fit_head
 from mixup_hf.judging.labels.members import build_learner
 from mixup_hf.registry import names
@@ -118,17 +118,16 @@ def test_many_classes_are_fitted_to_the_end() -> None:
     assert (head(rows).argmax(1) == classes).mean() > 0.95
 
 
-def test_pairs_are_balanced_and_bounded() -> None:
+def test_every_row_of_a_batch_has_a_partner_of_its_class() -> None:
     classes = np.array([0, 0, 0, 1, 1, 1, 2])
-    pairs = draw_pairs(classes, 90, np.random.default_rng(0))
-    for first, second, same in pairs:
-        assert first != second
-        assert (classes[first] == classes[second]) == same
-    counts = np.bincount(pairs[:, 2])
-    assert counts.tolist() == [70, 60]  # row 6 is alone in its class
-    assert len(draw_pairs(classes, 3, np.random.default_rng(0))) == 48
-    assert len(draw_pairs(np.arange(2000) % 150, 90, np.random.default_rng(0))) == 1440
-    assert len(draw_pairs(np.zeros(4, int), 90, np.random.default_rng(0))) == 40
+    batches = draw_batches(classes, 90, np.random.default_rng(0))
+    assert batches.shape == (9, 24)  # 30 turns of 7 rows
+    rows, partners = batches[:, :12].ravel(), batches[:, 12:].ravel()
+    assert (classes[rows] == classes[partners]).all()
+    assert ((rows == partners) == (classes[rows] == 2)).all()  # row 6 is alone in its class
+    assert np.ptp(np.bincount(rows)) <= 1
+    assert draw_batches(classes, 3, np.random.default_rng(0)).shape == (3, 24)
+    assert draw_batches(np.arange(2000) % 150, 90, np.random.default_rng(0)).shape == (90, 24)
 
 
 def test_tuning_draws_classes_apart_and_leaves_everything_else_alone(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mixup_hf.judging.labels.types import LabelInputs, Learner, Predict, TunesEncoder
 
-MAX_STEPS = 90  # of one tuning; a committee takes four
+MAX_STEPS = 40  # of one tuning; a committee takes four
 
 
 class SetFitLearner:
@@ -27,7 +27,7 @@ class SetFitLearner:
         values: Their one-hot labels (N, C).
         make_encoder: Makes a new trainable copy of the sentence encoder.
         max_steps: Most steps of one tuning.
-        seed: Seed of the pairs and of dropout.
+        seed: Seed of batches and of dropout.
     """
 
     max_folds = 3
