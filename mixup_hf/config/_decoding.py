@@ -33,3 +33,8 @@ NOVEL_NAMES: Any = Field(
         "regenerates them, and uses the parent where no redraw helps."
     ),
 )
+NUM_CANDIDATES: Any = Field(
+    default=1,
+    ge=1,
+    description="Sentences decoded per mix; the one closest to the mix is kept.",
+)

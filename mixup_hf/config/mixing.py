@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mixup_hf import registry
+from mixup_hf.config import _decoding
 from mixup_hf.config._base import OFF, Named, Number, Whole, settings
-from mixup_hf.config._decoding import FORM, LENGTH, NOVEL_NAMES, Match, NovelNames
 from mixup_hf.config._mixing_rules import (
     CurriculumFill,
     Failure,
@@ -268,14 +268,10 @@ class MixupConfig:
     top_k: Whole = Field(
         default=50, ge=1, description="Most likely tokens considered at each step."
     )
-    num_candidates: Whole = Field(
-        default=1,
-        ge=1,
-        description="Sentences decoded per mix; the one closest to the mix is kept.",
-    )
-    form: Match = FORM
-    length: Match | None = LENGTH
-    novel_names: NovelNames = NOVEL_NAMES
+    num_candidates: Whole = _decoding.NUM_CANDIDATES
+    form: _decoding.Match = _decoding.FORM
+    length: _decoding.Match | None = _decoding.LENGTH
+    novel_names: _decoding.NovelNames = _decoding.NOVEL_NAMES
     chunk_size: Whole = Field(
         default=256,
         ge=1,

@@ -195,9 +195,7 @@ class Inverter:
         Raises:
             ValueError: A setting is out of range, or `embeddings` is not (N, D).
         """
-        settings = DecodeSettings(
-            max_new_tokens, temperature, top_p, top_k, num_candidates, questions
-        )
+        how = DecodeSettings(max_new_tokens, temperature, top_p, top_k, num_candidates, questions)
         dimension = self.aligner.config.embedding_dim
         if embeddings.ndim != 2 or embeddings.shape[1] != dimension:
             raise errors.bad("embeddings", f"be of shape (N, {dimension})", tuple(embeddings.shape))
@@ -206,9 +204,7 @@ class Inverter:
         for key in keys:
             errors.at_least("seed", key, 0)
         with tqdm(total=len(embeddings), desc="decoding", delay=2, disable=not progress) as bar:
-            return decode_embeddings(
-                self, embeddings, settings, keys, batch_size, bar.update, lengths
-            )
+            return decode_embeddings(self, embeddings, how, keys, batch_size, bar.update, lengths)
 
     def to_be_refined(self) -> Inverter:
         """A copy of this inverter with a separate aligner; encoder, LLM and engine are shared."""
