@@ -218,8 +218,9 @@ class Producer:
 
     def _decode(self, pairs: Pairs, epoch: int, seed: tuple[int, ...]) -> list[MixedExample]:
         parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)
-        drawn = self.lengths and self.lengths.draw(pairs.parents, pairs.shares, seed)
-        texts = self._sentences(parents, self._weights(shares), seed, drawn)
+        draw = None if self.lengths is None else self.lengths.draw
+        lengths = None if draw is None else draw(pairs.parents, pairs.shares, seed)
+        texts = self._sentences(parents, self._weights(shares), seed, lengths)
         engine = self.engine()
         labels = mix_targets(self.targets[parents], shares, bounded=self.bounded)
         return self._rows(pairs, texts, labels, epoch, engine)
