@@ -50,6 +50,12 @@ def check_combinations(mixup: MixupConfig) -> None:
             mixup.committee,
             "Add 'encoder'.",
         )
+    engine = mixup.engine.partition(":")[0]
+    if mixup.length == "match" and not registry.get("engine", engine)().matches_length:
+        raise errors.InvalidInput(
+            f"`length` = 'match' needs an engine that can choose where a sentence ends, but "
+            f"`engine` = {mixup.engine!r} cannot. Set `length: free`, or leave it out."
+        )
     check_interpolation(mixing.interpolation, registry.build("weights", mixing.weights).num_parents)
     if mixup.background and mixing.source == "task":
         raise errors.InvalidInput(

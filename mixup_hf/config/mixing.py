@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mixup_hf import registry
+from mixup_hf.config import _decoding, _objective
 from mixup_hf.config._base import OFF, Named, Number, Whole, settings
 from mixup_hf.config._mixing_rules import (
     CurriculumFill,
@@ -210,25 +211,9 @@ class MixupConfig:
             "committee, else none."
         ),
     )
-    contrastive_weight: Number | None = Field(
-        default=None,
-        ge=0,
-        description=(
-            "Weight of a term that pulls the model's embeddings of rows with the same label "
-            "together and those of other rows apart; 0 leaves the loss as it is. By default 2 with "
-            "a committee, else 0."
-        ),
-    )
-    contrastive_rows: Literal["real", "all"] = Field(
-        default="real", description="Which rows of a batch that term compares: real ones, or all."
-    )
-    head_start: bool | None = Field(
-        default=None,
-        description=(
-            "Fit a new model's head to the training rows, as a linear probe, before the first "
-            "step. By default with a committee."
-        ),
-    )
+    contrastive_weight: Number | None = _objective.CONTRASTIVE_WEIGHT
+    contrastive_rows: _objective.ContrastiveRows = _objective.CONTRASTIVE_ROWS
+    head_start: bool | None = _objective.HEAD_START
     class_weights: Literal["balanced"] | tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
         default=None,
         description=(
@@ -279,11 +264,10 @@ class MixupConfig:
     top_k: Whole = Field(
         default=50, ge=1, description="Most likely tokens considered at each step."
     )
-    num_candidates: Whole = Field(
-        default=1,
-        ge=1,
-        description="Sentences decoded per mix; the one closest to the mix is kept.",
-    )
+    num_candidates: Whole = _decoding.NUM_CANDIDATES
+    form: _decoding.Match = _decoding.FORM
+    length: _decoding.Match | None = _decoding.LENGTH
+    novel_names: _decoding.NovelNames = _decoding.NOVEL_NAMES
     chunk_size: Whole = Field(
         default=256,
         ge=1,

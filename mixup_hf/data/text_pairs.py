@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,14 +96,19 @@ class PairEncoder:
         return torch.cat(sides, dim=1) * _LENGTH
 
 
-def both_sides(
-    invert: Callable[[Tensor, Sequence[int]], list[str]],
-) -> Callable[[Tensor, Sequence[int]], list[str]]:
-    """An inverter of pairs' embeddings (n, 2 D) from one of texts' embeddings (n, D)."""
+def both_sides(invert: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """An inverter of pairs' embeddings (n, 2 D) from one of texts' embeddings (n, D).
 
-    def decode(mixes: Tensor, seed: Sequence[int]) -> list[str]:
+    Wanted lengths are (n, 2) for pairs, and (n, 1) for texts.
+    """
+
+    def decode(mixes: Tensor, seed: Sequence[int], lengths: np.ndarray | None = None) -> list[str]:
         first, second = (
-            invert(side / _LENGTH, (*seed, number))
+            invert(
+                side / _LENGTH,
+                (*seed, number),
+                *(() if lengths is None else (lengths[:, number : number + 1],)),
+            )
             for number, side in enumerate(mixes.chunk(2, dim=1))
         )
         return [MARK.join(pair) for pair in zip(first, second, strict=True)]

@@ -12,10 +12,14 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from time import time_ns
 from typing import Any, TypeVar
+
+import numpy as np
+from torch import Tensor
 
 from mixup_hf import errors
 
@@ -178,3 +182,36 @@ def _set_aside(file: Path) -> Path:
         if each.exists():
             each.rename(aside if not suffix else aside.with_name(aside.name + suffix))
     return aside
+
+
+@dataclass(frozen=True)
+class Request:
+    """A batch of mixes to decode.
+
+    Attributes:
+        texts: All texts that may be parents.
+        parents: Rows of the parents of each mix (n, m).
+        weights: Their weights (n, m).
+        seed: Key of the random streams.
+        lengths: Wanted lengths (n, S); None leaves them to the LLM.
+        interpolation: How the parents are mixed.
+    """
+
+    texts: Sequence[str]
+    parents: Tensor
+    weights: Tensor
+    seed: tuple[int, ...]
+    lengths: np.ndarray | None
+    interpolation: str
+
+    def key(self, store: SentenceStore, engine: str) -> str:
+        """Its key in a store, when `engine` decodes."""
+        wanted = {} if self.lengths is None else {"lengths": self.lengths.tolist()}
+        return store.key(
+            parents=[[self.texts[row] for row in rows] for rows in self.parents.tolist()],
+            weights=self.weights.tolist(),
+            interpolation=self.interpolation,
+            engine=engine,
+            seed=self.seed,
+            **wanted,
+        )

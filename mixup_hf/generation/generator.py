@@ -6,23 +6,26 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mixup_hf import errors, runtime
 from mixup_hf.config import check_interpolation
-from mixup_hf.generation.cache import SentenceStore
+from mixup_hf.generation.cache import Request, SentenceStore
 from mixup_hf.generation.labelling import Labelling
+from mixup_hf.generation.lengths import ParentLengths
 from mixup_hf.generation.unlabeled import UnlabeledTexts
-from mixup_hf.generation.unlabeled_parents import UnlabeledParents, parents_of
-from mixup_hf.mixing.interpolation import mix, mix_targets
+from mixup_hf.generation.unlabeled_parents import UnlabeledParents, known_labels, parents_of
+from mixup_hf.mixing.interpolation import mix
 from mixup_hf.mixing.pairing import PairPlan, Pairs
 from mixup_hf.types import Encodes, MixedExample, Redraw, Reviews
 
 # Purpose of each random stream; part of its key, so that streams never overlap.
 _DECODING = 1
 
-Invert = Callable[[Tensor, Sequence[int]], list[str]]
+# With a third argument, wanted lengths (n, S) in tokens, where there are any.
+Invert = Callable[..., list[str]]
 
 
 class Producer:
@@ -35,7 +38,8 @@ class Producer:
         targets: Their labels (N, C), float32: one-hot, multi-hot, or real-valued.
         plan: Determines which rows are mixed, and how.
         encoder: Embeds the parents.
-        invert: Decodes embeddings (n, D) into n sentences, given a seed key.
+        invert: Decodes embeddings (n, D) into n sentences, given a seed key; with `lengths` also
+            given the wanted lengths (n, S), in tokens, of the S sides.
         fingerprint: Fingerprint of the aligner; recorded in every row.
         interpolation: `linear`, `linear_renorm` or `slerp`.
         mix_weights: Maps ratios (n,) of two parents to embedding weights (n,), as
@@ -50,6 +54,7 @@ class Producer:
         labelling: Labels the rows that the gate has accepted. None keeps their parents' labels.
         unlabeled: Texts that take some of the positions as they are; they need `labelling`.
         unlabeled_parents: Texts that stand among the parents; they need `labelling`.
+        lengths: Draws the wanted length of each sentence; None leaves it to `invert`.
 
     Attributes:
         decoded: Number of sentences decoded.
@@ -77,10 +82,10 @@ class Producer:
         labelling: Labelling | None = None,
         unlabeled: UnlabeledTexts | None = None,
         unlabeled_parents: UnlabeledParents | None = None,
+        lengths: ParentLengths | None = None,
     ) -> None:
         check_interpolation(interpolation, plan.weights.num_parents)
-        self.interpolation = interpolation
-        self.mix_weights = mix_weights
+        self.interpolation, self.mix_weights = interpolation, mix_weights
         self.provenance = dict(provenance or {})
         self.engine = engine
         self.bounded = bounded
@@ -95,6 +100,7 @@ class Producer:
         self.labelling = labelling
         self.unlabeled = unlabeled
         self.unlabeled_parents = unlabeled_parents
+        self.lengths = lengths
         self.decoded = self.reused = self._reported = self.chunks_made = 0
         self.seconds_per_row = 0.0
         self._embeddings: Tensor | None = None
@@ -233,40 +239,34 @@ class Producer:
 
     def _decode(self, pairs: Pairs, epoch: int, seed: tuple[int, ...]) -> list[MixedExample]:
         parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)
-        texts = self._sentences(parents, self._weights(shares), seed)
+        wanted = self.lengths
+        lengths = None if wanted is None else wanted.draw(pairs.parents, pairs.shares, seed)
+        texts = self._sentences(parents, self._weights(shares), seed, lengths)
         engine = self.engine()
-        known = (parents < len(self.texts)).all(1)
-        mixed = mix_targets(self.targets[parents[known]], shares[known], bounded=self.bounded)
-        given = iter(mixed.tolist())
-        labels = [tuple(next(given)) if each else () for each in known.tolist()]
+        labels = known_labels(self.targets, parents, shares, bounded=self.bounded)
         return self._rows(pairs, texts, labels, epoch, engine)
 
-    def _sentences(self, parents: Tensor, weights: Tensor, seed: tuple[int, ...]) -> list[str]:
+    def _sentences(
+        self,
+        parents: Tensor,
+        weights: Tensor,
+        seed: tuple[int, ...],
+        lengths: np.ndarray | None,
+    ) -> list[str]:
         """Decode mixes of `parents` (n, m) by `weights` (n, m), or fetch them from the store."""
-        store = self.store
-        kept = None if store is None else store.get(self._key(store, parents, weights, seed))
+        store, more = self.store, self.unlabeled_parents
+        texts = self.texts if more is None else [*self.texts, *more.texts]
+        request = Request(texts, parents, weights, seed, lengths, self.interpolation)
+        kept = None if store is None else store.get(request.key(store, self.engine()))
         if kept is not None:
             self.reused += len(kept)
             return kept
         mixes = mix(self._parent_embeddings()[parents], weights, self.interpolation)
-        texts = self.invert(mixes, seed)
-        self.decoded += len(texts)
+        made = self.invert(mixes, seed, *(() if lengths is None else (lengths,)))
+        self.decoded += len(made)
         if store is not None:  # recompute the key: the server may have been replaced
-            store.put(self._key(store, parents, weights, seed), texts)
-        return texts
-
-    def _key(
-        self, store: SentenceStore, parents: Tensor, weights: Tensor, seed: tuple[int, ...]
-    ) -> str:
-        more = self.unlabeled_parents
-        texts = self.texts if more is None else [*self.texts, *more.texts]
-        return store.key(
-            parents=[[texts[row] for row in rows] for rows in parents.tolist()],
-            weights=weights.tolist(),
-            interpolation=self.interpolation,
-            engine=self.engine(),
-            seed=seed,
-        )
+            store.put(request.key(store, self.engine()), made)
+        return made
 
     def _weights(self, shares: Tensor) -> Tensor:
         if self.mix_weights is None or shares.shape[1] > 2:

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mixup_hf.data.text_pairs import MARK
+from mixup_hf.judging.events import EVENTS
+from mixup_hf.judging.form import novel_names
+from mixup_hf.judging.policies import CUT
 from mixup_hf.types import MixedExample
 
 
@@ -22,10 +25,14 @@ class RowSummary:
         downweighted: Rows with a smaller weight in the loss.
         copies: Rows that are the text and label of a training row, used where every redraw was
             doubtful.
+        cut: Rows from which sentences were cut off, and nothing else was done.
+        events: First sentences with each event.
+        invented: Rows with names or numbers that none of their parents has.
         words: Words in all rows.
         by_class: Rows by the class with the largest share; with `multi_label`, by every class whose
             share is at least one half.
         multi_label: Rows may have several classes, or none.
+        texts: The training texts (N); without them, `invented` is not counted.
     """
 
     rows: int = 0
@@ -34,9 +41,13 @@ class RowSummary:
     relabelled: int = 0
     downweighted: int = 0
     copies: int = 0
+    cut: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    invented: int = 0
     words: int = 0
     by_class: Counter[int] = field(default_factory=Counter)
     multi_label: bool = False
+    texts: Sequence[str] = field(default=(), repr=False)
     _texts: set[int] = field(default_factory=set, repr=False)
 
     def add(self, rows: Iterable[MixedExample]) -> None:
@@ -48,6 +59,9 @@ class RowSummary:
             self.relabelled += row.mitigation in ("relabelled", "blended")
             self.downweighted += row.mitigation == "weighted"
             self.copies += row.mitigation == "parent"
+            self.cut += row.mitigation == CUT
+            self.events.update(row.events)
+            self.invented += bool(self.texts and novel_names(row, self.texts))
             self.words += count_words(row.text)
             self.by_class.update(self._classes(row))
             self._texts.add(hash(row.text))
@@ -76,17 +90,24 @@ class RowSummary:
             "redrawn_share": self.redrawn / count,
             "relabelled_share": self.relabelled / count,
             "copied_share": self.copies / count,
+            "cut_share": self.cut / count,
             "distinct_share": self.distinct,
             "mean_words": self.mean_words,
         }
 
     def __str__(self) -> str:
+        found = ", ".join(f"{name} {self.events[name]}" for name in EVENTS if self.events[name])
         line = (
-            f"{self.rows} rows: {self.doubtful} doubtful, {self.redrawn} redrawn, "
-            f"{self.relabelled} relabelled, {self.copies} copied from a training row; "
-            f"{self.distinct:.0%} distinct, {self.mean_words:.1f} words on average"
+            f"{self.rows} rows: {self.doubtful} doubtful{f' ({found})' if found else ''}, "
+            f"{self.redrawn} redrawn, {self.cut} cut, {self.relabelled} relabelled, "
+            f"{self.copies} copied from a training row; {self.distinct:.0%} distinct, "
+            f"{self.mean_words:.1f} words on average"
         )
-        return line + (f", {self.downweighted} with less weight" if self.downweighted else "")
+        if self.downweighted:
+            line += f", {self.downweighted} with less weight"
+        if self.texts:
+            line += f", {self.invented} with names or numbers of no parent"
+        return line
 
 
 def summarize(rows: Iterable[MixedExample]) -> RowSummary:

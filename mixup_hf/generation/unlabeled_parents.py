@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mixup_hf import errors
+from mixup_hf.mixing.interpolation import mix_targets
 from mixup_hf.mixing.neighbors import NOBODY, Neighbors
 from mixup_hf.mixing.pairing import Pairs
 from mixup_hf.mixing.pairings import one_of
@@ -118,6 +119,22 @@ class UnlabeledParents:
             found[found == first[asked, None]] = NOBODY  # a text is not its own partner
             near[asked] = _at_most(found, self.num_neighbors)
         return one_of(near, planned, rng)
+
+
+def known_labels(
+    targets: Tensor, parents: Tensor, shares: Tensor, *, bounded: bool
+) -> list[tuple[float, ...]]:
+    """Labels of n mixes by their parents' weights; empty where a parent has no label.
+
+    Args:
+        targets: Labels (N, C) of the training texts.
+        parents: Rows of the parents (n, m); from N on they have no label.
+        shares: Their weights (n, m).
+        bounded: As for `mix_targets`.
+    """
+    known = (parents < len(targets)).all(1)
+    mixed = iter(mix_targets(targets[parents[known]], shares[known], bounded=bounded).tolist())
+    return [tuple(next(mixed)) if each else () for each in known.tolist()]
 
 
 def parents_of(pairs: Pairs, row: int, count: int) -> dict[str, Any]:

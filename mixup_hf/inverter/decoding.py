@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixup_hf import errors
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.runtime import memory_ran_out
 
@@ -24,6 +25,7 @@ def decode_embeddings(
     keys: tuple[int, ...],
     batch_size: int,
     on_batch: Callable[[int], object],
+    lengths: Sequence[int] | None = None,
 ) -> list[str]:
     """Decode embeddings (N, D) to N sentences, in smaller batches when memory runs out.
 
@@ -34,12 +36,20 @@ def decode_embeddings(
         keys: Seeds; row r of candidate c samples from the stream (*keys, c, r).
         batch_size: Rows decoded at a time.
         on_batch: Called with the number of rows after each batch.
+        lengths: Wanted lengths (N), in tokens; None leaves them to the LLM.
+
+    Raises:
+        InvalidInput: There are not N lengths, or one is below 1.
     """
+    if lengths is not None:
+        if len(lengths) != len(embeddings):
+            raise errors.bad("lengths", f"give one for each of {len(embeddings)}", len(lengths))
+        errors.at_least("lengths", min(lengths, default=1), 1)
     sentences: list[str] = []
     while (start := len(sentences)) < len(embeddings):
         rows = embeddings[start : start + batch_size]
         try:
-            sentences += _best(inverter, rows, settings, keys, start)
+            sentences += _best(inverter, rows, settings, keys, start, lengths)
         except RuntimeError as error:
             batch_size = _smaller_batch(error, len(rows))
             continue
@@ -53,13 +63,15 @@ def _best(
     settings: DecodeSettings,
     keys: tuple[int, ...],
     start: int,
+    lengths: Sequence[int] | None,
 ) -> list[str]:
     """For each row the candidate whose round trip is closest to its embedding."""
     prompts = inverter.prompts(embeddings)
+    wanted = {} if lengths is None else {"lengths": lengths[start : start + len(embeddings)]}
     candidates = []
     for turn in range(settings.num_candidates):
         streams = [(*keys, turn, start + row) for row in range(len(embeddings))]
-        texts = inverter.writer.write(prompts, settings, streams)
+        texts = inverter.writer.write(prompts, settings, streams, **wanted)
         candidates.append([_tidy(text) for text in texts])
     if len(candidates) == 1:
         return candidates[0]

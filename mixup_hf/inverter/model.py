@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
@@ -27,7 +26,7 @@ from mixup_hf.inverter.loading import EMBEDDED_ALIGNER, load_parts
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids
 from mixup_hf.inverter.quantization import Quantization
 from mixup_hf.inverter.states import hidden_states
-from mixup_hf.mixing.interpolation import linear
+from mixup_hf.mixing.interpolation import along_curve, linear
 
 
 class Inverter:
@@ -163,6 +162,8 @@ class Inverter:
         top_p: float = 0.95,
         top_k: int = 50,
         num_candidates: int = 1,
+        questions: bool = True,
+        lengths: Sequence[int] | None = None,
         batch_size: int = 256,
         progress: bool = True,
     ) -> list[str]:
@@ -182,6 +183,8 @@ class Inverter:
             top_k: Tokens considered at each step.
             num_candidates: Sentences decoded per embedding, of which the one closest to the
                 embedding when encoded again is returned.
+            questions: Whether sentences may be questions; see `DecodeSettings`.
+            lengths: Wanted lengths (N), in tokens: sentences end near them, where an end is likely.
             batch_size: Rows decoded at a time; bounds memory. The fast engine splits them into
                 batches of at most 256, decoded in parallel on separate cores.
             progress: Show a progress bar once it has taken two seconds.
@@ -192,7 +195,7 @@ class Inverter:
         Raises:
             ValueError: A setting is out of range, or `embeddings` is not (N, D).
         """
-        settings = DecodeSettings(max_new_tokens, temperature, top_p, top_k, num_candidates)
+        how = DecodeSettings(max_new_tokens, temperature, top_p, top_k, num_candidates, questions)
         dimension = self.aligner.config.embedding_dim
         if embeddings.ndim != 2 or embeddings.shape[1] != dimension:
             raise errors.bad("embeddings", f"be of shape (N, {dimension})", tuple(embeddings.shape))
@@ -201,7 +204,7 @@ class Inverter:
         for key in keys:
             errors.at_least("seed", key, 0)
         with tqdm(total=len(embeddings), desc="decoding", delay=2, disable=not progress) as bar:
-            return decode_embeddings(self, embeddings, settings, keys, batch_size, bar.update)
+            return decode_embeddings(self, embeddings, how, keys, batch_size, bar.update, lengths)
 
     def to_be_refined(self) -> Inverter:
         """A copy of this inverter with a separate aligner; encoder, LLM and engine are shared."""
@@ -226,12 +229,7 @@ class Inverter:
         the curve continues with slope 1.
         """
         curve = self.aligner.config.ratio_curve
-        if curve is None:
-            return lams
-        inside = lams.clamp(0, 1)
-        grid = np.linspace(0, 1, len(curve))
-        weights = torch.from_numpy(np.interp(inside.double().numpy(), grid, curve))
-        return weights.to(lams.dtype) + (lams - inside)
+        return lams if curve is None else along_curve(curve, lams)
 
     def interpolate(
         self, first: str, second: str, lams: Sequence[float], **settings: Any

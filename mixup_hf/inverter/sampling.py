@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors, runtime
+from mixup_hf.inverter.ending import EndSearch, EndTokens
 from mixup_hf.inverter.engines.base import DecodeSettings, Engine
 from mixup_hf.runtime import counter_rng
 
@@ -38,8 +40,16 @@ class LocalWriter:
         """The engine's name."""
         return self._engine.name
 
+    @cached_property
+    def _end_tokens(self) -> EndTokens:
+        return EndTokens.of(self._tokenizer, self._end_ids)
+
     def write(
-        self, prompts: Tensor, settings: DecodeSettings, streams: Sequence[tuple[int, ...]]
+        self,
+        prompts: Tensor,
+        settings: DecodeSettings,
+        streams: Sequence[tuple[int, ...]],
+        lengths: Sequence[int] | None = None,
     ) -> list[str]:
         """Decode one sentence per prompt (B, P, H); row r draws from the stream `streams[r]`."""
         uniforms = None
@@ -48,18 +58,28 @@ class LocalWriter:
             uniforms = np.stack([counter_rng(*stream).random(length) for stream in streams])
         cut = np.array_split(np.arange(len(prompts)), self._engine.parts(len(prompts)))
         parts = [part.tolist() for part in cut]
+        barred: dict[str, Tensor] = {}
+        if not settings.questions:
+            known = self._end_tokens.to(prompts.device)
+            barred = {"never": known.asking, "never_first": known.questions}
 
         def run(rows: list[int]) -> list[list[int]]:
+            search = None
+            if lengths is not None:
+                wanted = torch.tensor([lengths[row] for row in rows], device=prompts.device)
+                search = EndSearch(wanted, self._end_tokens.to(prompts.device))
             return decode(
                 self._engine,
                 prompts[rows],
                 end_ids=self._end_ids,
                 settings=settings,
                 uniforms=None if uniforms is None else uniforms[rows],
+                search=search,
+                **barred,
             )
 
-        tokens = [row for part in _side_by_side(run, parts) for row in part]
-        texts: list[str] = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        found = [row for part in _side_by_side(run, parts) for row in part]
+        texts: list[str] = self._tokenizer.batch_decode(found, skip_special_tokens=True)
         return texts
 
 
@@ -105,6 +125,9 @@ def decode(
     end_ids: Sequence[int],
     settings: DecodeSettings,
     uniforms: np.ndarray | None = None,
+    search: EndSearch | None = None,
+    never: Sequence[int] | Tensor = (),
+    never_first: Sequence[int] | Tensor = (),
 ) -> list[list[int]]:
     """Decode one sentence per prompt.
 
@@ -117,6 +140,9 @@ def decode(
         end_ids: Token ids that end a sentence; never chosen first, so every sentence has a token.
         settings: How to sample.
         uniforms: Numbers in [0, 1), (B, max_new_tokens); needed unless `temperature` is 0.
+        search: Finds where sentences of a wanted length end best.
+        never: Token ids that are not chosen.
+        never_first: Token ids that are not chosen first.
 
     Returns:
         B lists of token ids, without the end token.
@@ -129,11 +155,19 @@ def decode(
     batch = engine.decoding(len(prompts), prompts.shape[1] + settings.max_new_tokens)
     rows = torch.arange(len(prompts), device=prompts.device)  # which prompts the batch still holds
     alive = torch.ones_like(rows, dtype=torch.bool)
+    tokens = None
     logits = batch.start(prompts)
     logits[:, ends] = -torch.inf
+    logits[:, torch.as_tensor(never_first, dtype=torch.long)] = -torch.inf
+    unwanted = torch.as_tensor(never, dtype=torch.long)
     for step in range(settings.max_new_tokens):
+        logits[:, unwanted] = -torch.inf
+        if search is not None:
+            search.look(logits, rows, step, tokens, alive)
         tokens = choose(logits, settings, None if draws is None else draws[rows, step])
         alive &= ~torch.isin(tokens, ends)
+        if search is not None:
+            alive &= ~search.over(rows, step)
         output[rows[alive], step] = tokens[alive]
         runtime.decoding_step_done()
         if step + 1 == settings.max_new_tokens or not alive.any():
@@ -144,7 +178,10 @@ def decode(
             batch.keep(keep)
             rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
         logits = batch.step(tokens)
-    return [[token for token in row if token >= 0] for row in output.tolist()]
+    sentences = [[token for token in row if token >= 0] for row in output.tolist()]
+    if search is None:
+        return sentences
+    return [search.cut(row, sentence) for row, sentence in enumerate(sentences)]
 
 
 def _staying(alive: Tensor, size: int) -> Tensor:

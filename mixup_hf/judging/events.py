@@ -18,7 +18,11 @@ from mixup_hf.types import MixedExample
 
 THIRD_CLASS, CONFLICT, COLLISION = "third_class", "conflict", "collision"
 COLLAPSE, DEGENERATE, LEAK = "collapse", "degenerate", "leak"
-EVENTS = (THIRD_CLASS, CONFLICT, COLLISION, COLLAPSE, DEGENERATE, LEAK)
+SECOND_SENTENCE, LOOP, UNFINISHED = "second_sentence", "loop", "unfinished"
+OTHER_KIND, NOVEL_NAME = "other_kind", "novel_name"
+# What `form` and `novel_names` look for.
+FORM_EVENTS = (SECOND_SENTENCE, LOOP, UNFINISHED, OTHER_KIND, NOVEL_NAME)
+EVENTS = (THIRD_CLASS, CONFLICT, COLLISION, COLLAPSE, DEGENERATE, LEAK, *FORM_EVENTS)
 
 CALIBRATION_ROWS = 4096  # drawn from larger training sets: cost grows like N, not like N squared
 

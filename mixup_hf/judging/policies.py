@@ -15,11 +15,15 @@ from mixup_hf.data.text_pairs import without_blanks
 from mixup_hf.judging.events import (
     COLLAPSE,
     DEGENERATE,
+    FORM_EVENTS,
     LEAK,
+    NOVEL_NAME,
+    SECOND_SENTENCE,
     Detector,
     Finding,
     text_events,
 )
+from mixup_hf.judging.form import TextCheck
 from mixup_hf.judging.judges import JudgeInputs, build_judge
 from mixup_hf.judging.leaks import LeakError, LeakGuard
 from mixup_hf.types import Encodes, MixedExample, Redraw
@@ -29,8 +33,11 @@ LEAK_POLICIES: tuple[str, ...] = get_args(LeakPolicy)
 
 # How a row is regenerated: new partner and ratio, same parents in a new ratio, nearer partner.
 _REDRAWN: dict[str, Redraw] = {"drop": "pair", "resample": "ratio", "local": "near"}
+# Events that a row is regenerated for under every policy.
+_ALWAYS = {LEAK, NOVEL_NAME}
 # Events that no change of the label can mend.
-_BAD_TEXT = {COLLAPSE, DEGENERATE, LEAK}
+_BAD_TEXT = {COLLAPSE, DEGENERATE, LEAK, *FORM_EVENTS}
+CUT = "cut"
 
 
 class Inspects(Protocol):
@@ -59,6 +66,11 @@ class Gate:
     text (`leak`) is regenerated under every policy. When all redraws fail, the first parent's own
     text and label are used (`mitigation="parent"`).
 
+    With a `check`, a text is first given the form of the training texts. If sentences are cut off
+    for that, `events` says so (`second_sentence`), and `mitigation` is "cut" where nothing else was
+    done. A row whose form is still wrong is regenerated under every policy except `keep`; one with
+    names that no parent has (`novel_name`), where they are forbidden, under every policy.
+
     Args:
         detector: Finds the events; None asks no judges.
         texts: The training texts (N).
@@ -72,6 +84,7 @@ class Gate:
         check_texts: Without a detector, find `collapse` and `degenerate` all the same: what no
             label can mend. Otherwise only leaks are looked for.
         unlabeled: Unlabelled texts (M) that may be parents; without a detector.
+        check: Gives texts the form of the training texts, and finds what is wrong with it.
 
     Raises:
         LeakError: During a review, with `fail_on_leak`.
@@ -91,6 +104,7 @@ class Gate:
         fail_on_leak: bool = False,
         check_texts: bool = False,
         unlabeled: Sequence[str] = (),
+        check: TextCheck | None = None,
     ) -> None:
         errors.one_of("intrusion", policy, POLICIES)
         errors.at_least("max_redraws", max_redraws, 0)
@@ -98,7 +112,7 @@ class Gate:
         self.detector, self.encoder = detector, encoder
         self.texts, self.targets = texts, targets
         self.guard, self.fail_on_leak = guard, fail_on_leak
-        self.check_texts, self.unlabeled = check_texts, unlabeled
+        self.check_texts, self.unlabeled, self.check = check_texts, unlabeled, check
         self.policy, self.max_redraws, self.blend = policy, max_redraws, blend
 
     def review(
@@ -112,19 +126,35 @@ class Gate:
             rows: The rows of one chunk.
             redraw: Regenerates the rows at the given places of the chunk, for the given attempt.
         """
-        passed, findings = list(rows), self._inspect(rows)
-        first = [finding.events for finding in findings]
+        passed, cut = self._repaired(rows)
+        findings = self._inspect(passed)
+        first = [
+            ((SECOND_SENTENCE,) if at in cut else ()) + finding.events
+            for at, finding in enumerate(findings)
+        ]
         for attempt in range(1, self.max_redraws + 1):
             again = [at for at, found in enumerate(findings) if self._is_redrawn(found)]
             if not again:
                 break
-            made = redraw(again, attempt, _REDRAWN.get(self.policy, "pair"))
+            made, _ = self._repaired(redraw(again, attempt, _REDRAWN.get(self.policy, "pair")))
             for at, row, found in zip(again, made, self._inspect(made), strict=True):
                 passed[at], findings[at] = replace(row, attempts=attempt + 1), found
-        return [
+        mended = [
             self._mended(replace(row, events=events, judges=found.judges), found)
             for row, found, events in zip(passed, findings, first, strict=True)
         ]
+        return [
+            replace(row, mitigation=CUT) if at in cut and row.mitigation == "none" else row
+            for at, row in enumerate(mended)
+        ]
+
+    def _repaired(self, rows: Sequence[MixedExample]) -> tuple[list[MixedExample], set[int]]:
+        """The rows in the form of the training texts, and which of them have lost a sentence."""
+        if self.check is None:
+            return list(rows), set()
+        found = [self.check.repaired(row.text) for row in rows]
+        fitting = [replace(row, text=text) for row, (text, _) in zip(rows, found, strict=True)]
+        return fitting, {at for at, (_, is_cut) in enumerate(found) if is_cut}
 
     def _inspect(self, rows: Sequence[MixedExample]) -> list[Finding]:
         if self.detector is None:
@@ -133,9 +163,13 @@ class Gate:
             embeddings = self.encoder.encode([without_blanks(row.text) for row in rows])
             findings = self.detector.inspect(rows, embeddings)
         return [
-            replace(found, events=(*found.events, LEAK)) if self._leaks(row) else found
+            replace(found, events=(*found.events, *self._in_every_policy(row)))
             for row, found in zip(rows, findings, strict=True)
         ]
+
+    def _in_every_policy(self, row: MixedExample) -> tuple[str, ...]:
+        form = () if self.check is None else self.check.events(row)
+        return (*form, LEAK) if self._leaks(row) else form
 
     def _of_text(self, row: MixedExample) -> tuple[str, ...]:
         return text_events(row, self._parent_texts(row)) if self.check_texts else ()
@@ -154,7 +188,7 @@ class Gate:
         return near is not None
 
     def _is_redrawn(self, found: Finding) -> bool:
-        if LEAK in found.events:
+        if _ALWAYS & set(found.events):
             return True
         if self.policy == "keep":
             return False
@@ -162,7 +196,7 @@ class Gate:
         return redrawn and bool(found.events)
 
     def _mended(self, row: MixedExample, found: Finding) -> MixedExample:
-        if self.policy == "keep" and row.attempts == 1 and LEAK not in found.events:
+        if self.policy == "keep" and row.attempts == 1 and not self._is_redrawn(found):
             return row
         if not found.events:
             how = "none" if row.attempts == 1 else f"redrawn:{_REDRAWN.get(self.policy, 'pair')}"
@@ -210,6 +244,7 @@ def build_gate(
     seed: int = 0,
     texts_only: bool = False,
     unlabeled: Sequence[str] = (),
+    check: TextCheck | None = None,
 ) -> Gate | None:
     """Build the gate for one training set and calibrate its thresholds on it.
 
@@ -230,13 +265,14 @@ def build_gate(
         texts_only: Judge no labels, because rows get theirs afterwards: with a policy, only
             `collapse` and `degenerate` are found, and no judges are made.
         unlabeled: Unlabelled texts that may be parents; with `texts_only`.
+        check: As for `Gate`.
 
     Returns:
         The gate; None where there is nothing to judge and nothing to guard.
     """
     errors.one_of("leaks", leaks, LEAK_POLICIES)
     guard = LeakGuard(eval_texts) if eval_texts and leaks != "off" else None
-    if policy == "off" and guard is None:
+    if policy == "off" and guard is None and check is None:
         return None
     detector = None
     if policy != "off" and not texts_only:
@@ -254,4 +290,5 @@ def build_gate(
         fail_on_leak=leaks == "fail",
         check_texts=texts_only and policy != "off",
         unlabeled=unlabeled,
+        check=check,
     )

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mixup_hf.intervals import Rate, wilson
-from mixup_hf.judging.events import EVENTS, Detector
+from mixup_hf.judging.events import EVENTS, FORM_EVENTS, Detector
+from mixup_hf.judging.form import novel_names
 from mixup_hf.judging.judges import Judge
 from mixup_hf.mixing.neighbors import NOBODY
 from mixup_hf.types import MixedExample
@@ -87,10 +88,14 @@ def intrusion_report(
     rows = [row for row in rows if row.parents and not row.unlabeled_parents]
     hit = [bool(row.events) for row in rows]
     distance = {} if embeddings is None else _rates(hit, _cosines(rows, embeddings), _cosine_bin)
+    # A gate may not have looked for these.
+    unseen = {name for name in FORM_EVENTS if not any(name in row.events for row in rows)}
     return IntrusionReport(
         overall=wilson(sum(hit), len(hit)),
         by_event={
-            name: wilson(sum(name in row.events for row in rows), len(rows)) for name in EVENTS
+            name: wilson(sum(name in row.events for row in rows), len(rows))
+            for name in EVENTS
+            if name not in unseen
         },
         by_lam=rates_by_lam(hit, [_larger(row) for row in rows]),
         by_distance=distance,
@@ -98,23 +103,33 @@ def intrusion_report(
     )
 
 
-def events_line(rows: Iterable[MixedExample]) -> str | None:
-    """One line about rows that went through a gate; None where no sentence was doubtful.
+def events_line(rows: Iterable[MixedExample], texts: Sequence[str] = ()) -> str | None:
+    """One line about rows that went through a gate; None where there is nothing to say.
 
     Unlike `intrusion_report` it needs no statistics package, so any training run can log it.
+
+    Args:
+        rows: Generated rows.
+        texts: The training texts (N); without them, new names are not counted.
     """
     rows = list(rows)
+    parts = []
     doubtful = sum(bool(row.events) for row in rows)
-    if not doubtful:
-        return None
-    events = Counter(name for row in rows for name in row.events)
-    found = ", ".join(f"{name} {events[name]}" for name in EVENTS if events[name])
-    actions = Counter(row.mitigation for row in rows)
-    done = ", ".join(f"{name} {count}" for name, count in sorted(actions.items()))
-    return (
-        f"{doubtful} of {len(rows)} generated sentences were doubtful at first ({found}). "
-        f"Actions: {done}"
-    )
+    if doubtful:
+        events = Counter(name for row in rows for name in row.events)
+        found = ", ".join(f"{name} {events[name]}" for name in EVENTS if events[name])
+        actions = Counter(row.mitigation for row in rows)
+        done = ", ".join(f"{name} {count}" for name, count in sorted(actions.items()))
+        parts.append(
+            f"{doubtful} of {len(rows)} generated sentences were doubtful at first ({found}). "
+            f"Actions: {done}"
+        )
+    invented = sum(bool(novel_names(row, texts)) for row in rows) if texts else 0
+    if invented:
+        parts.append(
+            f"{invented} of {len(rows)} generated sentences have names or numbers of no parent"
+        )
+    return ". ".join(parts) or None
 
 
 def rates_by_lam(hit: Sequence[bool], lams: Sequence[float]) -> dict[str, Rate]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -122,3 +123,10 @@ def mix_targets(targets: Tensor, shares: Tensor, *, bounded: bool = True) -> Ten
     if bounded:
         weights = weights.clamp(0, 1)  # two parents: one weight becomes 0, the other 1
     return (weights[..., None] * targets).sum(1)
+
+
+def along_curve(curve: Sequence[float], lams: Tensor) -> Tensor:
+    """The weights (n,) of a curve over [0, 1] at `lams` (n,); beyond, it goes on with slope 1."""
+    inside = lams.clamp(0, 1)
+    weights = np.interp(inside.double().numpy(), np.linspace(0, 1, len(curve)), curve)
+    return torch.from_numpy(weights).to(lams.dtype) + (lams - inside)

@@ -162,7 +162,7 @@ def augment_file(
     chosen = written_record(written or Written(), table, mixup)
     full = chosen["provenance"] == "full"
     run = run_record(data, table, mixup, num_samples, chosen) if full else None
-    summary = RowSummary(multi_label=mixup.problem_type == MULTI_LABEL)
+    summary = RowSummary(multi_label=mixup.problem_type == MULTI_LABEL, texts=mixup.texts)
     started = time.monotonic()
     with RowWriter(output, format, run=run) as writer:
         for rows in _chunks(mixup, num_samples):

@@ -67,8 +67,7 @@ class MixupCallback(TrainerCallback):
         background: Decode in a thread during training.
         auto_off: Stop mixing when the development set shows that the model gets worse.
         start_line: Printed when training begins.
-        on_failure: When rows cannot be made: `stop`, as several processes always do; or warn, and
-            train on `real_rows` for the rest of the epoch.
+        on_failure: When rows cannot be made: `stop`, or warn and take `real_rows` for this epoch.
     """
 
     def __init__(

@@ -142,7 +142,7 @@ class InversedMixup(JudgedPlugin):
         )
         followed.follow(
             follower,
-            partial(invert_chunk, follower.inverter, decode_settings(self.config)),
+            partial(invert_chunk, follower.inverter, decode_settings(self.config, self.texts)),
             follower.inverter.fingerprint,
         )
         return followed, follower

@@ -28,6 +28,7 @@ from mixup_hf.judging.labels.members.model import refuse_without_trainer
 from mixup_hf.training.auto import Chosen
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.committee import build_committee
+from mixup_hf.training.mix_settings import text_check
 from mixup_hf.training.plain_loop import mixed_rows
 from mixup_hf.training.plugin import TrainerPlugin
 from mixup_hf.training.rehearsal import Rehearsal
@@ -264,6 +265,7 @@ class JudgedPlugin(TrainerPlugin):
             seed=self.seed,
             texts_only=texts_only,
             unlabeled=self.unlabeled_texts,
+            check=text_check(self.config, self.texts, self.unlabeled_texts),
         )
 
     def _frozen_embeddings(self) -> Tensor:

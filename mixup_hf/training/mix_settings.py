@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -13,8 +14,12 @@ from mixup_hf.config import MixupConfig
 from mixup_hf.data.sources import default_cache_dir
 from mixup_hf.data.targets import REGRESSION
 from mixup_hf.generation.cache import SentenceStore
+from mixup_hf.generation.lengths import ParentLengths
+from mixup_hf.inverter import ending
+from mixup_hf.inverter.engines import find_engine
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.judging.form import TextCheck
 from mixup_hf.mixing.pairing import SamplingStrategy
 
 _WITHIN_CLASSES = ("same_class", "smote")
@@ -76,33 +81,83 @@ def by_index(
     }
 
 
-def decode_settings(config: MixupConfig) -> DecodeSettings:
-    """How sentences are sampled."""
+def decode_settings(config: MixupConfig, texts: Sequence[str] = ()) -> DecodeSettings:
+    """How sentences are sampled.
+
+    Args:
+        config: The settings.
+        texts: The training texts: with `form` = 'match' and no questions among them, no sentence
+            begins as one.
+    """
+    check = text_check(config, texts) if texts else None
     return DecodeSettings(
         config.max_new_tokens,
         config.temperature,
         config.top_p,
         config.top_k,
         config.num_candidates,
+        check is None or check.asks,
     )
 
 
-def sentence_store(inverter: Inverter, config: MixupConfig) -> SentenceStore | None:
+def matches_length(config: MixupConfig) -> bool:
+    """Whether sentences get the lengths of training texts; by default, if the engine can do it."""
+    if config.length is None:
+        return find_engine(config.engine)[0].matches_length
+    return config.length == "match"
+
+
+def parent_lengths(
+    inverter: Inverter, config: MixupConfig, texts: Sequence[str]
+) -> ParentLengths | None:
+    """What draws the wanted lengths of sentences; None where the LLM decides."""
+    if not matches_length(config):
+        return None
+
+    def count_tokens(column: Sequence[str]) -> list[int]:
+        return [
+            len(ids)
+            for ids in inverter.tokenizer(list(column), add_special_tokens=False)["input_ids"]
+        ]
+
+    return ParentLengths(texts, count_tokens, config.max_new_tokens)
+
+
+def text_check(
+    config: MixupConfig, texts: Sequence[str], unlabeled: Sequence[str] = ()
+) -> TextCheck | None:
+    """What gives sentences the form of the training texts; None where any text will do."""
+    form, names = config.form == "match", config.novel_names == "forbid"
+    if not form and not names:
+        return None
+    return TextCheck(texts, form=form, names=names, unlabeled=unlabeled)
+
+
+def sentence_store(
+    inverter: Inverter, config: MixupConfig, settings: DecodeSettings
+) -> SentenceStore | None:
     """The cache of decoded sentences; None without `reuse`, or for an unidentified inverter."""
     if not config.reuse or not inverter.fingerprint:
         return None
-    identity = {
+    identity: dict[str, Any] = {
         "aligner": inverter.fingerprint,
         "quantization": inverter.quantization,
-        "decoding": asdict(decode_settings(config)),
+        "decoding": asdict(settings),
     }
+    if matches_length(config) or not settings.questions:
+        identity["ending"] = ending.VERSION
     return SentenceStore(default_cache_dir() / "sentences", identity, config.cache_megabytes)
 
 
 def invert_chunk(
-    inverter: Inverter, settings: DecodeSettings, mixes: Tensor, seed: Sequence[int]
+    inverter: Inverter,
+    settings: DecodeSettings,
+    mixes: Tensor,
+    seed: Sequence[int],
+    lengths: np.ndarray | None = None,
 ) -> list[str]:
     """Decode a chunk as one batch: its composition is part of what determines the sentences."""
+    wanted: dict[str, Any] = {} if lengths is None else {"lengths": lengths[:, 0].tolist()}
     return inverter.invert(
-        mixes, seed=seed, batch_size=len(mixes), progress=False, **asdict(settings)
+        mixes, seed=seed, batch_size=len(mixes), progress=False, **asdict(settings), **wanted
     )

@@ -20,6 +20,7 @@ from mixup_hf.training.mix_settings import (
     decode_settings,
     invert_chunk,
     pairing_of,
+    parent_lengths,
     sentence_store,
 )
 from mixup_hf.types import Encodes, Reviews
@@ -52,7 +53,9 @@ def new_producer(
         unlabeled: Unlabelled texts among them.
         unlabeled_parents: Unlabelled texts among their parents.
     """
-    mixing, decoding = config.mixing, decode_settings(config)
+    more = () if unlabeled_parents is None else unlabeled_parents.texts
+    every_parent = [*texts, *more]
+    mixing, decoding = config.mixing, decode_settings(config, texts)
     plan = PairPlan(
         targets.groups,
         pairing=pairing_of(config, targets.problem_type),
@@ -77,9 +80,10 @@ def new_producer(
         bounded=targets.problem_type != REGRESSION,
         provenance={"method": config.method, "weights": mixing.weights},
         engine=lambda: inverter.engine,
-        store=sentence_store(inverter, config),
+        store=sentence_store(inverter, config, decoding),
         labelling=labelling,
         unlabeled=unlabeled,
         unlabeled_parents=unlabeled_parents,
+        lengths=parent_lengths(inverter, config, every_parent),
     )
     return producer

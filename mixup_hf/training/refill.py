@@ -176,7 +176,7 @@ class Refiller:
         """Log what the judges found in the refill that is being left."""
         if self.pool.refill < 0 or not runtime.is_main_process():
             return
-        line = events_line(self.pool.rows())
+        line = events_line(self.pool.rows(), self._producer.texts)
         if line is not None:
             runtime.log(line)
 

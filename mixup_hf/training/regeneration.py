@@ -178,7 +178,8 @@ def regenerate(
 
 def _config_of(record: dict[str, Any], run: dict[str, Any]) -> tuple[MixupConfig, torch.dtype]:
     """The settings by which a row is generated again, and the LLM's data type of then."""
-    settings: dict[str, Any] = {"label_source": "parents"}  # runs of before say nothing of labels
+    # What runs of before that say nothing of these settings did.
+    settings: dict[str, Any] = {"label_source": "parents", "form": "free", "length": "free"}
     settings |= {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in run["settings"].items()

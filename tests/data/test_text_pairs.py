@@ -97,7 +97,7 @@ def test_pairs_are_labelled_by_all_default_members() -> None:
 @pytest.mark.parametrize("source", ["parents", "committee"])
 def test_a_side_without_words_is_judged_and_labelled(blank: str, source: str) -> None:
     mixup = make_plugin(label_source=source, intrusion="keep", committee=("encoder", "llm"))
-    mixup.producer.invert = lambda mixes, seed: [blank] * len(mixes)
+    mixup.producer.invert = lambda mixes, seed, lengths: [blank] * len(mixes)
     assert len(mixup.generate(4)) == 4
 
 

@@ -75,7 +75,8 @@ def test_a_row_says_where_it_came_from(make: Callable[..., InversedMixup]) -> No
 def test_a_row_is_the_decoded_mix_of_its_parents(
     make: Callable[..., InversedMixup], inverter: Inverter
 ) -> None:
-    rows = make(temperature=0.0, weights="fixed:0.3", pairing="random").generate(4)
+    plain = {"form": "free", "length": "free", "temperature": 0.0}
+    rows = make(weights="fixed:0.3", pairing="random", config=plain).generate(4)
     ends = inverter.encode(TEXTS)
     mixes = [0.3 * ends[row.parents[0]] + 0.7 * ends[row.parents[1]] for row in rows]
     expected = inverter.invert(torch.stack(mixes), temperature=0.0, max_new_tokens=6)

@@ -32,7 +32,12 @@ def measure(
     reports = {}
     for pairing in _PAIRINGS:
         config = MixupConfig(
-            pairing=pairing, weights=weights, intrusion="keep", label_source="parents", seed=seed
+            pairing=pairing,
+            weights=weights,
+            intrusion="keep",
+            form="free",
+            label_source="parents",
+            seed=seed,
         )
         mixup = InversedMixup(inverter, table.texts, table.labels, config=config)
         rows = mixup.generate(num_rows)

@@ -60,13 +60,19 @@ class VllmServer:
         return f"vllm:{self.model}"
 
     def write(
-        self, prompts: Tensor, settings: DecodeSettings, streams: Sequence[tuple[int, ...]]
+        self,
+        prompts: Tensor,
+        settings: DecodeSettings,
+        streams: Sequence[tuple[int, ...]],
+        lengths: Sequence[int] | None = None,
     ) -> list[str]:
         """Decode one sentence per prompt (B, P, H).
 
         Raises:
             ServerError: The server does not answer, is too slow, or rejects the request.
+            InvalidInput: There are `lengths`.
         """
+        _refuse(lengths)
         prompts = prompts.to(torch.bfloat16).cpu()
         with ThreadPoolExecutor(self.settings.max_inflight) as pool:
             return list(pool.map(self._one, prompts, streams, repeat(settings)))
@@ -133,6 +139,14 @@ class VllmServer:
         return answer
 
 
+def _refuse(lengths: Sequence[int] | None) -> None:
+    if lengths is not None:
+        raise errors.InvalidInput(
+            "`lengths` cannot be matched by a vLLM server: it does not tell how likely an end is. "
+            "Leave them out, or decode in this process (`engine: auto`)."
+        )
+
+
 def _open_session(connections: int) -> requests.Session:
     errors.optional("requests", "vllm", "The vllm engine")
     import requests
@@ -166,9 +180,18 @@ class WithFallback:
         return self._now.name
 
     def write(
-        self, prompts: Tensor, settings: DecodeSettings, streams: Sequence[tuple[int, ...]]
+        self,
+        prompts: Tensor,
+        settings: DecodeSettings,
+        streams: Sequence[tuple[int, ...]],
+        lengths: Sequence[int] | None = None,
     ) -> list[str]:
-        """Decode on the server, or in this process once that has failed."""
+        """Decode on the server, or in this process once that has failed.
+
+        Raises:
+            InvalidInput: There are `lengths`, which only one of the two could match.
+        """
+        _refuse(lengths)
         try:
             return self._now.write(prompts, settings, streams)
         except ServerError as error:

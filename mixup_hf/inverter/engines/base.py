@@ -26,6 +26,8 @@ class DecodeSettings:
         top_k: At most this many tokens are considered at each step, before `top_p`.
         num_candidates: Decode this many per embedding and keep the one whose round trip
             (`encode(sentence)`) is closest to the embedding.
+        questions: Whether sentences may be questions: begin with an English question word, or have
+            a question mark. A server ignores this.
     """
 
     max_new_tokens: int = 40
@@ -33,6 +35,7 @@ class DecodeSettings:
     top_p: float = 0.95
     top_k: int = 50
     num_candidates: int = 1
+    questions: bool = True
 
     def __post_init__(self) -> None:
         errors.at_least("max_new_tokens", self.max_new_tokens, 1)
@@ -100,9 +103,19 @@ class Writer(Protocol):
         ...
 
     def write(
-        self, prompts: Tensor, settings: DecodeSettings, streams: Sequence[tuple[int, ...]]
+        self,
+        prompts: Tensor,
+        settings: DecodeSettings,
+        streams: Sequence[tuple[int, ...]],
+        lengths: Sequence[int] | None = None,
     ) -> list[str]:
-        """Decode one sentence per prompt (B, P, H); row r samples from the stream `streams[r]`."""
+        """Decode one sentence per prompt (B, P, H); row r samples from the stream `streams[r]`.
+
+        With `lengths` (B), in tokens, sentences end near their wanted length.
+
+        Raises:
+            InvalidInput: `lengths` are given and it cannot choose the length of a sentence.
+        """
         ...
 
 
@@ -133,9 +146,11 @@ class EngineChoice(ABC):
     Attributes:
         copies_weights: Whether it decodes from its own copy of the weights, rounded to its own
             compute type. On a CPU the LLM is then loaded in float32, so that it is rounded once.
+        matches_length: Whether its writer takes the wanted lengths of sentences.
     """
 
     copies_weights: ClassVar[bool] = False
+    matches_length: ClassVar[bool] = False
 
     def check(self, argument: str) -> None:
         """Raise `InvalidInput` if what follows the name and a colon is not valid. Must be cheap."""
@@ -153,6 +168,8 @@ class EngineChoice(ABC):
 
 class LocalChoice(EngineChoice):
     """An engine that runs the LLM in this process: implement `load`."""
+
+    matches_length = True
 
     @abstractmethod
     def load(self, llm: Any, dtype: torch.dtype | None) -> Engine:

@@ -156,6 +156,15 @@ def test_a_row_has_its_own_seed_and_says_so_to_the_server(serve: Callable[..., S
     assert inverter.invert(embeddings, seed=4, **hot) != first
 
 
+def test_wanted_lengths_are_refused_before_anything_is_asked(serve: Callable[..., Stub]) -> None:
+    stub = serve()
+    inverter = served(stub)
+    asked = len(stub.asked)
+    with pytest.raises(ValueError, match="`lengths` cannot be matched by a vLLM server"):
+        inverter.invert(make_encoder().encode(TEXTS), lengths=[3] * len(TEXTS))
+    assert len(stub.asked) == asked
+
+
 def test_no_more_is_asked_at_a_time_than_allowed(serve: Callable[..., Stub]) -> None:
     stub = serve(wait=0.02)
     served(stub, max_inflight=3).invert(make_encoder().encode(TEXTS), max_new_tokens=2)

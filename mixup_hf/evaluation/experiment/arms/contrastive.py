@@ -19,5 +19,9 @@ def contrastive(task: Task) -> Attaches:
     """Oversampling, and embeddings drawn together or apart by their labels."""
     from mixup_hf.evaluation.experiment.task import rewritten
 
-    settings = {"contrastive_weight": _WEIGHT, "contrastive_rows": "all"}  # copies, too
-    return rewritten(task, lambda texts: list(texts), **settings)
+    return rewritten(
+        task,
+        lambda texts: list(texts),
+        contrastive_weight=_WEIGHT,
+        contrastive_rows="all",  # the copies, too
+    )

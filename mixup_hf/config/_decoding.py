@@ -1,0 +1,40 @@
+"""What generated texts may be like: form, length, names. Fields of `MixupConfig`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+Match = Literal["match", "free"]
+NovelNames = Literal["allow", "forbid"]
+
+FORM: Any = Field(
+    default="match",
+    description=(
+        "Whether sentences get the form of the training texts: match cuts off a second sentence, "
+        "spells without capitals or a full stop, and regenerates what is a question, breaks off or "
+        "repeats itself, all where nearly no training text does (with intrusion keep or off it is "
+        "only counted); free takes sentences as they come."
+    ),
+)
+LENGTH: Any = Field(
+    default=None,
+    description=(
+        "Whether sentences get the lengths of the training texts: match ends each near the length "
+        "of one of its parents, where the LLM finds an end likely; free leaves it to the LLM. By "
+        "default match, but free on a vLLM server, which cannot choose lengths."
+    ),
+)
+NOVEL_NAMES: Any = Field(
+    default="allow",
+    description=(
+        "Whether sentences may have names and numbers that none of their parents has; forbid "
+        "regenerates them, and uses the parent where no redraw helps."
+    ),
+)
+NUM_CANDIDATES: Any = Field(
+    default=1,
+    ge=1,
+    description="Sentences decoded per mix; the one closest to the mix is kept.",
+)

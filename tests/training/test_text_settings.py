@@ -1,0 +1,102 @@
+"""What `form`, `length` and `novel_names` mean for decoding, its cache and the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tiny import make_inverter, make_rows
+
+from mixup_hf import InversedMixup, MixupConfig
+from mixup_hf.errors import InvalidInput
+from mixup_hf.judging.report import events_line
+from mixup_hf.training.mix_settings import (
+    decode_settings,
+    matches_length,
+    parent_lengths,
+    sentence_store,
+    text_check,
+)
+
+TEXTS, LABELS = make_rows(12)
+SERVER = "vllm:http://localhost:1"
+
+
+def test_lengths_are_matched_by_default_where_the_engine_can() -> None:
+    assert matches_length(MixupConfig())
+    assert matches_length(MixupConfig(engine="transformers"))
+    assert not matches_length(MixupConfig(engine=SERVER))
+    assert not matches_length(MixupConfig(length="free"))
+    with pytest.raises(InvalidInput, match=r"`length` = 'match' needs an engine .* `length: free`"):
+        MixupConfig(engine=SERVER, length="match")
+
+
+def test_wanted_lengths_are_the_parents_in_tokens_of_the_llm() -> None:
+    inverter = make_inverter()
+    assert parent_lengths(inverter, MixupConfig(length="free"), TEXTS) is None
+    lengths = parent_lengths(inverter, MixupConfig(max_new_tokens=3), TEXTS)
+    assert lengths is not None
+    counts = [min(3, len(text.split())) for text in TEXTS]
+    assert lengths._lengths[:, 0].tolist() == counts
+
+
+def test_no_text_is_a_question_where_nearly_no_training_text_is() -> None:
+    asking = ["where is it?"] * 4
+    assert not decode_settings(MixupConfig(), TEXTS).questions
+    assert decode_settings(MixupConfig(form="free"), TEXTS).questions
+    assert decode_settings(MixupConfig(), [*TEXTS, *asking]).questions
+
+
+def test_a_check_is_made_where_a_setting_asks_for_one() -> None:
+    assert text_check(MixupConfig(form="free"), TEXTS) is None
+    strict = text_check(MixupConfig(form="free", novel_names="forbid"), TEXTS)
+    assert strict is not None and not strict.sides
+    assert text_check(MixupConfig(), TEXTS) is not None
+
+
+def test_cached_sentences_depend_on_what_ends_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    inverter = make_inverter()
+    inverter.fingerprint = "f00d"
+
+    def key(texts: Sequence[str] = TEXTS, **settings: Any) -> str:
+        config = MixupConfig(**settings)
+        store = sentence_store(inverter, config, decode_settings(config, texts))
+        assert store is not None
+        return store.key()
+
+    free = {"form": "free", "length": "free"}
+    keys = [key(), key(form="free"), key(length="free"), key(**free)]
+    assert keys[2] == keys[0]  # wanted lengths are part of each request: see test_lengths.py
+    assert len(set(keys)) == 3
+    assert key(novel_names="forbid") == keys[0]  # decides about sentences, and changes none
+    monkeypatch.setattr("mixup_hf.inverter.ending.VERSION", 99)
+    assert key() != keys[0]
+    assert key(**free) == keys[3]
+
+
+def test_rows_have_the_lengths_of_their_parents_and_the_log_counts_names() -> None:
+    def made(**settings: Any) -> list[int]:
+        config = MixupConfig(
+            max_new_tokens=24, chunk_size=12, label_source="parents", intrusion="off", **settings
+        )
+        mixup = InversedMixup(make_inverter(), TEXTS, LABELS, config=config)
+        rows = mixup.generate(24)
+        assert all(row.mitigation in ("none", "cut") for row in rows)
+        return [len(row.text.split()) for row in rows]
+
+    longest = max(len(text.split()) for text in TEXTS)
+    assert max(made()) <= longest + 4 < max(made(form="free", length="free"))
+
+
+def test_the_log_names_rows_with_names_of_no_parent() -> None:
+    config = MixupConfig(max_new_tokens=4, label_source="parents", intrusion="off")
+    (row, *_) = InversedMixup(make_inverter(), TEXTS, LABELS, config=config).generate(1)
+
+    named = replace(row, text="a bank in Oslo", events=("loop",))
+    line = events_line([row, named], TEXTS)
+    assert line is not None
+    assert "1 of 2 generated sentences were doubtful at first (loop 1)" in line
+    assert "1 of 2 generated sentences have names or numbers of no parent" in line
+    assert events_line([row], TEXTS) is None
