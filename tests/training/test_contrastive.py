@@ -17,6 +17,7 @@ from transformers import (
 
 from mixup_hf.errors import InvalidInput
 from mixup_hf.training.contrastive import (
+    Contrast,
     ContrastiveTerm,
     contrastive_loss,
     last_token,
@@ -91,7 +92,7 @@ def test_rows_of_a_decoder_are_compared_by_the_states_that_its_head_reads(
     for row, text in enumerate(texts):
         place = slice(5 - len(text), 5) if side == "left" else slice(0, len(text))
         ids[row, place], mask[row, place] = torch.tensor(text), 1
-    found = ContrastiveTerm(model, 2.0, "single_label_classification")
+    found = ContrastiveTerm(model, Contrast(2.0), "single_label_classification")
     found.install()
     found.listen()
     with torch.no_grad():
@@ -109,7 +110,7 @@ def test_rows_of_a_decoder_are_compared_by_the_states_that_its_head_reads(
 def test_rows_of_an_encoder_are_compared_by_their_mean(kind: str) -> None:
     config = AutoConfig.for_model(kind, num_hidden_layers=1, **SIZES)
     model = AutoModelForSequenceClassification.from_config(config).eval()
-    found = ContrastiveTerm(model, 2.0, "single_label_classification")
+    found = ContrastiveTerm(model, Contrast(2.0), "single_label_classification")
     found.install()
     found.listen()
     ids = torch.tensor([[5, 6, 7], [9, 10, 0], [5, 11, 0]])
@@ -147,7 +148,7 @@ MASK = torch.ones(3, 1, dtype=torch.int64)
 
 def term(targets: Tensor, problem_type: str = "single_label_classification") -> float:
     model = Model()
-    found = ContrastiveTerm(model, 2.0, problem_type)
+    found = ContrastiveTerm(model, Contrast(2.0), problem_type)
     found.install()
     found.listen()
     model.base_model({"last_hidden_state": HIDDEN})
@@ -174,7 +175,7 @@ def test_several_labels_are_compared_by_their_cosine() -> None:
 
 def test_states_are_kept_of_the_batch_that_is_waited_for_only() -> None:
     model = Model()
-    found = ContrastiveTerm(model, 1.0, "single_label_classification")
+    found = ContrastiveTerm(model, Contrast(1.0), "single_label_classification")
     found.install()
     model.base_model({"last_hidden_state": HIDDEN})  # an evaluation
     with pytest.raises(InvalidInput, match="needs one hidden state per token"):
@@ -184,7 +185,7 @@ def test_states_are_kept_of_the_batch_that_is_waited_for_only() -> None:
 @pytest.mark.parametrize("states", [None, HIDDEN[:, 0], HIDDEN.expand(3, 2, 2)])
 def test_other_states_than_those_of_the_tokens_are_refused(states: Tensor | None) -> None:
     model = Model()
-    found = ContrastiveTerm(model, 1.0, "single_label_classification")
+    found = ContrastiveTerm(model, Contrast(1.0), "single_label_classification")
     found.install()
     found.listen()
     model.base_model({"last_hidden_state": states})
@@ -195,12 +196,12 @@ def test_other_states_than_those_of_the_tokens_are_refused(states: Tensor | None
 def test_a_model_without_a_body_is_refused() -> None:
     plain = nn.Linear(2, 2)
     with pytest.raises(InvalidInput, match="Linear has no `base_model`"):
-        ContrastiveTerm(plain, 1.0, "single_label_classification")
+        ContrastiveTerm(plain, Contrast(1.0), "single_label_classification")
     plain.base_model = plain  # as transformers answers where it knows none
     with pytest.raises(InvalidInput, match="Linear has no `base_model`"):
-        ContrastiveTerm(plain, 1.0, "single_label_classification")
+        ContrastiveTerm(plain, Contrast(1.0), "single_label_classification")
 
 
 def test_regression_is_refused() -> None:
     with pytest.raises(InvalidInput, match="`contrastive_weight` must be 0 for regression"):
-        ContrastiveTerm(Model(), 1.0, "regression")
+        ContrastiveTerm(Model(), Contrast(1.0), "regression")
