@@ -119,6 +119,17 @@ class JudgedPlugin(TrainerPlugin):
             return None
         return Labelling(self._build_committee, _COMMITTEE_SHARE[self.chosen.labels])
 
+    @property
+    def committee(self) -> Labels | None:
+        """What labels generated rows, fitted on first use; None where their parents' labels stay.
+
+        Raises:
+            InvalidState: The plugin has no training rows yet.
+            InvalidInput: A member cannot work with this training set.
+        """
+        self._require_rows()
+        return None if self._labelling is None else self._labelling.labels
+
     def _build_committee(self) -> Labels:
         """Fit the committee on the training rows: the same one in every process and every run."""
         extra = {} if self._rehearsal is None else {MEMBER: self._rehearsal.member()}
