@@ -101,16 +101,12 @@ def sweep(
     weights = inverter.mix_weights(lams)
     mixes = linear(ends[:1].expand(num_stops, -1), ends[1:].expand(num_stops, -1), weights)
     count = settings.num_candidates
-    sentences = inverter.invert(
-        mixes.repeat(count, 1),
-        seed=seed,
-        progress=False,
-        **asdict(settings) | {"num_candidates": 1},
-    )
+    how = asdict(settings) | {"num_candidates": 1}
+    sentences = inverter.invert(mixes.repeat(count, 1), seed=seed, progress=False, **how)
     embedded = inverter.encode(sentences)
     closeness = F.cosine_similarity(embedded, mixes.cpu().repeat(count, 1)).tolist()
     found = recovered_lam(embedded, ends[:1], ends[1:]).tolist()
-    every = [Candidate(*each) for each in zip(sentences, closeness, found, strict=True)]
+    every = [Candidate(*parts) for parts in zip(sentences, closeness, found, strict=True)]
     hints = hint_words(inverter.aligner.hints, inverter.tokenizer, mixes)
     stops = [
         _stop(lam, every[place::num_stops], words)

@@ -1,0 +1,74 @@
+"""Serves the page on this machine until it is interrupted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from threading import Event
+
+from mixup_hf import errors
+from mixup_hf.explorer import style
+from mixup_hf.explorer.page import build
+from mixup_hf.explorer.session import Session
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(
+    session: Session,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    browser: bool = False,
+    on_ready: Callable[[str], object] | None = None,
+) -> None:
+    """Serve the page until Ctrl-C. Nothing is sent anywhere, and nothing is fetched.
+
+    Args:
+        session: What the page works on.
+        host: Address to listen at; another than `127.0.0.1` lets others read the rows.
+        port: Port; 0 takes one that is free.
+        browser: Open the page in a browser.
+        on_ready: Called with the page's address once it can be opened.
+
+    Raises:
+        MissingPackage: Gradio is not installed.
+        InvalidInput: The address or port cannot be listened at.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    gradio = errors.optional("gradio", "explore", "The explorer")
+    page = build(session)
+    try:
+        _, url, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            inbrowser=browser,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            footer_links=[],
+            allowed_paths=[str(session.output.parent)],
+            theme=style.theme(gradio),
+            head=style.head(),
+        )
+    except OSError as error:
+        raise errors.bad(
+            "--port", f"be free on {host}", port, "Give another one; 0 takes any that is free."
+        ) from error
+    try:
+        if on_ready is not None:
+            on_ready(url)
+        wait()
+    finally:
+        page.close(verbose=False)
+
+
+def wait() -> None:
+    """Return at Ctrl-C."""
+    try:
+        Event().wait()
+    except KeyboardInterrupt:
+        return
