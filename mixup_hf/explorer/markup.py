@@ -12,7 +12,7 @@ from mixup_hf.explorer.session import Map
 from mixup_hf.explorer.sweep import Stop, Sweep
 
 COLORS = 8  # of classes, in page.css; further classes use them again
-_WIDTH, _HEIGHT, _MARGIN = 720, 460, 14
+_WIDTH, _HEIGHT, _MARGIN = 560, 560, 16
 _SHOWN_CLASSES = 3  # of a vote, in words
 _SMALL = 0.005
 
@@ -20,6 +20,11 @@ _SMALL = 0.005
 def note(text: str) -> str:
     """A line that says what was done."""
     return f'<p class="mx-note" role="status">{escape(text)}</p>'
+
+
+def busy(text: str) -> str:
+    """A line that says what is being done."""
+    return f'<p class="mx-note mx-busy" role="status">{escape(text)}</p>'
 
 
 def alert(text: str) -> str:
@@ -53,7 +58,8 @@ def sweep_view(found: Sweep, votes: Votes, names: Sequence[str], *, waiting: boo
             f'<section class="mx-stop" data-at="{at}" data-lam="{stop.lam:.2f}" hidden>'
             f"{_sentence(stop)}{_hints(stop)}{_titled('Votes', voted)}{_candidates(stop)}</section>"
         )
-    return f'<div id="mx-sweep" aria-live="polite">{"".join(sections)}</div>'
+    live = '<p id="mx-live" class="mx-unseen" aria-live="polite"></p>'
+    return f'<div id="mx-sweep">{live}{"".join(sections)}</div>'
 
 
 def vote_table(votes: Votes, at: int, names: Sequence[str]) -> str:
@@ -129,15 +135,15 @@ def map_view(shown: Map, data: LabelledSet) -> str:
         )
     kept = f"{shown.projection.kept_variance:.0%}"
     return (
-        f'<div id="mx-map">{_legend(data)}<div class="mx-plot">'
+        f'<div id="mx-map">{_legend(data)}<div class="mx-plan"><div class="mx-plot">'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" tabindex="0" role="group" '
         f'aria-describedby="mx-how" aria-label="Map of {len(shown.rows)} real and '
         f'{len(shown.drafts)} generated rows">'
         f'<g class="mx-lines"></g>{"".join(marks)}</svg></div>'
         '<div id="mx-read" aria-live="polite"><p id="mx-how" class="mx-quiet">Click a row to read '
         "it. With the keyboard: ← and → go through all rows, ↑ and ↓ through generated ones.</p>"
-        f'</div><p class="mx-quiet">{len(shown.rows)} of {len(data.texts)} real rows (rings) and '
-        f"{len(shown.drafts)} generated rows (diamonds). The first two principal components of "
+        f'</div></div><p class="mx-quiet">{len(shown.rows)} of {len(data.texts)} real rows (rings) '
+        f"and {len(shown.drafts)} generated rows (diamonds). The first two principal components of "
         f"the real rows' embeddings show {kept} of their variance: rows that look close may not "
         "be.</p></div>"
     )

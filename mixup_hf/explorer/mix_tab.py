@@ -8,7 +8,7 @@ from mixup_hf import errors
 from mixup_hf.explorer import markup
 from mixup_hf.explorer.labelled_set import Votes
 from mixup_hf.explorer.session import Session
-from mixup_hf.explorer.wiring import Values, Wiring
+from mixup_hf.explorer.wiring import Values, Wiring, html, status_line
 
 # All ratios are on the page, and the browser shows the one the slider is at: no server is asked.
 _SHOW = "(lam) => { window.mixupExplorer.show(lam); return []; }"
@@ -36,15 +36,15 @@ def mix_tab(gr: Any, page: Any, session: Session) -> None:
     with gr.Accordion("Options", open=False):
         count = gr.Slider(1, 8, 3, step=1, label="Candidates for each ratio")
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-    status = gr.HTML(elem_id="mx-mix-status")
-    lam = gr.Slider(0, 1, 0.5, step=0.1, label="λ: weight of the text at λ = 1", elem_id="mx-lam")
-    view = gr.HTML(elem_id="mx-mix-view")
+    status = status_line(gr, "mx-mix-status")
+    lam = gr.Slider(0, 1, 0.5, step=0.1, label="Ratio λ", elem_id="mx-lam")
+    view = html(gr, elem_id="mx-mix-view")
     found, number = gr.State(None), gr.State(0)
     handlers, wire = _Handlers(gr, session), Wiring(gr, status)
     options = [a, b, count, seed]
 
     def decode_at(event: Any) -> None:
-        decoded = wire.on(event, handlers.decode, options, [found, view])
+        decoded = wire.on(event, handlers.decode, options, [found, view], busy="Decoding …")
         shown = decoded.then(None, [lam], None, js=_SHOW)
         voted = wire.on(shown.then, handlers.vote, [found], [view], says=True)
         voted.then(None, [lam], None, js=_SHOW)

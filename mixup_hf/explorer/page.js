@@ -8,6 +8,8 @@
     if (!stops.length) return;
     const at = Math.round(Number(lam) * (stops.length - 1));
     stops.forEach((stop, number) => { stop.hidden = number !== at; });
+    const sentence = stops[at].querySelector(".mx-sentence").textContent;
+    document.getElementById("mx-live").textContent = `λ ${stops[at].dataset.lam}: ${sentence}`;
   };
 
   const marks = () => [...document.querySelectorAll("#mx-map .mx-p:not(.mx-off)")];

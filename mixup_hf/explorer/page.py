@@ -11,7 +11,7 @@ from mixup_hf.explorer.labelled_set import LabelledSet
 from mixup_hf.explorer.mix_tab import mix_tab
 from mixup_hf.explorer.review_tab import review_tab
 from mixup_hf.explorer.session import Session
-from mixup_hf.explorer.wiring import Values, Wiring
+from mixup_hf.explorer.wiring import Values, Wiring, html, status_line
 
 TITLE = "mixup-hf explore"
 _WITHOUT_DATA = (
@@ -29,7 +29,7 @@ def build(session: Session) -> Any:
     """
     gr = errors.optional("gradio", "explore", "The explorer")
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gr.HTML(markup.header(session.inverter.name, _described(session.data)))
+        html(gr, markup.header(session.inverter.name, _described(session.data)))
         with gr.Tab("Mix two texts"):
             mix_tab(gr, page, session)
         with gr.Tab("Your data set"):
@@ -48,10 +48,9 @@ def build(session: Session) -> Any:
 def _map_tab(gr: Any, tab: Any, session: Session) -> None:
     data, review = session.data, session.review
     assert data is not None and review is not None
-    with gr.Row():
-        more = gr.Button("Generate 32 more rows", elem_id="mx-more")
-    status = gr.HTML()
-    view = gr.HTML()
+    more = gr.Button("Generate 32 more rows", elem_id="mx-more")
+    status = status_line(gr, "mx-map-status")
+    view = html(gr)
 
     def draw() -> Values:
         return (markup.map_view(session.map(), data),)

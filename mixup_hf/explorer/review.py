@@ -71,7 +71,8 @@ class Review:
         Raises:
             InvalidInput: There is no such row.
         """
-        self.drafts[self._checked(place)] = replace(self.drafts[place], decision=decision)
+        self._check(place)
+        self.drafts[place] = replace(self.drafts[place], decision=decision)
 
     def edit(self, place: int, text: str, label: Any = None) -> bool:
         """Give a row another text, another label, or both.
@@ -90,7 +91,8 @@ class Review:
         Raises:
             InvalidInput: There is no such row; the text is empty; the label is no class, no number.
         """
-        draft = self.drafts[self._checked(place)]
+        self._check(place)
+        draft = self.drafts[place]
         text = " ".join(text.split())
         errors.texts("text", [text])
         row = draft.row
@@ -151,10 +153,9 @@ class Review:
         problem_type = self.data.problem_type
         return mixed_json(row, None, self.data.names, problem_type=problem_type, indices=indices)
 
-    def _checked(self, place: int) -> int:
+    def _check(self, place: int) -> None:
         if not 0 <= place < len(self.drafts):
             raise errors.InvalidInput("There is no such row. Generate rows first.")
-        return place
 
     def _votes(self, row: MixedExample, text: str) -> dict[str, tuple[float, ...]]:
         """The votes on an edited text; none where the row had none."""

@@ -10,7 +10,7 @@ from mixup_hf.explorer import markup
 from mixup_hf.explorer.labelled_set import LabelledSet
 from mixup_hf.explorer.review import Draft, Review
 from mixup_hf.explorer.session import Session
-from mixup_hf.explorer.wiring import Values, Wiring
+from mixup_hf.explorer.wiring import Values, Wiring, html, status_line
 
 _LONGEST = 2000  # characters of a text
 _IN_A_LIST = 90  # of a text in the list of rows
@@ -30,14 +30,14 @@ def review_tab(gr: Any, page: Any, session: Session, review: Review) -> None:
     with gr.Row(equal_height=True):
         count = gr.Slider(1, 64, 8, step=1, label="Rows to generate", elem_id="mx-count")
         start = gr.Button("Generate rows", variant="primary", elem_id="mx-generate")
-    status = gr.HTML(elem_id="mx-review-status")
+    status = status_line(gr, "mx-review-status")
     with gr.Column(visible=False) as card:
-        heading = gr.HTML(elem_id="mx-heading")
+        heading = html(gr, elem_id="mx-heading")
         text = gr.Textbox(label="Text", lines=2, max_length=_LONGEST, elem_id="mx-text")
         label = _label_field(gr, data)
         with gr.Row():
             buttons = [_button(gr, *each) for each in _BUTTONS]
-        context = gr.HTML(elem_classes="mx-context")
+        context = html(gr, elem_classes="mx-context")
         rows = gr.Radio([], label="All rows", elem_id="mx-rows")
         export = gr.Button("Write the kept rows to a file", elem_id="mx-export")
         file = gr.DownloadButton("Download the file", visible=False, elem_id="mx-download")
@@ -45,8 +45,9 @@ def review_tab(gr: Any, page: Any, session: Session, review: Review) -> None:
     shown = [card, heading, text, label, context, rows, place]
     handlers = _Handlers(gr, session, review)
     wire = Wiring(gr, status)
-    busy = "Rows are generated; the first ones take longer, because a committee is fitted …"
-    wire.on(start.click, handlers.generate, [count], shown, busy=busy if data.has_committee else "")
+    fitted = "; the first ones take longer, because a committee is fitted"
+    busy = f"Rows are generated{fitted if data.has_committee else ''} …"
+    wire.on(start.click, handlers.generate, [count], shown, busy=busy)
     current = [place, text, label]
     steps = (handlers.keep, handlers.reject, handlers.back, handlers.forth)
     for button, step in zip(buttons, steps, strict=True):
@@ -163,8 +164,8 @@ def _label_update(gr: Any, draft: Draft, data: LabelledSet) -> Any:
     value = _label_value(draft, data)
     if data.problem_type in (REGRESSION, MULTI_LABEL):
         return gr.update(value=value)
-    as_it_is = (f"unchanged: {markup.soft_words(draft.row.label, data)}", "")
-    return gr.update(choices=[as_it_is, *((name, name) for name in data.names)], value=value)
+    choices = [("as it is", ""), *((name, name) for name in data.names)]
+    return gr.update(choices=choices, value=value)
 
 
 def _listed(draft: Draft, number: int, data: LabelledSet) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from socket import AF_INET, AF_INET6, socket
 from threading import Event
 
 from mixup_hf import errors
@@ -22,14 +24,36 @@ def serve(
     browser: bool = False,
     on_ready: Callable[[str], object] | None = None,
 ) -> None:
-    """Serve the page until Ctrl-C. Nothing is sent anywhere, and nothing is fetched.
+    """Serve the page until Ctrl-C.
+
+    Args:
+        session: What the page works on.
+        host: As for `serving`.
+        port: As for `serving`.
+        browser: As for `serving`.
+        on_ready: Called with the page's address once it can be opened.
+
+    Raises:
+        MissingPackage: As for `serving`.
+        InvalidInput: As for `serving`.
+    """
+    with serving(session, host=host, port=port, browser=browser) as url:
+        if on_ready is not None:
+            on_ready(url)
+        wait()
+
+
+@contextmanager
+def serving(
+    session: Session, *, host: str = "127.0.0.1", port: int = 7860, browser: bool = False
+) -> Iterator[str]:
+    """Serve the page while the block runs, and give its address. Nothing is sent or fetched.
 
     Args:
         session: What the page works on.
         host: Address to listen at; another than `127.0.0.1` lets others read the rows.
         port: Port; 0 takes one that is free.
         browser: Open the page in a browser.
-        on_ready: Called with the page's address once it can be opened.
 
     Raises:
         MissingPackage: Gradio is not installed.
@@ -41,14 +65,12 @@ def serve(
     try:
         _, url, _ = page.launch(
             server_name=host,
-            server_port=port,
+            server_port=port or _free_port(host),
             prevent_thread_lock=True,
             inbrowser=browser,
             quiet=True,
             share=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
+            ssr_mode=False,  # needs Node
             footer_links=[],
             allowed_paths=[str(session.output.parent)],
             theme=style.theme(gradio),
@@ -59,11 +81,15 @@ def serve(
             "--port", f"be free on {host}", port, "Give another one; 0 takes any that is free."
         ) from error
     try:
-        if on_ready is not None:
-            on_ready(url)
-        wait()
+        yield url
     finally:
         page.close(verbose=False)
+
+
+def _free_port(host: str) -> int:
+    with socket(AF_INET6 if ":" in host else AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 def wait() -> None:

@@ -20,7 +20,7 @@ class Wiring:
 
     Args:
         gr: Gradio.
-        status: The component that shows what is going on and what went wrong.
+        status: The component that shows what is going on and what went wrong: see `status_line`.
     """
 
     def __init__(self, gr: Any, status: Any) -> None:
@@ -53,7 +53,7 @@ class Wiring:
 
         def run(*values: Any) -> Any:
             if busy:
-                yield (*unchanged, markup.note(busy))
+                yield (*unchanged, markup.busy(busy))
             try:
                 made = handler(*values)
                 yield made if says else (*made, "")
@@ -71,6 +71,15 @@ class Wiring:
             concurrency_id="models",
             concurrency_limit=1,
             api_visibility="private",
-            show_progress="minimal",
-            show_progress_on=[self.status],
+            show_progress="hidden",
         )
+
+
+def status_line(gr: Any, name: str) -> Any:
+    """A place for what is going on and what went wrong; takes no room while there is nothing."""
+    return html(gr, elem_id=name, elem_classes="mx-status")
+
+
+def html(gr: Any, value: str = "", **settings: Any) -> Any:
+    """A place for markup of this package, which brings its own style."""
+    return gr.HTML(value, apply_default_css=False, **settings)
