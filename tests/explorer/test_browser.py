@@ -160,6 +160,7 @@ def test_the_page_fits_a_phone_and_needs_no_network(opened: Browser, dark: bool)
     page = opened.page
     page.set_viewport_size({"width": 390, "height": 844})
     page.emulate_media(color_scheme="dark" if dark else "light")
+    page.wait_for_function(f"document.body.classList.contains('dark') === {str(dark).lower()}")
     for name in ("Mix two texts", "Your data set", "Map"):
         opened.tab(name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
