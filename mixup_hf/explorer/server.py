@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from socket import AF_INET, AF_INET6, socket
+from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOL_SOCKET, socket
 from threading import Event
 
 from mixup_hf import errors
@@ -62,34 +62,42 @@ def serving(
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     gradio = errors.optional("gradio", "explore", "The explorer")
     page = build(session)
-    try:
-        _, url, _ = page.launch(
-            server_name=host,
-            server_port=port or _free_port(host),
-            prevent_thread_lock=True,
-            inbrowser=browser,
-            quiet=True,
-            share=False,
-            ssr_mode=False,  # needs Node
-            footer_links=[],
-            allowed_paths=[str(session.output.parent)],
-            theme=style.theme(gradio),
-            head=style.head(),
-        )
-    except OSError as error:
-        raise errors.bad(
-            "--port", f"be free on {host}", port, "Give another one; 0 takes any that is free."
-        ) from error
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=check_address(host, port),
+        prevent_thread_lock=True,
+        inbrowser=browser,
+        quiet=True,
+        share=False,
+        ssr_mode=False,  # needs Node
+        footer_links=[],
+        allowed_paths=[str(session.output.parent)],
+        theme=style.theme(gradio),
+        head=style.head(),
+    )
     try:
         yield url
     finally:
         page.close(verbose=False)
 
 
-def _free_port(host: str) -> int:
-    with socket(AF_INET6 if ":" in host else AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def check_address(host: str, port: int) -> int:
+    """A port that can be listened at: `port`, or one that is free for 0.
+
+    Raises:
+        InvalidInput: The address is not one of this machine, or the port is taken.
+    """
+    errors.in_range("--port", port, 0, 65535)
+    try:
+        with socket(AF_INET6 if ":" in host else AF_INET) as probe:
+            probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise errors.InvalidInput(
+            f"The page cannot be served at `--host` {host}, `--port` {port}: "
+            f"{error.strerror or error}. Give another port; 0 takes any that is free."
+        ) from error
 
 
 def wait() -> None:

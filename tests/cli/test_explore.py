@@ -6,6 +6,7 @@ import json
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import pytest
@@ -74,6 +75,13 @@ def test_bad_options_are_refused_before_models_are_loaded(data: Path, tmp_path: 
         explore(data, "--output", tmp_path / "kept.txt")
     with pytest.raises(InvalidInput, match="`--port` must lie in"):
         explore(data, "--port", 70000)
+    with socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InvalidInput, match=r"cannot be served at .*use.* 0 takes any"):
+            explore(data, "--port", taken.getsockname()[1])
+    with pytest.raises(InvalidInput, match="`--host` 203.0.113.7"):
+        explore(data, "--host", "203.0.113.7")
     with pytest.raises(MissingFile, match="There is no file"):
         explore(tmp_path / "nothing.jsonl")
     with pytest.raises(InvalidInput, match="`label_column` must be a column of"):

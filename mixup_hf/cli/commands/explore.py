@@ -52,14 +52,14 @@ def command(
     if keys:
         print_settings(console, MixupConfig)
         return
-    errors.in_range("--port", port, 0, 65535)
     if output is not None:
         _check_output(output)
     errors.optional("gradio", "explore", "The explorer")
-    source = {"data": data, "name": name, "split": split, "eval_data": None, "unlabeled_file": None}
-    session = _session(source | {"columns": [text_column, label_column, None]}, output, overrides)
     from mixup_hf.explorer import server
 
+    server.check_address(host, port)  # before a minute of loading
+    source = {"data": data, "name": name, "split": split, "eval_data": None, "unlabeled_file": None}
+    session = _session(source | {"columns": [text_column, label_column, None]}, output, overrides)
     if host not in server.LOCAL:
         console.print(
             f"Everyone who can reach {host}:{port} can read your rows and run the models.",
