@@ -32,11 +32,11 @@ def build(session: Session) -> Any:
         html(gr, markup.header(session.inverter.name, _described(session.data)))
         with gr.Tab("Mix two texts"):
             mix_tab(gr, page, session)
-        with gr.Tab("Your data set"):
+        with gr.Tab("Your data set") as tab:
             if session.review is None:
                 gr.Markdown(_WITHOUT_DATA)
             else:
-                review_tab(gr, page, session, session.review)
+                review_tab(gr, page, tab, session, session.review)
         with gr.Tab("Map") as tab:
             if session.data is None:
                 gr.Markdown(_WITHOUT_DATA)

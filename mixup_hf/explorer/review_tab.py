@@ -17,12 +17,13 @@ _IN_A_LIST = 90  # of a text in the list of rows
 _MARKS = {"open": "○", "kept": "✓", "rejected": "✗"}
 
 
-def review_tab(gr: Any, page: Any, session: Session, review: Review) -> None:
+def review_tab(gr: Any, page: Any, tab: Any, session: Session, review: Review) -> None:
     """Lay the tab out and connect it.
 
     Args:
         gr: Gradio.
         page: The page it is part of.
+        tab: The tab itself.
         session: Where kept rows are written to.
         review: The rows.
     """
@@ -55,6 +56,7 @@ def review_tab(gr: Any, page: Any, session: Session, review: Review) -> None:
     wire.on(rows.input, handlers.jump, [*current, rows], shown)
     wire.on(export.click, handlers.write, current, [*shown, file], says=True)
     wire.on(page.load, lambda: handlers.show(0), [], shown)
+    wire.on(tab.select, handlers.refresh, current, shown)
 
 
 _BUTTONS = (
@@ -122,6 +124,12 @@ class _Handlers:
         """Show any row."""
         self._save(at, text, label)
         return self.show(int(to))
+
+    def refresh(self, at: int, text: str, label: Any) -> Values:
+        """Show the row again: the tab with the map may have added rows."""
+        if not self.review.drafts or not text.strip():
+            return self.show(at)
+        return self.jump(at, text, label, at)
 
     def write(self, at: int, text: str, label: Any) -> Values:
         """Write the kept rows."""

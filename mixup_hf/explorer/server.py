@@ -71,7 +71,7 @@ def serving(
         share=False,
         ssr_mode=False,  # needs Node
         footer_links=[],
-        allowed_paths=[str(session.output.parent)],
+        allowed_paths=[str(session.output)],
         theme=style.theme(gradio),
         head=style.head(),
     )
