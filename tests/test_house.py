@@ -20,7 +20,7 @@ PACKAGE = "mixup_hf"
 MODULES_AT_THE_ROOT = 8
 LONGEST_MODULE = 300  # lines
 LONGEST_FUNCTION = 60  # lines, without its docstring
-ONLY_INSIDE_FUNCTIONS = {"peft", "bitsandbytes", "faiss", "imblearn", "datasketch"}
+ONLY_INSIDE_FUNCTIONS = {"peft", "bitsandbytes", "faiss", "imblearn", "datasketch", "gradio"}
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 

@@ -8,11 +8,16 @@ token embeddings. The soft tokens that follow carry what a word list cannot: ord
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixup_hf import errors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Lexicon(nn.Module):
@@ -116,3 +121,28 @@ class HintTokens(nn.Module):
 
 # Centers the confidence: the typical -log probability of a hint in the middle of the list.
 _TYPICAL_LOG_PROBABILITY = 4.0
+
+
+@torch.no_grad()
+def hint_words(
+    hints: HintTokens | None, tokenizer: PreTrainedTokenizerBase, embeddings: Tensor
+) -> list[list[str]]:
+    """The hints as text: the words that the LLM is given for embeddings (B, D).
+
+    Args:
+        hints: An aligner's hint tokens; None for an aligner without a lexicon.
+        tokenizer: The LLM's tokenizer.
+        embeddings: (B, D), on any device.
+
+    Returns:
+        For each embedding its M words, most likely first, without white space around them; B empty
+        lists without a lexicon.
+    """
+    if hints is None:
+        return [[] for _ in range(len(embeddings))]
+    lexicon = hints.lexicon
+    places = lexicon.best(embeddings.to(lexicon.token_ids.device), hints.num_hints)[1]
+    return [
+        [str(tokenizer.decode([token])).strip() for token in tokens]
+        for tokens in lexicon.token_ids[places].tolist()
+    ]

@@ -45,6 +45,7 @@ SHORTENED: list[tuple[str, dict[str, str], str]] = [
     ("mixup-hf align --evaluate runs/", {}, "--max-sentences 6 --num-pairs 2"),
     ("mixup-hf finetune --data.train-file", {}, SHORT_RUN),
     ("mixup-hf augment", {"200": "6"}, ""),
+    ("mixup-hf explore", {}, "--port 0"),
     ("mixup-hf report", {}, ""),
     ("mixup-hf push", {}, ""),
     (
@@ -162,6 +163,7 @@ def run_here(command: str) -> None:
 @pytest.mark.timeout(1200)
 def test_the_commands_run_in_their_order(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
+    monkeypatch.setattr("mixup_hf.explorer.server.wait", lambda: None)  # for Ctrl-C
     with HubStub() as hub:
         # Only the push goes to a hub; the rest must do without one.
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)

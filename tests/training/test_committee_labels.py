@@ -86,7 +86,7 @@ def test_with_a_committee_degenerate_sentences_are_still_regenerated(
     monkeypatch.setattr(mixup.producer, "invert", lambda mixes, *rest: ["a a a a"] * len(mixes))
     rows = mixup.generate(3)
     assert [row.mitigation for row in rows] == ["parent"] * 3
-    assert [row.events for row in rows] == [("degenerate",)] * 3
+    assert all("degenerate" in row.events for row in rows)
     for row in rows:
         assert row.label == tuple(float(LABELS[row.parents[0]] == at) for at in range(3))
 
