@@ -84,7 +84,7 @@ class LabelledSet:
     @property
     def has_committee(self) -> bool:
         """Whether a committee labels generated rows."""
-        return self.mixup.chosen.labels != "parents"
+        return self.mixup.chosen.label_source != "parents"
 
     @cached_property
     def embeddings(self) -> Tensor:

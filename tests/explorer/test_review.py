@@ -38,7 +38,7 @@ def test_kept_rows_are_written_as_a_trainer_reads_them(review: Review, tmp_path:
     assert read[1].text == "the new goal"
     assert read[1].label == (0.0, 0.0, 1.0) and data.names[2] == "sport"
     assert read[1].mitigation == EDITED
-    assert offline.chosen.labels == data.mixup.chosen.labels  # votes are there: used alike
+    assert offline.chosen.label_source == data.mixup.chosen.label_source  # votes are there: used alike
     run = json.loads((tmp_path / "kept.jsonl.run.json").read_text())
     assert "num_samples" not in run  # two batches of unequal size
     with pytest.raises(InvalidInput, match="was generated from other texts"):
@@ -163,6 +163,6 @@ def test_the_map_holds_the_parents_of_all_generated_rows(session: Session) -> No
 def test_a_plugin_that_labels_by_parents_has_no_committee(
     other_set: Callable[..., LabelledSet],
 ) -> None:
-    data = other_set(labels="parents")
+    data = other_set(label_source="parents")
     assert data.mixup.committee is None and not data.has_committee
     assert data.vote(["a film"]).together is None
