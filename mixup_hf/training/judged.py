@@ -21,6 +21,7 @@ from mixup_hf.generation.unlabeled import UnlabeledTexts
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.judging import Gate, build_gate
 from mixup_hf.judging.events import is_degenerate
+from mixup_hf.judging.labels import Committee
 from mixup_hf.judging.labels.members.model import NAME as MEMBER
 from mixup_hf.training.auto import Chosen
 from mixup_hf.training.collator import MixupCollator
@@ -159,6 +160,11 @@ class JudgedPlugin(TrainerPlugin):
         self._rehearsal = rehearsal
         if self._labelling is not None:
             self._labelling.forget()
+
+    def committee_figures(self) -> dict[str, Any] | None:
+        """What the committee is like, see `Committee.figures`; None before it has labelled rows."""
+        fitted = None if self._labelling is None else self._labelling.fitted
+        return fitted.figures() if isinstance(fitted, Committee) else None
 
     def _members(self) -> list[str]:
         """The members as set; of the default ones, those that know this kind of label."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,6 +117,22 @@ class Committee:
     def joined_by(self, name: str, member: Member) -> Committee:
         """A committee with one more member, or another one of that name; not calibrated yet."""
         return Committee({**self.members, name: member}, self._texts, self._targets, self._seed)
+
+    def figures(self) -> dict[str, Any]:
+        """What is known about the committee, for a file or a report.
+
+        Returns:
+            `members`: for each name its `weight`, and its `accuracy` on held-out rows or None;
+            `accuracy` of all together, the number of `rows` that it was measured on, and the
+            `temperature`. In regression, accuracies are R^2.
+        """
+        members = {
+            name: {"weight": self.weights[name], "accuracy": self.accuracies.get(name)}
+            for name in self.members
+        }
+        rows = len(self._informative())
+        measured = {"accuracy": self.accuracy, "rows": rows, "temperature": self.temperature}
+        return {"members": members, **measured}
 
     def describe(self) -> str:
         """One line: accuracy on held-out rows and weight of each member, and of all together."""
