@@ -30,6 +30,7 @@ from mixup_hf.types import Encodes, MixedExample
 _MOST_SAMPLES = 200
 _SHOWN_FIRST = 20
 _MOST_POINTS = 400
+_WORTH_NAMING = 0.05  # a class's share in a label: a committee leaves every class a little
 _FACTS = ("train_rows", "test_rows", "steps", "mixed_rows", "mixed_draws", "seed", "seconds")
 
 
@@ -53,9 +54,10 @@ class Made:
 
     @property
     def label(self) -> str:
-        """Classes with their shares."""
+        """Classes with their shares, the largest first; without those of next to nothing."""
         shares = sorted(zip(self.row.label, self.names, strict=True), reverse=True)
-        return ", ".join(f"{name} {share:.2f}" for share, name in shares if share > 0)
+        shown = [each for each in shares if each[0] >= _WORTH_NAMING] or shares[:1]
+        return ", ".join(f"{name} {share:.2f}" for share, name in shown)
 
     @property
     def events(self) -> tuple[str, ...]:
@@ -231,16 +233,18 @@ def _map(made: Sequence[Made], encoder: Encodes) -> PlotOf:
     some = made[: _MOST_POINTS // 2]
     real: dict[str, str] = {}
     for each in made:
-        if _pure(each):
-            for parent in each.parents:
-                real.setdefault(parent, names[each.row.hard_label])
+        known = names[each.row.hard_label] if _pure(each) else plots.UNKNOWN
+        for parent in each.parents:
+            if real.get(parent, plots.UNKNOWN) == plots.UNKNOWN:
+                real[parent] = known
     texts = [*real][: _MOST_POINTS // 2] + [each.row.text for each in some]
     classes = [*real.values()][: _MOST_POINTS // 2] + [names[each.row.hard_label] for each in some]
     flags = [False] * (len(texts) - len(some)) + [True] * len(some)
     points = _principal(encoder.encode(texts).numpy())
     note = (
-        "Rings are training rows, dots generated ones, in the colour of their largest class; two "
-        "main directions (PCA) of the embeddings. What looks near here may be far apart."
+        "Rings are training rows, in grey where generated rows do not tell their class; dots are "
+        "generated rows, in the colour of their largest class. Two main directions (PCA) of the "
+        "embeddings: what looks near here may be far apart."
     )
     return PlotOf("Map of the embeddings", plots.scatter(points, classes, flags, names), note)
 

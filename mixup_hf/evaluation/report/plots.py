@@ -11,6 +11,7 @@ import numpy as np
 from mixup_hf.evaluation.report.drawing import COLOURS, INK, LINES, figure, legend, svg
 from mixup_hf.intervals import Rate
 
+UNKNOWN = "training rows"  # the class of rows in a scatter plot of which no more is known
 _OURS, _OTHERS = COLOURS[0], COLOURS[-1]
 
 
@@ -121,6 +122,7 @@ def members(rows: Sequence[tuple[str, Rate | None, float | None]], accuracy: str
         accuracy: What the accuracy is called.
     """
     made, (left, right) = figure(height=0.8 + 0.36 * len(rows), columns=2)
+    made.get_layout_engine().set(wspace=0.08)
     for at, (_, rate, weight) in enumerate(rows):
         colour = COLOURS[1] if at == len(rows) - 1 else _OURS
         if rate is not None:
@@ -142,7 +144,9 @@ def members(rows: Sequence[tuple[str, Rate | None, float | None]], accuracy: str
     heaviest = max((weight or 0.0) for _, _, weight in rows)
     right.set(yticks=[], xlabel="weight", xlim=(0, heaviest * 1.3 or 1))
     left.xaxis.set_major_formatter(_percent)
-    left.set(xlim=(min([0.5, *(rate.low for _, rate, _ in rows if rate)]), 1.02))
+    left.set(xlim=(min([0.5, *(rate.low for _, rate, _ in rows if rate)]) - 0.02, 1.02))
+    left.locator_params(axis="x", nbins=3)
+    right.locator_params(axis="x", nbins=3)
     for axis in (left, right):
         axis.set_ylim(len(rows) - 0.5, -0.6)
         axis.grid(axis="x", color=LINES, linewidth=0.6)
@@ -176,13 +180,19 @@ def scatter(
 ) -> str:
     """Plot real rows as rings and generated rows as dots, colored by class."""
     drawn, axis = figure(height=4.2)
-    for name, colour in zip(names, COLOURS * (1 + len(names) // len(COLOURS)), strict=False):
-        for kind, marks in ((False, {"facecolors": "none"}), (True, {"s": 9, "alpha": 0.7})):
+    own = COLOURS[:-1] * (1 + len(names) // len(COLOURS[:-1]))
+    known = dict(zip(names, own, strict=False))
+    for name, colour in (known | {UNKNOWN: _OTHERS}).items():
+        for kind in (False, True):
             here = np.array([c == name and m is kind for c, m in zip(classes, made, strict=True)])
-            style: dict[str, Any] = {"edgecolors": colour, "label": name if kind else None}
+            if not here.any():
+                continue
+            style: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "s": 28}
             if kind:
-                style = {"color": colour, "label": name}
-            axis.scatter(*points[here].T, **(marks | style))
+                style = {"color": colour, "s": 12, "alpha": 0.8, "linewidths": 0}
+            if kind or name == UNKNOWN:
+                style["label"] = name
+            axis.scatter(*points[here].T, **style)
     axis.set(xticks=[], yticks=[])
     legend(axis, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
     return svg(drawn)
