@@ -1,0 +1,60 @@
+"""Run by two processes: trainings whose model, gradients or optimizer are shared out among them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import train_script
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+
+from mixup_hf import runtime
+
+KINDS: dict[str, dict[str, Any]] = {
+    "fsdp2": {
+        "fsdp": True,
+        "fsdp_config": {
+            "version": 2,
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "transformer_layer_cls_to_wrap": ["BertLayer"],
+        },
+    },
+    "zero2": {
+        "use_cpu": False,  # with it, accelerate leaves DeepSpeed out
+        "deepspeed": {
+            "train_micro_batch_size_per_gpu": "auto",
+            "gradient_accumulation_steps": "auto",
+            "gradient_clipping": "auto",
+            "zero_optimization": {"stage": 2},
+            "zero_allow_untested_optimizer": True,
+        },
+    },
+}
+CASES: dict[str, dict[str, Any]] = {
+    "epochs": train_script.EPOCHS | {"save_strategy": "no"},
+    "contrastive": train_script.CONTRASTIVE | train_script.UNEVEN,
+}
+
+
+def trained(folder: Path, case: str, **arguments: Any) -> dict[str, Any]:
+    """Losses and gradient norms of a case, and the generated rows it used."""
+    run = train_script.prepare(folder / case, CASES[case], **arguments).train()
+    found = {"loss": run.logged("loss"), "grad_norm": run.logged("grad_norm"), "used": run.used()}
+    return found | {"sharded": runtime.is_sharded(), "world": runtime.world_size()}
+
+
+def pretend_gpus() -> None:
+    """Let accelerate use FSDP on CPUs, where it would leave it out without a word."""
+    PartialState(cpu=True)
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+if __name__ == "__main__":
+    kind, output = sys.argv[1], Path(sys.argv[2])
+    if kind == "fsdp2":
+        pretend_gpus()
+    results = {case: trained(output, case, **KINDS[kind]) for case in CASES}
+    (output / f"rank-{runtime.rank()}.json").write_text(json.dumps(results))
