@@ -135,6 +135,15 @@ def is_sharded() -> bool:
     return bool(AcceleratorState._shared_state) and AcceleratorState().distributed_type in _SHARDED
 
 
+def sharding_asked(args: Any) -> str | None:
+    """`fsdp` or `deepspeed`, if the training arguments or `accelerate launch` ask for it."""
+    for name in ("fsdp", "deepspeed"):
+        flag = f"ACCELERATE_USE_{name.upper()}"
+        if getattr(args, name, None) or parse_flag_from_env(flag):
+            return name
+    return None
+
+
 def agree_on_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The main process's tensors, of the same names and shapes, on every process."""
     if world_size() == 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import train_script
+import trainer_runs
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
@@ -47,9 +48,15 @@ def trained(folder: Path, case: str, **arguments: Any) -> dict[str, Any]:
 
 
 def pretend_gpus() -> None:
-    """Let accelerate use FSDP on CPUs, where it would leave it out without a word."""
-    PartialState(cpu=True)
-    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    """Let accelerate use FSDP on CPUs, where it leaves it out without a word."""
+    built = trainer_runs.make_arguments
+
+    def make_arguments(*args: Any, **settings: Any) -> Any:
+        made = built(*args, **settings)
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        return made
+
+    trainer_runs.make_arguments = make_arguments
 
 
 if __name__ == "__main__":
