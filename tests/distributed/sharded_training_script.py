@@ -61,6 +61,7 @@ def pretend_gpus() -> None:
 
 if __name__ == "__main__":
     kind, output = sys.argv[1], Path(sys.argv[2])
+    PartialState(cpu=kind == "fsdp2")
     if kind == "fsdp2":
         pretend_gpus()
     results = {case: trained(output, case, **KINDS[kind]) for case in CASES}
