@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
 import resource
 import subprocess
 import sys
@@ -27,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import datasets
 import numpy as np
 import torch
 from torch import Tensor
@@ -85,8 +84,8 @@ class WordEncoder:
             ]
             bounds = np.cumsum([0, *map(len, words[:-1])])
             vectors = self._vectors[[word for each in words for word in each]]
-            np.add.reduceat(vectors, bounds, out=result[start : start + BATCH])
-        result /= np.linalg.norm(result, axis=1, keepdims=True)
+            sums = np.add.reduceat(vectors, bounds)
+            result[start : start + BATCH] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
         return torch.from_numpy(result)
 
 
@@ -98,14 +97,18 @@ def decode(mixes: Tensor, seed: Sequence[int]) -> list[str]:
 
 def write_rows(file: Path, rows: int) -> None:
     """Write labelled texts of 4 to 12 words, some of which are typical of the class."""
-    draw = random.Random(0)
+    draw = np.random.default_rng(0)
     with file.open("w", encoding="utf-8") as stream:
-        for _ in range(rows):
-            label = draw.randrange(CLASSES)
-            words = [f"word{draw.randrange(WORDS)}" for _ in range(draw.randint(2, 6))]
-            words += [f"word{label * 10 + draw.randrange(10)}" for _ in range(draw.randint(2, 6))]
-            line = {"text": " ".join(words), "label": f"class{label:02d}"}
-            stream.write(json.dumps(line) + "\n")
+        for start in range(0, rows, WORDS):
+            labels = draw.integers(CLASSES, size=min(WORDS, rows - start))
+            common = draw.integers(WORDS, size=(len(labels), 6))
+            typical = labels[:, None] * 10 + draw.integers(10, size=(len(labels), 6))
+            lengths = draw.integers(2, 7, size=(len(labels), 2)).tolist()
+            for label, (some, others), first, second in zip(
+                labels.tolist(), lengths, common.tolist(), typical.tolist(), strict=True
+            ):
+                text = " ".join(f"word{number}" for number in first[:some] + second[:others])
+                stream.write(f'{{"text": "{text}", "label": "class{label:02d}"}}\n')
 
 
 def measure(rows: int, generated: int, pairing: str) -> dict[str, float]:
@@ -121,7 +124,7 @@ def run(rows: int, generated: int, pairing: str) -> dict[str, float]:
     seconds: dict[str, float] = {}
     encoder = WordEncoder()
     with tempfile.TemporaryDirectory() as temporary:
-        os.environ["HF_DATASETS_CACHE"] = temporary
+        datasets.config.HF_DATASETS_CACHE = Path(temporary) / "cache"
         write_rows(Path(temporary) / "rows.jsonl", rows)
         with timed("read", seconds):
             table = read_table(str(Path(temporary) / "rows.jsonl"), "text", "label")
@@ -173,6 +176,7 @@ def timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
     started = time.process_time()
     yield
     seconds[name] = time.process_time() - started
+    print(f"{name}: {seconds[name]:.2f} s", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
