@@ -1,4 +1,4 @@
-"""FSDP 2 and ZeRO-2, in two processes over gloo, train as one process does."""
+"""FSDP 2, in two processes over gloo, trains as one process does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,6 @@ from distributed import sharded_training_script as script
 TESTS = Path(__file__).parents[1]
 HERE = Path(__file__).parent
 SECONDS = 300  # a collective call that one process leaves out would hang
-NO_DEEPSPEED = pytest.mark.skipif(
-    find_spec("deepspeed") is None, reason="deepspeed is not installed (pip install deepspeed)"
-)
-KINDS = ["fsdp2", pytest.param("zero2", marks=NO_DEEPSPEED)]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +24,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     return {case: script.trained(folder, case) for case in script.CASES}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", script.KINDS)
 def test_a_sharded_training_is_that_of_one_process(
     kind: str, alone: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
