@@ -137,7 +137,15 @@ def run(rows: int, generated: int, pairing: str) -> dict[str, float]:
             chunk_size=CHUNK,
             embeddings=lambda: producer.embeddings(),
         )
-        producer = Producer(table.texts, targets.values, plan, encoder, decode, "fake")
+        producer = Producer(
+            table.texts,
+            targets.values,
+            plan,
+            encoder,
+            decode,
+            "fake",
+            gate=lambda: gate,  # made below
+        )
         with timed("embed", seconds):
             embeddings = producer.embeddings()
         with timed("pair", seconds):
@@ -156,7 +164,6 @@ def run(rows: int, generated: int, pairing: str) -> dict[str, float]:
                 seed=0,
                 calibration=lambda: [],
             )
-        producer._make_gate = lambda: gate
         producer.labelling = Labelling(lambda: committee)
         with timed("generate", seconds):
             made = producer.produce(1, generated)
