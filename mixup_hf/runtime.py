@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -66,6 +66,38 @@ def local_device() -> torch.device:
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
+def device_of(given: torch.device | str | None) -> torch.device:
+    """The device meant by a setting: "cuda" without a number is this process's own GPU.
+
+    Args:
+        given: A device; None for this process's.
+    """
+    own = local_device()
+    if given is None:
+        return own
+    device = torch.device(given)
+    return own if device.index is None and device.type == own.type else device
+
+
+def on_device(device: torch.device | None) -> AbstractContextManager[Any]:
+    """Make a GPU the current one of this thread for a block; other devices need no such thing.
+
+    What names no device, such as a cache or a kernel's workspace, otherwise lands on the first GPU.
+    """
+    cuda = device is not None and device.type == "cuda"
+    return torch.cuda.device(device) if cuda else nullcontext()
+
+
+def current_gpu() -> torch.device | None:
+    """The current GPU of this thread; None while no GPU is in use. New threads begin on the first.
+
+    Initializes nothing.
+    """
+    if not torch.cuda.is_initialized():
+        return None
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 def memory_ran_out(error: Exception) -> bool:
     """Whether `error` is an out-of-memory error of any device; if so, its cache is emptied."""
     if not should_reduce_batch_size(error):
@@ -101,6 +133,15 @@ def agree(value: float) -> float:
 def is_sharded() -> bool:
     """Whether each process has only a part of the model being trained."""
     return bool(AcceleratorState._shared_state) and AcceleratorState().distributed_type in _SHARDED
+
+
+def sharding_asked(args: Any) -> str | None:
+    """`fsdp` or `deepspeed`, if the training arguments or `accelerate launch` ask for it."""
+    for name in ("fsdp", "deepspeed"):
+        flag = f"ACCELERATE_USE_{name.upper()}"
+        if getattr(args, name, None) or parse_flag_from_env(flag):
+            return name
+    return None
 
 
 def agree_on_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -199,8 +240,8 @@ def decoding_step_done() -> None:
 
 def memory_in_use() -> str:
     """How much memory this process takes now: of its GPU if it has one, else of the machine."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.memory_allocated() / 2**30:.1f} GiB of GPU memory"
+    if local_device().type == "cuda":
+        return f"{torch.cuda.memory_allocated(local_device()) / 2**30:.1f} GiB of GPU memory"
     import psutil  # a dependency of accelerate
 
     return f"{psutil.Process().memory_info().rss / 2**30:.1f} GiB of memory"

@@ -200,7 +200,17 @@ ENGINE_TRIALS = {
         "inverter.engines.base",
         "inverter.sampling",
         "inverter.prompt",
-    )
+    ),
+    # It times the stages of a run one by one.
+    "scale": (
+        "data.tables",
+        "data.targets",
+        "generation.generator",
+        "generation.labelling",
+        "judging",
+        "training.committee",
+        "training.pool",
+    ),
 }
 
 

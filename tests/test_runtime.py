@@ -9,7 +9,6 @@ import torch
 from accelerate import PartialState
 
 from mixup_hf import runtime
-from mixup_hf.inverter import loading
 
 
 @pytest.fixture
@@ -41,30 +40,6 @@ def test_accelerates_own_choice_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = type("State", (), {"_shared_state": {"device": 1}, "__new__": lambda cls: state})
     monkeypatch.setattr(runtime, "PartialState", fake)
     assert runtime.local_device() == torch.device("cuda:3")
-
-
-@pytest.mark.parametrize(("given", "expected"), [(None, "cuda:2"), ("cuda:1", "cuda:1")])
-def test_an_inverter_goes_to_the_device_of_its_rank(
-    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loading, "local_device", lambda: torch.device("cuda:2"))
-    seen = []
-
-    class Stop(Exception):
-        pass
-
-    def from_pretrained(path: object, *, device: torch.device, **settings: object) -> None:
-        seen.append(device)
-        raise Stop
-
-    monkeypatch.setattr(loading.FrozenEncoder, "from_pretrained", from_pretrained)
-    monkeypatch.setattr(loading, "check_partner", lambda *args: None)
-    monkeypatch.setattr(loading, "resolve", lambda name, revision=None: SimpleNamespace(path=name))
-    with pytest.raises(Stop):
-        loading.load_parts(
-            "embedded", revision=None, quantization=None, device=given, dtype=None, engine="auto"
-        )
-    assert seen == [torch.device(expected)]
 
 
 def test_a_later_choice_of_the_cpu_is_not_preempted() -> None:

@@ -14,6 +14,7 @@ from mixup_hf import errors
 from mixup_hf.config import FinetuneConfig
 from mixup_hf.finetuning.metrics import REPORTED
 from mixup_hf.finetuning.results import BASELINE
+from mixup_hf.intervals import bootstrap_interval, mean_over
 
 if TYPE_CHECKING:
     from mixup_hf.finetuning.outcome import Fitted
@@ -60,7 +61,9 @@ def compare(mixed: Fitted, baseline: Fitted) -> dict[str, Any]:
     signed-rank test on absolute errors. One seed; the test covers the choice of test rows only.
 
     Returns:
-        `metrics`, `test`, `p`, and the numbers of rows that only one of the two got right.
+        `metrics`, `test`, `p`, and the numbers of rows that only one of the two got right. Where
+        each row has one class, the differences of `test_accuracy` and `test_loss` have 95 % paired
+        bootstrap intervals `low` and `high`.
     """
     problem_type = mixed.metrics["problem_type"]
     rows = {
@@ -75,6 +78,11 @@ def compare(mixed: Fitted, baseline: Fitted) -> dict[str, Any]:
         p = wilcoxon_p(mixed.errors, baseline.errors)
         return {"metrics": rows, "test": "wilcoxon", "p": p}
     first, second = np.array(mixed.correct), np.array(baseline.correct)
+    if mixed.losses:
+        loss = np.array(mixed.losses) - np.array(baseline.losses)
+        for name, gaps in (("test_accuracy", first.astype(float) - second), ("test_loss", loss)):
+            around = bootstrap_interval(mean_over(gaps), len(gaps))
+            rows[name] |= {"low": around.low, "high": around.high}
     only_mixup, only_baseline = int((first & ~second).sum()), int((second & ~first).sum())
     return {
         "metrics": rows,

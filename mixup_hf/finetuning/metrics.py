@@ -58,10 +58,16 @@ def _single_label(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean over rows, of logits (N, C) and class indices (N,)."""
+    return float(row_losses(logits, labels).mean())
+
+
+def row_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Negative log-likelihood of each row (N,), of logits (N, C) and class indices (N,)."""
     from scipy.special import log_softmax
 
     logs = log_softmax(logits.astype(np.float64), axis=-1)
-    return float(-logs[np.arange(len(labels)), labels].mean())
+    losses: np.ndarray = -logs[np.arange(len(labels)), labels]
+    return losses
 
 
 def _multi_label(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -11,7 +11,7 @@ from transformers import Trainer
 from mixup_hf import runtime
 from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from mixup_hf.finetuning import splits
-from mixup_hf.finetuning.metrics import REPORTED, negative_log_likelihood
+from mixup_hf.finetuning.metrics import REPORTED, negative_log_likelihood, row_losses
 from mixup_hf.types import MixedExample
 
 
@@ -26,6 +26,7 @@ class Fitted:
             Empty for regression.
         history: What the Trainer logged.
         errors: The absolute error of each test row (N), for regression.
+        losses: The negative log-likelihood of each test row (N), where each has one class.
         steps_per_epoch: Optimizer steps per epoch.
     """
 
@@ -34,6 +35,7 @@ class Fitted:
     correct: list[bool]
     history: list[dict[str, float]]
     errors: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
     steps_per_epoch: int = 1
 
 
@@ -81,7 +83,7 @@ def fitted(
     """The result of a training, from what was predicted of the test rows and what was counted."""
     measured = predicted.metrics or {}
     outputs, labels = np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
-    correct, gaps = np.array([], bool), np.array([])
+    correct, gaps, losses = np.array([], bool), np.array([]), np.array([])
     if problem_type == REGRESSION:
         gaps = np.abs(outputs.reshape(-1) - labels.reshape(-1))
     elif problem_type == MULTI_LABEL:
@@ -89,7 +91,8 @@ def fitted(
     else:
         correct = outputs.argmax(axis=-1) == labels
         # The Trainer's own loss may be smoothed, weighted, or have further terms.
-        measured = measured | {"test_loss": negative_log_likelihood(outputs, labels)}
+        losses = row_losses(outputs, labels)
+        measured = measured | {"test_loss": float(losses.mean())}
     epochs = trainer.state.epoch or 1.0
     return Fitted(
         {name: measured[name] for name in REPORTED[problem_type]} | counts,
@@ -97,5 +100,6 @@ def fitted(
         correct.tolist(),
         trainer.state.log_history,
         gaps.tolist(),
+        losses.tolist(),
         max(1, round(trainer.state.global_step / epochs)),
     )

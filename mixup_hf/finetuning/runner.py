@@ -80,13 +80,15 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
     discard = saves_by_default(config)
     saved = output if config.save_model else None
     fitted = _fit(config, data, mixup, save_to=saved, discard=discard)
-    metrics = fitted.metrics
+    metrics = fitted.metrics | _committee(mixup)
     if config.compare:
         baseline = _fit(compare.baseline_of(config, fitted), data, None, discard=discard)
         metrics = metrics | {
             "baseline": baseline.metrics,
             "comparison": compare.compare(fitted, baseline),
         }
+        if runtime.is_main_process():
+            results.write(output / results.BASELINE, baseline.metrics, baseline.history, [], (), ())
     metrics = metrics | {"seconds": round(time.monotonic() - started, 1)}
     if runtime.is_main_process():
         results.write(
@@ -228,6 +230,12 @@ def tokenized(
     sides = [list(side) for side in zip(*map(split_sides, table.texts), strict=True)]
     encoded = tokenizer(*sides, truncation=True, max_length=max_length)
     return Dataset.from_dict({**encoded, "label": splits.trainer_labels(targets, table)})
+
+
+def _committee(mixup: TrainerPlugin | None) -> dict[str, Any]:
+    """What labelled the rows, where a committee did."""
+    found = mixup.committee_figures() if isinstance(mixup, InversedMixup) else None
+    return {} if found is None else {"committee": found}
 
 
 def _used_rows(callbacks: list[Any]) -> list[tuple[MixedExample, int]]:

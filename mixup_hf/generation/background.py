@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
+
 from mixup_hf import runtime
 from mixup_hf.generation.generator import Producer
 from mixup_hf.types import MixedExample
@@ -51,7 +53,9 @@ class BackgroundProducer:
                 return
             self._paused = False
             # A daemon: a Trainer that dies must not be kept alive by its sentences.
-            self._thread = threading.Thread(target=self._work, name=_THREAD, daemon=True)
+            self._thread = threading.Thread(
+                target=self._work, args=[runtime.current_gpu()], name=_THREAD, daemon=True
+            )
             self._thread.start()
 
     def take(self, chunk: Chunk) -> Rows:
@@ -96,14 +100,15 @@ class BackgroundProducer:
         self.pause()
         self._waiting, self._done, self._error = [], {}, None
 
-    def _work(self) -> None:
+    def _work(self, gpu: torch.device | None) -> None:
         try:
             while True:
                 with self._changed:
                     if self._paused or not self._waiting:
                         return
                     chunk = self._waiting[0]
-                rows = self._producer.chunk(*chunk)
+                with runtime.on_device(gpu):
+                    rows = self._producer.chunk(*chunk)
                 with self._changed:
                     self._done[chunk] = rows
                     self._waiting.remove(chunk)

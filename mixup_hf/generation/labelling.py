@@ -36,6 +36,11 @@ class Labelling:
         """The committee."""
         return self._make()
 
+    @property
+    def fitted(self) -> Labels | None:
+        """The committee, if rows have been labelled already."""
+        return self.__dict__.get("labels")
+
     def forget(self) -> None:
         """Make another committee when the next rows are labelled."""
         self.__dict__.pop("labels", None)

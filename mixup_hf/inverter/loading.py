@@ -27,7 +27,7 @@ from mixup_hf.inverter.quantization import (
     default_quantization,
     load_llm,
 )
-from mixup_hf.runtime import local_device
+from mixup_hf.runtime import device_of, on_device
 
 EMBEDDED_ALIGNER = "embedded"
 
@@ -71,7 +71,19 @@ def load_parts(
             trained for.
         SourceError: A base model cannot be fetched.
     """
-    where = torch.device(device) if device is not None else local_device()
+    where = device_of(device)
+    with on_device(where):
+        return _load_parts(aligner, revision, quantization, where, dtype, engine)
+
+
+def _load_parts(
+    aligner: str,
+    revision: str | None,
+    quantization: Quantization | None,
+    where: torch.device,
+    dtype: torch.dtype | None,
+    engine: str,
+) -> Parts:
     folder = aligner_folder(aligner, revision)
     loaded = load_aligner(folder)
     config = loaded.config

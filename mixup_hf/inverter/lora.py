@@ -69,7 +69,9 @@ def load_lora(llm: Any, checkpoint: Path, *, merge: bool) -> Any:
             return _merge(llm, config, load_file(folder / _WEIGHTS))
         from peft import PeftModel
 
-        model: Any = PeftModel.from_pretrained(llm, str(folder)).eval()
+        # Without a device, peft reads the weights onto the first GPU, in every process.
+        device = str(llm.get_input_embeddings().weight.device)
+        model: Any = PeftModel.from_pretrained(llm, str(folder), torch_device=device).eval()
     except Exception as error:  # a cut safetensors file, or a LoRA for other layers
         raise AlignerMismatchError(
             f"The LoRA in {folder} cannot be loaded ({error}). It is damaged or belongs to another "

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from mixup_hf import errors
+from mixup_hf.runtime import on_device
 
 Quantization = Literal["4bit", "none"]
 NF4_BLOCK_SIZE = 64
@@ -80,7 +81,8 @@ def default_dtype(device: torch.device) -> torch.dtype:
     AVX512_BF16 alone is not enough: with it, 64 sentences took 1.6 times as long in bf16.
     """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        with on_device(device):  # it asks, and may try, the current GPU
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()  # private: may go
     return torch.bfloat16 if has_amx else torch.float32
 

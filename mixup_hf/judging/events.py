@@ -80,6 +80,7 @@ class Detector:
             `CALIBRATION_ROWS` of them where there are more.
         rate: Share of real rows that may trigger an event, for the calibration.
         seed: Seed of that sample.
+        compared: Training rows (n,) among which collisions are looked for. Default: all.
     """
 
     def __init__(
@@ -92,12 +93,16 @@ class Detector:
         thresholds: Thresholds | None = None,
         rate: float = 0.05,
         seed: int = 0,
+        compared: np.ndarray | None = None,
     ) -> None:
         if not judges:
             raise errors.bad("judges", "name at least one judge", judges)
         self.judges = dict(judges)
         self.texts, self.embeddings, self.targets = list(texts), embeddings, targets
         self.classes = targets.argmax(1)
+        whole = compared is None or len(compared) == len(self.texts)
+        rows = slice(None) if whole else torch.from_numpy(compared)
+        self._compared = self.embeddings[rows], self.classes[rows]
         self.thresholds = thresholds or self._calibrated(rate, seed)
 
     def inspect(self, rows: Sequence[MixedExample], embeddings: Tensor) -> list[Finding]:
@@ -194,11 +199,12 @@ class Detector:
 
     def _nearest_other(self, embeddings: Tensor, own: Tensor) -> Tensor:
         nearest = torch.full((len(embeddings),), torch.inf)
-        for start in range(0, len(self.embeddings), _BLOCK):
+        others, labels = self._compared
+        for start in range(0, len(others), _BLOCK):
             block = slice(start, start + _BLOCK)
-            distance = torch.cdist(embeddings, self.embeddings[block])
+            distance = torch.cdist(embeddings, others[block])
             for classes in own.T:  # a mask for each parent: all at once would be as large again
-                same = self.classes[block][None] == classes[:, None]
+                same = labels[block][None] == classes[:, None]
                 distance.masked_fill_(same, torch.inf)
             nearest = torch.minimum(nearest, distance.min(1).values)
         return nearest

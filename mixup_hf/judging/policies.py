@@ -26,6 +26,7 @@ from mixup_hf.judging.events import (
 from mixup_hf.judging.form import TextCheck
 from mixup_hf.judging.judges import JudgeInputs, build_judge
 from mixup_hf.judging.leaks import LeakError, LeakGuard
+from mixup_hf.judging.sampling import SampledJudge, sample_of
 from mixup_hf.types import Encodes, MixedExample, Redraw
 
 POLICIES: tuple[str, ...] = get_args(IntrusionPolicy)
@@ -276,9 +277,16 @@ def build_gate(
         return None
     detector = None
     if policy != "off" and not texts_only:
-        inputs = JudgeInputs(texts, embeddings, targets, encoder, label_names, log_likelihood, seed)
+        rows = sample_of(targets.argmax(1).numpy(), seed, "Judges are fitted")
+        seen = texts, embeddings, targets
+        if len(rows) < len(texts):
+            at = torch.from_numpy(rows)
+            seen = [texts[row] for row in rows.tolist()], embeddings[at], targets[at]
+        inputs = JudgeInputs(*seen, encoder, label_names, log_likelihood, seed)
         made = {name: build_judge(name, inputs) for name in judges}
-        detector = Detector(made, texts, embeddings, targets, rate=rate, seed=seed)
+        if len(rows) < len(texts):
+            made = {name: SampledJudge(each, rows, len(texts)) for name, each in made.items()}
+        detector = Detector(made, texts, embeddings, targets, rate=rate, seed=seed, compared=rows)
     return Gate(
         detector,
         texts,

@@ -116,6 +116,7 @@ class PairPlan:
         self.chunks = ChunkGrid(chunk_size, first_chunk)
         self.wanted = _wanted(sampling_strategy or self._kind.sampling_strategy, self.labels)
         self._near: Pairing | None = None
+        self._latest_turn: tuple[int, int, np.ndarray] | None = None
         self._partners = self._kind(self._rows)
 
     def forget(self) -> None:
@@ -189,12 +190,18 @@ class PairPlan:
     def _first_parents(self, epoch: int, index: np.ndarray) -> np.ndarray:
         count = self.rows_per_turn
         turns = range(index[0] // count, index[-1] // count + 1)
-        rows = np.concatenate(
-            [self._turn(counter_rng(self.seed, _PAIRS, epoch, 0, int(turn))) for turn in turns]
-        )
+        rows = np.concatenate([self._known_turn(epoch, int(turn)) for turn in turns])
         first_turn = index[0] // count * count
         parents: np.ndarray = rows[index - first_turn]
         return parents
+
+    def _known_turn(self, epoch: int, turn: int) -> np.ndarray:
+        """A turn, kept for the chunks that follow: made for each, N rows would cost N squared."""
+        found = self._latest_turn
+        if found is None or found[:2] != (epoch, turn):
+            rows = self._turn(counter_rng(self.seed, _PAIRS, epoch, 0, turn))
+            self._latest_turn = found = epoch, turn, rows
+        return found[2]
 
     def _turn(self, rng: np.random.Generator) -> np.ndarray:
         if self.wanted is None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from mixup_hf import runtime
@@ -14,6 +16,7 @@ from mixup_hf.data.text_pairs import split_sides
 from mixup_hf.inverter.encoder import TunableEncoder
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.judging.labels import Committee, LabelInputs, Member, fit_committee
+from mixup_hf.judging.sampling import sample_of
 from mixup_hf.types import Encodes
 
 # The last committee fitted with each inverter, with what it was fitted on: runs on the same rows
@@ -54,6 +57,11 @@ def build_committee(
     Raises:
         InvalidInput: A member cannot work with this training set.
     """
+    rows = sample_of(targets.groups, seed, "The committee is fitted")
+    if len(rows) < len(texts):
+        at = torch.from_numpy(rows)
+        texts, embeddings = [texts[row] for row in rows.tolist()], embeddings[at]
+        targets = replace(targets, values=targets.values[at], groups=targets.groups[rows])
     key = (
         tuple(texts),
         targets.values.numpy().tobytes(),

@@ -195,6 +195,11 @@ class JudgedPlugin(TrainerPlugin):
         if self._labelling is not None:
             self._labelling.forget()
 
+    def committee_figures(self) -> dict[str, Any] | None:
+        """What the committee is like, see `Committee.figures`; None before it has labelled rows."""
+        fitted = None if self._labelling is None else self._labelling.fitted
+        return fitted.figures() if isinstance(fitted, Committee) else None
+
     def _members(self) -> list[str]:
         """The members as set; of the default ones, those that know this kind of label."""
         chosen = self.config.committee

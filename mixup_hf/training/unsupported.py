@@ -34,6 +34,7 @@ def check_training(
         InvalidInput: Its batches, model or labels cannot be mixed.
         InvalidState: The Trainer was given another collator.
     """
+    _refuse_unsharded(args)
     _refuse_unsupported(args, loader, model, collator.problem_type)
     _require_collator(loader, collator)
     check_smoothing(
@@ -53,6 +54,18 @@ def refuse_unwatchable(args: TrainingArguments, label_format: str) -> None:
             "`auto_off` reads the loss of each row off the model, which the Trainer gives no "
             "labels with `explicit_loss` or `label_smoothing_factor`. Leave one of them out."
         )
+
+
+def _refuse_unsharded(args: TrainingArguments) -> None:
+    """Raise where several processes were to share the model out, and accelerate does not do it."""
+    asked = runtime.sharding_asked(args)
+    if asked is None or runtime.world_size() == 1 or runtime.is_sharded():
+        return
+    raise errors.InvalidInput(
+        f"`{asked}` was asked for, but accelerate leaves it out on {args.device.type!r} devices: "
+        "each process would hold the whole model. Leave it out (processes on CPUs then train "
+        "through DDP), or start the processes on GPUs."
+    )
 
 
 def _refuse_unsupported(

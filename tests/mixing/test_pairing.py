@@ -188,3 +188,17 @@ def test_a_plan_that_cannot_be_made_is_refused(
     settings = {"pairing": "random", "weights": Beta(), "seed": 0} | changes
     with pytest.raises(ValueError, match=message):
         PairPlan(np.array(labels), **settings)
+
+
+def test_a_turn_is_shuffled_once_for_all_its_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each chunk, N rows would cost N squared."""
+    plan = make_plan(np.arange(60) % 3)
+    shuffled: list[int] = []
+    turn = plan._turn
+    monkeypatch.setattr(plan, "_turn", lambda rng: shuffled.append(1) or turn(rng))
+    in_order = whole(plan, 60)
+    assert len(shuffled) == 1
+    other = plan.chunk(1, 0, 60)
+    assert same(plan.chunk(0, 3, 60), Pairs(*(getattr(in_order, name)[12:16] for name in COLUMNS)))
+    assert same(other, make_plan(np.arange(60) % 3).chunk(1, 0, 60))
+    assert len(shuffled) == 3

@@ -113,3 +113,14 @@ def test_align_trains_one_aligner_on_as_many_processes_as_the_config_says(
 def test_scripts_stay_thin() -> None:
     for script in RECIPES.glob("*.py"):
         assert len(script.read_text().splitlines()) <= 120
+
+
+def test_the_benchmark_of_large_sets_runs_every_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    cache = datasets.config.HF_DATASETS_CACHE
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)  # restored afterwards
+    script = runpy.run_path(str(RECIPES / "benchmarks" / "scale.py"))
+    seconds = script["run"](200, 40, "same_class")
+    assert set(seconds) == {"read", "embed", "pair", "fit", "generate", "pool"}
+    assert all(value > 0 for value in seconds.values())

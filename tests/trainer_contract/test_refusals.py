@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from tiny import make_classifier, make_dataset, make_rows, word_tokenizer
 from torch.utils.data import DataLoader
 from trainer_runs import LABELS, Run, make_run, sharp_classifier
@@ -16,7 +17,8 @@ from transformers import (
     TrainerState,
 )
 
-from mixup_hf import MixupCollator, soft_cross_entropy
+from mixup_hf import MixupCollator, runtime, soft_cross_entropy
+from mixup_hf.training import unsupported
 
 ERRORS = (RuntimeError, ValueError)
 
@@ -153,3 +155,30 @@ def test_the_plain_trainer_is_not_touched_by_a_ratio_of_zero(tmp_path: Path) -> 
         collator={"mix_ratio": 0.0},
     ).train()
     assert run.trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "flag"), [({"fsdp": True}, None), ({"deepspeed": {}}, "DEEPSPEED"), ({}, "FSDP")]
+)
+def test_sharding_that_accelerate_leaves_out_is_refused(
+    asked: dict[str, Any], flag: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CPUs it says nothing, and every process holds the whole model."""
+    for name in ("FSDP", "DEEPSPEED"):
+        monkeypatch.delenv(f"ACCELERATE_USE_{name}", raising=False)
+    if flag is not None:
+        monkeypatch.setenv(f"ACCELERATE_USE_{flag}", "true")
+    args: Any = SimpleNamespace(device=torch.device("cpu"), **asked)
+    unsupported._refuse_unsharded(args)  # one process has nobody to share with
+    monkeypatch.setattr(runtime, "world_size", lambda: 2)
+    with pytest.raises(ValueError, match="leaves it out on 'cpu' devices"):
+        unsupported._refuse_unsharded(args)
+    monkeypatch.setattr(runtime, "is_sharded", lambda: True)
+    unsupported._refuse_unsharded(args)
+
+
+def test_without_sharding_there_is_nothing_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FSDP", "DEEPSPEED"):
+        monkeypatch.delenv(f"ACCELERATE_USE_{name}", raising=False)
+    monkeypatch.setattr(runtime, "world_size", lambda: 2)
+    unsupported._refuse_unsharded(SimpleNamespace(fsdp=[], deepspeed=None))  # type: ignore[arg-type]

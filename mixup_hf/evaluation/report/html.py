@@ -15,9 +15,12 @@ from mixup_hf.evaluation.experiment.primary import in_words as contrast_in_words
 from mixup_hf.evaluation.experiment.primary import rows as primary_rows
 from mixup_hf.evaluation.experiment.summary import Summary, Together, cells, together_cells
 from mixup_hf.evaluation.experiment.wording import TOGETHER, explained, in_words
-from mixup_hf.evaluation.report import plots
+from mixup_hf.evaluation.report import drawing, plots
+from mixup_hf.evaluation.report.baseline import METRICS, baseline_section, tiles_of
+from mixup_hf.evaluation.report.committee import Voted, committee_section
+from mixup_hf.evaluation.report.course import course_section
 from mixup_hf.evaluation.report.measured import measured_elsewhere
-from mixup_hf.evaluation.report.pages import PlotOf, TableOf, read_json, render
+from mixup_hf.evaluation.report.pages import PlotOf, Section, TableOf, read_json, render
 from mixup_hf.evaluation.statistics import Comparison
 from mixup_hf.evaluation.text_scores import copied_share, matched_variety
 from mixup_hf.intervals import wilson
@@ -27,14 +30,7 @@ from mixup_hf.types import Encodes, MixedExample
 _MOST_SAMPLES = 200
 _SHOWN_FIRST = 20
 _MOST_POINTS = 400
-_METRICS = {
-    "test_accuracy": "accuracy",
-    "test_macro_f1": "macro F1",
-    "test_minority_recall": "recall of the rarest class",
-    "test_ece": "expected calibration error",
-    "test_brier": "Brier score",
-    "test_loss": "negative log-likelihood",
-}
+_WORTH_NAMING = 0.05  # a class's share in a label: a committee leaves every class a little
 _FACTS = ("train_rows", "test_rows", "steps", "mixed_rows", "mixed_draws", "seed", "seconds")
 
 
@@ -58,14 +54,20 @@ class Made:
 
     @property
     def label(self) -> str:
-        """Classes with their shares."""
+        """Classes with their shares, the largest first; without those of next to nothing."""
         shares = sorted(zip(self.row.label, self.names, strict=True), reverse=True)
-        return ", ".join(f"{name} {share:.2f}" for share, name in shares if share > 0)
+        shown = [each for each in shares if each[0] >= _WORTH_NAMING] or shares[:1]
+        return ", ".join(f"{name} {share:.2f}" for share, name in shown)
 
     @property
     def events(self) -> tuple[str, ...]:
         """What judges found."""
         return self.row.events
+
+    @property
+    def voted(self) -> Voted:
+        """The sentence with its label and the opinions it was made from."""
+        return Voted(self.text, self.row.label, self.row.votes, self.names)
 
     @property
     def mitigation(self) -> str:
@@ -89,27 +91,29 @@ def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
     """
     metrics = read_json(folder / "metrics.json")
     made = _read_made(folder / "mixed.jsonl")
-    tables = [_scores(metrics), _facts(metrics)]
     mixes = [each for each in made if each.parents]  # not the unlabelled texts among them
-    if mixes:
-        tables.append(_quality(mixes))
-    tables += measured_elsewhere(folder)
+    sections = [
+        baseline_section(metrics, folder),
+        course_section(folder),
+        committee_section(metrics, [each.voted for each in made]),
+        Section("Sentences", _about_sentences(mixes, made, encoder)),
+        Section("Figures", [_scores(metrics), _facts(metrics), *measured_elsewhere(folder)]),
+    ]
     lead = [_headline(metrics), *([] if made else ["Nothing was generated in this run."])]
-    drawn = _plots(folder, made, encoder) if plots.available() else []
-    if not plots.available():
-        lead.append(plots.LEFT_OUT)
+    lead += [] if drawing.available() else [drawing.LEFT_OUT]
     shown = made[:_MOST_SAMPLES]
-    return render(f"A run: {folder.name}", lead, tables, drawn, shown, _SHOWN_FIRST)
+    return render(f"A run: {folder.name}", lead, sections, shown, _SHOWN_FIRST, tiles_of(metrics))
 
 
-def _plots(folder: Path, made: Sequence[Made], encoder: Encodes | None) -> list[PlotOf]:
-    drawn = _curves(folder / "history.json")
-    mixes = [each for each in made if each.parents]
-    if mixes:
-        drawn += _about_rows(mixes)
-    if encoder is not None and len(made) > 2:
-        drawn.append(_map(made, encoder))
-    return drawn
+def _about_sentences(
+    mixes: Sequence[Made], made: Sequence[Made], encoder: Encodes | None
+) -> list[TableOf | PlotOf]:
+    blocks: list[TableOf | PlotOf] = []
+    if mixes and drawing.available():
+        blocks += _about_rows(mixes)
+    if encoder is not None and len(made) > 2 and drawing.available():
+        blocks.append(_map(made, encoder))
+    return [*blocks, *([_quality(mixes)] if mixes else [])]
 
 
 def report_of_an_experiment(
@@ -131,7 +135,8 @@ def report_of_an_experiment(
         regime: What was trained how, in a sentence.
         primary: What `primary.contrast` found; shown first.
     """
-    tables, drawn = [], []
+    tables: list[TableOf | PlotOf] = []
+    drawn: list[TableOf | PlotOf] = []
     if primary is not None:
         rows = primary_rows(primary)
         body = [list(row.values()) for row in rows]
@@ -153,14 +158,14 @@ def report_of_an_experiment(
         note = "Means over seeds with 95 % bootstrap intervals."
         drawn += _differences(name, gaps, baseline, note)
     lead = [*([regime] if regime else []), explained(baseline)]
-    lead += [] if plots.available() else [plots.LEFT_OUT]
-    return render(title, lead, tables, drawn, [], 0)
+    lead += [] if drawing.available() else [drawing.LEFT_OUT]
+    return render(title, lead, [Section("Results", tables), Section("Differences", drawn)], [], 0)
 
 
 def _differences(
     title: str, gaps: Mapping[str, Comparison], baseline: str, note: str
 ) -> list[PlotOf]:
-    if not gaps or not plots.available():
+    if not gaps or not drawing.available():
         return []
     arms = {arm: (each.difference, each.low, each.high) for arm, each in gaps.items()}
     svg = plots.differences(arms, f"accuracy minus that of {baseline}")
@@ -168,6 +173,8 @@ def _differences(
 
 
 def _headline(metrics: dict[str, Any]) -> str:
+    if "test_accuracy" not in metrics:
+        return f"{metrics['test_rows']} test rows, one seed."
     rate = wilson(round(metrics["test_accuracy"] * metrics["test_rows"]), metrics["test_rows"])
     return (
         f"Accuracy {rate.share:.1%} on {rate.of} test rows (95 % interval {rate.low:.1%} to "
@@ -177,7 +184,7 @@ def _headline(metrics: dict[str, Any]) -> str:
 
 
 def _scores(metrics: dict[str, Any]) -> TableOf:
-    rows = [(name, f"{metrics[key]:.3f}") for key, name in _METRICS.items() if key in metrics]
+    rows = [(name, f"{metrics[key]:.3f}") for key, name in METRICS.items() if key in metrics]
     return TableOf("Test scores", ("on test rows", "value"), rows)
 
 
@@ -226,16 +233,18 @@ def _map(made: Sequence[Made], encoder: Encodes) -> PlotOf:
     some = made[: _MOST_POINTS // 2]
     real: dict[str, str] = {}
     for each in made:
-        if _pure(each):
-            for parent in each.parents:
-                real.setdefault(parent, names[each.row.hard_label])
+        known = names[each.row.hard_label] if _pure(each) else plots.UNKNOWN
+        for parent in each.parents:
+            if real.get(parent, plots.UNKNOWN) == plots.UNKNOWN:
+                real[parent] = known
     texts = [*real][: _MOST_POINTS // 2] + [each.row.text for each in some]
     classes = [*real.values()][: _MOST_POINTS // 2] + [names[each.row.hard_label] for each in some]
     flags = [False] * (len(texts) - len(some)) + [True] * len(some)
     points = _principal(encoder.encode(texts).numpy())
     note = (
-        "Rings are training rows, dots generated ones, in the colour of their largest class; two "
-        "main directions (PCA) of the embeddings. What looks near here may be far apart."
+        "Rings are training rows, in grey where generated rows do not tell their class; dots are "
+        "generated rows, in the colour of their largest class. Two main directions (PCA) of the "
+        "embeddings: what looks near here may be far apart."
     )
     return PlotOf("Map of the embeddings", plots.scatter(points, classes, flags, names), note)
 
@@ -252,21 +261,6 @@ def _principal(rows: np.ndarray) -> np.ndarray:
 def _pure(made: Made) -> bool:
     """Whether the parents have one class, which the row's label says unless a committee gave it."""
     return not made.row.votes and max(made.row.label) > 1 - 1e-6
-
-
-def _curves(file: Path) -> list[PlotOf]:
-    if not file.is_file():
-        return []
-    history = read_json(file)
-    lines = {
-        name: [(line["step"], float(line[key])) for line in history if key in line]
-        for key, name in (("loss", "training"), ("eval_loss", "evaluation"))
-    }
-    lines = {name: points for name, points in lines.items() if points}
-    if not lines:
-        return []
-    note = "Loss of training rows, real and generated, and of evaluation rows where there were any."
-    return [PlotOf("Loss", plots.curves(lines, "loss"), note)]
 
 
 def _read_made(file: Path) -> list[Made]:

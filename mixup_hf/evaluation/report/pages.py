@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mixup_hf import errors
 
@@ -21,6 +21,7 @@ class TableOf:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    kind: ClassVar[str] = "table"
 
 
 @dataclass(frozen=True)
@@ -30,25 +31,77 @@ class PlotOf:
     title: str
     svg: str
     note: str
+    kind: ClassVar[str] = "plot"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An opinion about a text, as parts of a bar.
+
+    Attributes:
+        who: Whose opinion.
+        verdict: The class with the largest share.
+        parts: Share, colour number and class of each part.
+    """
+
+    who: str
+    verdict: str
+    parts: Sequence[tuple[float, int, str]]
+
+
+@dataclass(frozen=True)
+class VotesOf:
+    """Opinions about some texts.
+
+    Attributes:
+        title: Heading.
+        note: What is shown.
+        legend: Colour number and class.
+        texts: Each text with the opinions about it.
+    """
+
+    title: str
+    note: str
+    legend: Sequence[tuple[int, str]]
+    texts: Sequence[tuple[str, Sequence[Bar]]]
+    kind: ClassVar[str] = "votes"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page, with what is in it in order."""
+
+    title: str
+    blocks: Sequence[TableOf | PlotOf | VotesOf]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure at the top of the page."""
+
+    name: str
+    value: str
+    note: str = ""
 
 
 def render(
     title: str,
     lead: Sequence[str],
-    tables: Sequence[TableOf],
-    drawn: Sequence[PlotOf],
+    sections: Sequence[Section],
     samples: Sequence[Any],
     shown: int,
+    tiles: Sequence[Tile] = (),
 ) -> str:
     """Render the page as HTML.
 
     Args:
         title: Title of the page.
         lead: Paragraphs before everything else.
-        tables: Tables, in order.
-        drawn: Plots, in order.
+        sections: What there is, in order; empty ones are left out.
         samples: Generated rows to show, as `report.Made` objects.
         shown: Number of samples shown before the reader expands the list.
+        tiles: Figures shown above everything else.
     """
     jinja2 = errors.optional("jinja2", "report", "A report")
     source = (files("mixup_hf.evaluation.report") / "report.html.j2").read_text(encoding="utf-8")
@@ -56,8 +109,8 @@ def render(
     page: str = template.render(
         title=title,
         lead=lead,
-        tables=tables,
-        plots=drawn,
+        tiles=tiles,
+        sections=[section for section in sections if section.blocks],
         samples=samples,
         shown=shown,
         version=version("mixup_hf"),

@@ -2,81 +2,205 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mixup_hf import errors
+from mixup_hf.evaluation.report.drawing import COLOURS, INK, LINES, figure, legend, svg
 from mixup_hf.intervals import Rate
 
-LEFT_OUT = (
-    "Plots are left out, because matplotlib is not installed: `pip install 'mixup_hf[report]'`."
-)
-_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
-
-
-def available() -> bool:
-    """Whether plots can be drawn."""
-    try:
-        return find_spec("matplotlib") is not None
-    except ValueError:  # import blocked: the entry in `sys.modules` is None
-        return False
+UNKNOWN = "training rows"  # the class of rows in a scatter plot of which no more is known
+_OURS, _OTHERS = COLOURS[0], COLOURS[-1]
 
 
 def rates(groups: Mapping[str, Rate], label: str) -> str:
     """Plot shares with their intervals, one point per group."""
-    figure, axis = _figure()
+    made, axis = figure()
     shares = [rate.share for rate in groups.values()]
     below = [rate.share - rate.low for rate in groups.values()]
     above = [rate.high - rate.share for rate in groups.values()]
-    axis.errorbar(list(groups), shares, yerr=(below, above), fmt="o", color=_COLOURS[0], capsize=3)
+    axis.errorbar(list(groups), shares, yerr=(below, above), fmt="o", color=_OURS, capsize=3)
     axis.set(xlabel=label, ylabel="share, 95 % interval", ylim=(0, None))
     axis.tick_params(axis="x", rotation=30)
-    return _svg(figure)
+    axis.yaxis.set_major_formatter(_percent)
+    axis.grid(axis="y", color=LINES, linewidth=0.6)
+    return svg(made)
 
 
 def histogram(values: Sequence[float], label: str) -> str:
     """Plot a histogram of values."""
-    figure, axis = _figure()
-    axis.hist(values, bins=20, color=_COLOURS[0])
+    made, axis = figure()
+    axis.hist(values, bins=20, color=_OURS, rwidth=0.9)
     axis.set(xlabel=label, ylabel="sentences")
-    return _svg(figure)
+    return svg(made)
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]], label: str) -> str:
     """Plot lines of (step, value) points."""
-    figure, axis = _figure()
-    for (name, points), colour in zip(lines.items(), _COLOURS, strict=False):
-        axis.plot(*zip(*points, strict=True), color=colour, label=name, marker=".")
+    made, axis = figure()
+    for (name, points), colour in zip(lines.items(), COLOURS, strict=False):
+        axis.plot(*zip(*points, strict=True), color=colour, label=name, marker=".", markersize=4)
     axis.set(xlabel="step", ylabel=label)
-    axis.legend()
-    return _svg(figure)
+    axis.grid(axis="y", color=LINES, linewidth=0.6)
+    legend(axis)
+    return svg(made)
+
+
+def shares_over_steps(shares: Sequence[tuple[float, float]]) -> str:
+    """Plot the share of generated rows over the steps.
+
+    Args:
+        shares: (step, share) of each log line: the share of all rows since the line before.
+    """
+    made, axis = figure(height=2.4)
+    steps, heights = [0.0, *(step for step, _ in shares)], [share for _, share in shares]
+    axis.stairs(heights, steps, fill=True, color=_OURS, alpha=0.35)
+    axis.stairs(heights, steps, color=_OURS, linewidth=1.8)
+    top = max(0.5, *heights)
+    axis.set(xlabel="step", ylabel="generated rows", xlim=(0, steps[-1]), ylim=(0, top * 1.05))
+    axis.yaxis.set_major_formatter(_percent)
+    axis.grid(axis="y", color=LINES, linewidth=0.6)
+    return svg(made)
+
+
+def side_by_side(
+    panels: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]],
+) -> str:
+    """Plot two or more runs beside each other, a panel for each measure.
+
+    Args:
+        panels: For each measure, the runs' value with the bounds of its interval, or None.
+    """
+    count = max(len(runs) for runs in panels.values())
+    made, axes = figure(height=len(panels) * (0.55 + 0.3 * count), rows=len(panels))
+    for axis, (measure, runs) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        reach = 0.0
+        for at, (value, low, high) in enumerate(runs.values()):
+            axis.barh(at, value, height=0.7, color=_OURS if at == 0 else _OTHERS)
+            if low is not None and high is not None:
+                bounds = [[value - low], [high - value]]
+                axis.errorbar(value, at, xerr=bounds, color=INK, capsize=3, linewidth=1)
+            end = value if high is None else high
+            axis.annotate(
+                f" {value:.3f}",
+                (end, at),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                color=INK,
+            )
+            reach = max(reach, end)
+        axis.set(yticks=range(len(runs)), yticklabels=list(runs), xlim=(0, reach * 1.2 or 1))
+        axis.set_title(measure, fontsize="medium", loc="left", color=INK)
+        axis.invert_yaxis()
+    return svg(made)
+
+
+def parts(counts: Mapping[str, int]) -> str:
+    """Plot what a whole number of rows is made of, as one bar."""
+    made, axis = figure(height=1.35)
+    start = 0
+    for (name, count), colour in zip(
+        counts.items(), (COLOURS[2], COLOURS[0], COLOURS[3], COLOURS[6]), strict=False
+    ):
+        axis.barh(0, count, left=start, color=colour, label=f"{name}: {count}")
+        start += count
+    axis.set(xlim=(0, max(1, start)), yticks=[])
+    axis.spines[["left", "bottom"]].set_visible(False)
+    axis.set_xticks([])
+    legend(axis, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0), fontsize="medium")
+    return svg(made)
+
+
+def members(rows: Sequence[tuple[str, Rate | None, float | None]], accuracy: str) -> str:
+    """Plot the members of a committee: how often each is right, and how much it counts.
+
+    Args:
+        rows: For each member, and last for all together: its name, accuracy, and weight.
+        accuracy: What the accuracy is called.
+    """
+    made, (left, right) = figure(height=0.8 + 0.36 * len(rows), columns=2)
+    made.get_layout_engine().set(wspace=0.08)
+    for at, (_, rate, weight) in enumerate(rows):
+        colour = COLOURS[1] if at == len(rows) - 1 else _OURS
+        if rate is not None:
+            bounds = [[rate.share - rate.low], [rate.high - rate.share]]
+            left.errorbar(rate.share, at, xerr=bounds, fmt="o", color=colour, capsize=3)
+            left.annotate(
+                f"{rate.share:.0%}",
+                (rate.share, at),
+                (0, 5),
+                ha="center",
+                textcoords="offset points",
+                fontsize="small",
+                color=INK,
+            )
+        if weight is not None:
+            right.barh(at, weight, height=0.6, color=colour)
+            right.annotate(f" {weight:.2f}", (weight, at), va="center", color=INK, fontsize="small")
+    left.set(yticks=range(len(rows)), yticklabels=[name for name, _, _ in rows], xlabel=accuracy)
+    heaviest = max((weight or 0.0) for _, _, weight in rows)
+    right.set(yticks=[], xlabel="weight", xlim=(0, heaviest * 1.3 or 1))
+    left.xaxis.set_major_formatter(_percent)
+    left.set(xlim=(min([0.5, *(rate.low for _, rate, _ in rows if rate)]) - 0.02, 1.02))
+    left.locator_params(axis="x", nbins=3)
+    right.locator_params(axis="x", nbins=3)
+    for axis in (left, right):
+        axis.set_ylim(len(rows) - 0.5, -0.6)
+        axis.grid(axis="x", color=LINES, linewidth=0.6)
+    return svg(made)
+
+
+def matrix(names: Sequence[str], shares: np.ndarray) -> str:
+    """Plot shares (K, K) between K members, as a grid of cells with numbers."""
+    made, axis = figure(height=0.9 + 0.42 * len(names))
+    for row, column in np.ndindex(shares.shape):
+        if row == column:
+            continue
+        share = float(shares[row, column])
+        axis.add_patch(_cell(column, row, share))
+        axis.annotate(f"{share:.0%}", (column, row), ha="center", va="center", color=INK)
+    axis.set(
+        xlim=(-0.5, len(names) - 0.5),
+        ylim=(len(names) - 0.5, -0.5),
+        xticks=range(len(names)),
+        yticks=range(len(names)),
+        xticklabels=names,
+        yticklabels=names,
+    )
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    return svg(made)
 
 
 def scatter(
     points: np.ndarray, classes: Sequence[str], made: Sequence[bool], names: Sequence[str]
 ) -> str:
     """Plot real rows as rings and generated rows as dots, colored by class."""
-    figure, axis = _figure(height=4.2)
-    for name, colour in zip(names, _COLOURS * (1 + len(names) // len(_COLOURS)), strict=False):
-        for kind, marks in ((False, {"facecolors": "none"}), (True, {"s": 9, "alpha": 0.7})):
+    drawn, axis = figure(height=4.2)
+    own = COLOURS[:-1] * (1 + len(names) // len(COLOURS[:-1]))
+    known = dict(zip(names, own, strict=False))
+    for name, colour in (known | {UNKNOWN: _OTHERS}).items():
+        for kind in (False, True):
             here = np.array([c == name and m is kind for c, m in zip(classes, made, strict=True)])
-            style: dict[str, Any] = {"edgecolors": colour, "label": name if kind else None}
+            if not here.any():
+                continue
+            style: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "s": 28}
             if kind:
-                style = {"color": colour, "label": name}
-            axis.scatter(*points[here].T, **(marks | style))
+                style = {"color": colour, "s": 12, "alpha": 0.8, "linewidths": 0}
+            if kind or name == UNKNOWN:
+                style["label"] = name
+            axis.scatter(*points[here].T, **style)
     axis.set(xticks=[], yticks=[])
-    axis.legend(fontsize="small")
-    return _svg(figure)
+    legend(axis, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
+    return svg(drawn)
 
 
 def differences(arms: Mapping[str, tuple[float, float, float]], label: str) -> str:
     """Plot differences with their intervals, one line per arm, relative to zero."""
-    return _svg(_differences(arms, label))
+    return svg(_differences(arms, label))
 
 
 def save_differences(
@@ -87,28 +211,22 @@ def save_differences(
 
 
 def _differences(arms: Mapping[str, tuple[float, float, float]], label: str) -> Any:
-    figure, axis = _figure(height=0.5 + 0.35 * len(arms))
+    made, axis = figure(height=0.7 + 0.35 * len(arms))
     names = list(arms)[::-1]
     middle = np.array([arms[name] for name in names])
     reach = (middle[:, 0] - middle[:, 1], middle[:, 2] - middle[:, 0])
-    axis.errorbar(middle[:, 0], names, xerr=reach, fmt="o", color=_COLOURS[0], capsize=3)
-    axis.axvline(0, color="0.6", linewidth=1)
+    axis.axvline(0, color=LINES, linewidth=1.5)
+    axis.errorbar(middle[:, 0], names, xerr=reach, fmt="o", color=_OURS, capsize=3)
     axis.set(xlabel=label)
-    return figure
+    return made
 
 
-def _figure(height: float = 3.0) -> tuple[Any, Any]:
-    module = errors.optional("matplotlib.figure", "report", "A plot")
-    figure = module.Figure(figsize=(6, height), layout="constrained")
-    return figure, figure.subplots()
+def _cell(column: int, row: int, share: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    corner = (column - 0.47, row - 0.47)
+    return Rectangle(corner, 0.94, 0.94, facecolor=_OURS, alpha=0.08 + 0.6 * share, linewidth=0)
 
 
-def _svg(figure: Any) -> str:
-    import matplotlib as mpl
-
-    stream = io.StringIO()
-    # Keep text as text (small and searchable), and use the same ids in every run.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mixup_hf"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    drawn = stream.getvalue()
-    return drawn[drawn.index("<svg") :]
+def _percent(value: float, _position: int) -> str:
+    return f"{value:.0%}"

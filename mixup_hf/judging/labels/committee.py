@@ -147,6 +147,22 @@ class Committee:
         """A committee with one more member, or another one of that name; not calibrated yet."""
         return Committee({**self.members, name: member}, self._texts, self._targets, self._seed)
 
+    def figures(self) -> dict[str, Any]:
+        """What is known about the committee, for a file or a report.
+
+        Returns:
+            `members`: for each name its `weight`, and its `accuracy` on held-out rows or None;
+            `accuracy` of all together, the number of `rows` that it was measured on, and the
+            `temperature`. In regression, accuracies are R^2.
+        """
+        members = {
+            name: {"weight": self.weights[name], "accuracy": self.accuracies.get(name)}
+            for name in self.members
+        }
+        rows = len(self._informative())
+        measured = {"accuracy": self.accuracy, "rows": rows, "temperature": self.temperature}
+        return {"members": members, **measured}
+
     def describe(self) -> str:
         """One line: accuracy on held-out rows and weight of each member, and of all together."""
         parts = []
