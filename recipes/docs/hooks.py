@@ -27,9 +27,19 @@ from mixup_hf.evaluation.experiment.config import ExperimentConfig
 
 _RECIPES = Path(__file__).parents[1]
 # Files of recipes/ that are shown on the site, at the same place below its root.
-_SHOWN = ("benchmarks/*.md", "benchmarks/*.png", "benchmarks/*.jsonl", "notebooks/*.ipynb", "SCALING.md")
+_SHOWN = (
+    "benchmarks/*.md",
+    "benchmarks/*.png",
+    "benchmarks/*.jsonl",
+    "notebooks/*.ipynb",
+    "SCALING.md",
+)
 _COMMENT = re.compile(r"<!-- (settings|table|commands|api)(?:: (\w+))? -->")
 _LINK = re.compile(r"\]\(\.\./\.\./((?:\.\./)*(?:benchmarks|notebooks)/|(?:\.\./)*SCALING\.md)")
+_LOADED = re.compile(
+    r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//[^>]*>"
+    r"|<link[^>]*rel=\"(?:stylesheet|preconnect|icon)\"[^>]*\shref=\"(?:https?:)?//[^>]*>"
+)
 _EXAMPLE = re.compile(r"^Example:\n((?:    .*\n|\n)+)", re.MULTILINE)
 
 
@@ -38,13 +48,27 @@ def on_files(files: Any, config: Any) -> Any:
     for pattern in _SHOWN:
         for path in sorted(_RECIPES.glob(pattern)):
             name = path.relative_to(_RECIPES).as_posix()
-            files.append(mkdocs.structure.files.File.generated(config, name, abs_src_path=str(path)))
+            files.append(
+                mkdocs.structure.files.File.generated(config, name, abs_src_path=str(path))
+            )
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Fill in what is rendered from the package."""
     return _LINK.sub(r"](\1", render(markdown))
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Refuse pages that would load something from another host.
+
+    Raises:
+        ValueError: A script, a style sheet or an image is not part of the site.
+    """
+    found = _LOADED.search(output)
+    if found:
+        raise ValueError(f"{page.file.src_uri} loads from another host: {found[0]}")
+    return output
 
 
 def render(markdown: str) -> str:
@@ -61,7 +85,9 @@ def _settings(name: str, _: str) -> str:
     lines = ["| setting | meaning |", "|---|---|"]
     for key in config.describe(kind):
         type_ = f"{key.type}, {key.bounds}" if key.bounds else key.type
-        default = "required" if key.default is None else f"default: <code>{_cell(key.default)}</code>"
+        default = (
+            "required" if key.default is None else f"default: <code>{_cell(key.default)}</code>"
+        )
         anchor = re.sub(r"\W+", "-", f"{name}-{key.name}").lower()
         lines.append(
             f'| <code id="{anchor}">{key.name}</code> '
@@ -72,7 +98,13 @@ def _settings(name: str, _: str) -> str:
 
 def _cell(text: str) -> str:
     """A text in a cell of a table: nothing in it is markup."""
-    for sign, entity in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;"), ("*", "&#42;"), ("[", "&#91;")):
+    for sign, entity in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        ("|", "&#124;"),
+        ("*", "&#42;"),
+        ("[", "&#91;"),
+    ):
         text = text.replace(sign, entity)
     return text
 
@@ -140,5 +172,3 @@ class ExamplesAreCode(griffe.Extension):
 
 def _fenced(found: re.Match[str]) -> str:
     return f"Example:\n    ```python\n{found[1].rstrip()}\n    ```\n\n"
-
-
