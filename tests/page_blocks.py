@@ -21,6 +21,10 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
 _BLOCK = re.compile(r"(?:^<!-- (file|not run): ([^\n]+) -->\n)?^```(\w+)\n(.*?)^```$", re.M | re.S)
 
+_PLACES = (
+    "London Paris Rome Madrid Berlin Vienna Lisbon Dublin Athens Oslo Prague Warsaw Zagreb Bern"
+).split()
+
 
 @dataclass(frozen=True)
 class Block:
@@ -47,19 +51,18 @@ def read_blocks(page: str) -> list[Block]:
     ]
 
 
-def write_files_of_a_reader(folder: Path) -> Path:
-    """What a reader has: the recipes, labelled rows, and sentences."""
+def write_files_of_a_reader(folder: Path, places: int = 5) -> Path:
+    """What a reader has: the recipes, labelled rows (three to train on per place), and sentences."""
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     themes = {
         "business": ["Dollar slides ahead of {}", "Bank holds rates in {}", "Oil price up in {}"],
         "sport": ["Henman wins in {}", "Arsenal held at {}", "Record jump thrills {}"],
     }
-    places = ("London", "Paris", "Rome", "Madrid", "Berlin")
     rows = [
         {"text": text.format(place), "label": label}
         for label, texts in themes.items()
         for text in texts
-        for place in places
+        for place in _PLACES[:places]
     ]
     for name, part in (("train", rows[::2]), ("dev", rows[1::2])):
         lines = [json.dumps(row) + "\n" for row in part]
