@@ -21,9 +21,22 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
 _BLOCK = re.compile(r"(?:^<!-- (file|not run): ([^\n]+) -->\n)?^```(\w+)\n(.*?)^```$", re.M | re.S)
 
-_PLACES = (
-    "London Paris Rome Madrid Berlin Vienna Lisbon Dublin Athens Oslo Prague Warsaw Zagreb Bern"
-).split()
+_PLACES = [
+    "London",
+    "Paris",
+    "Rome",
+    "Madrid",
+    "Berlin",
+    "Vienna",
+    "Lisbon",
+    "Dublin",
+    "Athens",
+    "Oslo",
+    "Prague",
+    "Warsaw",
+    "Zagreb",
+    "Bern",
+]
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ def read_blocks(page: str) -> list[Block]:
 
 
 def write_files_of_a_reader(folder: Path, places: int = 5) -> Path:
-    """What a reader has: the recipes, labelled rows (three to train on per place), and sentences."""
+    """What a reader has: the recipes, labelled rows (three per place to train on), sentences."""
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     themes = {
         "business": ["Dollar slides ahead of {}", "Bank holds rates in {}", "Oil price up in {}"],
