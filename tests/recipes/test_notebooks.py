@@ -15,14 +15,8 @@ NOTEBOOKS = sorted((ROOT / "recipes" / "notebooks").glob("*.ipynb"))
 LARGEST = 40_000  # bytes
 SHORTER = {
     "one_line": {
-        "ROWS, EPOCHS = 50, 8": "ROWS, EPOCHS = 16, 1",
-        '.class_encode_column("label").shuffle(seed=1)': (
-            '.class_encode_column("label").shuffle(seed=1)\n'
-            'splits["test"] = splits["test"].select(range(20))'
-        ),
-        'from_pretrained("embedded")': (
-            'from_pretrained("embedded", rows_per_refill=6, committee=("encoder", "knn"))'
-        ),
+        "ROWS, EPOCHS, TEST_ROWS = 40, 6, 200": "ROWS, EPOCHS, TEST_ROWS = 16, 1, 20",
+        '("encoder", "llm"), "rows_per_refill": 80': '("encoder", "knn"), "rows_per_refill": 6',
     },
     "minority_class": {
         '"tech", 5, 30, 5': '"tech", 2, 4, 1',
