@@ -21,22 +21,8 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
 _BLOCK = re.compile(r"(?:^<!-- (file|not run): ([^\n]+) -->\n)?^```(\w+)\n(.*?)^```$", re.M | re.S)
 
-_PLACES = [
-    "London",
-    "Paris",
-    "Rome",
-    "Madrid",
-    "Berlin",
-    "Vienna",
-    "Lisbon",
-    "Dublin",
-    "Athens",
-    "Oslo",
-    "Prague",
-    "Warsaw",
-    "Zagreb",
-    "Bern",
-]
+_PLACES = ["London", "Paris", "Rome", "Madrid", "Berlin", "Vienna", "Lisbon"]
+_PLACES += ["Dublin", "Athens", "Oslo", "Prague", "Warsaw", "Zagreb", "Bern"]
 
 
 @dataclass(frozen=True)
