@@ -29,7 +29,9 @@ _STEPS = "--training.max-steps 2 --training.per-device-train-batch-size 4"
 _MIX = "--committee '[encoder, knn]' --on-unreadable off"
 _FINETUNE = f"{_STEPS} --mixup.rows-per-refill 6 {_MIX.replace('--', '--mixup.')}"
 # Thirty rows in the place of two thousand headlines.
-_OWN_ROWS = "--data.dataset null --data.train-file train.jsonl --data.test-file dev.jsonl"
+_OWN_ROWS = (
+    "--data.shots 3 --data.dataset null --data.train-file train.jsonl --data.test-file dev.jsonl"
+)
 _EXPERIMENT = (
     f"{_STEPS} --shots '[2]' --seeds '[0]' --rows 4 --test-rows 10 {_MIX.replace('--', '--mixup.')}"
 )
