@@ -6,6 +6,7 @@ A page has comments that are replaced when the site is built, and links to files
 - `<!-- table: KIND -->`: everything of that kind that is registered;
 - `<!-- commands -->`: the commands with their options;
 - `<!-- api: rest -->`: docstrings of the public names that the page does not mention;
+- `<!-- file: NAME -->` above a block of code: the name becomes the block's title;
 - `../../benchmarks/RESULTS.md` and other files of `recipes/`: they become part of the site.
 """
 
@@ -40,6 +41,7 @@ _LOADED = re.compile(
     r"<(?:script|img|iframe)[^>]*\ssrc=\"(?:https?:)?//[^>]*>"
     r"|<link[^>]*rel=\"(?:stylesheet|preconnect|icon)\"[^>]*\shref=\"(?:https?:)?//[^>]*>"
 )
+_FILE = re.compile(r"^<!-- file: (\S+) -->\n```(\w+)$", re.MULTILINE)
 _EXAMPLE = re.compile(r"^Example:\n((?:    .*\n|\n)+)", re.MULTILINE)
 
 
@@ -56,7 +58,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Fill in what is rendered from the package."""
-    return _LINK.sub(r"](\1", render(markdown))
+    named = _FILE.sub(r'```\2 title="\1"', render(markdown))
+    return _LINK.sub(r"](\1", named)
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
