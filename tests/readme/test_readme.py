@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import gc
-import json
-import os
 import re
 import runpy
 import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from hub_stub import HubStub
-from typer.testing import CliRunner
+from page_blocks import ROOT, run, run_here, write_files_of_a_reader
 
 from mixup_hf import registry
-from mixup_hf.cli.main import app
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SCRIPTS = Path(sys.executable).parent
 # What `.ci/run` runs word for word, because it sets up an environment.
 OF_THE_GATE = ("first command", "test command")
 SHORT_RUN = "--training.max-steps 2 --training.per-device-train-batch-size 4"
@@ -114,49 +106,7 @@ def test_links_lead_somewhere() -> None:
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
     """What a reader of the README has: the recipes, and files of their own."""
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    themes = {
-        "business": ["Dollar slides ahead of {}", "Bank holds rates in {}", "Oil price up in {}"],
-        "sport": ["Henman wins in {}", "Arsenal held at {}", "Record jump thrills {}"],
-    }
-    places = ("London", "Paris", "Rome", "Madrid", "Berlin")
-    rows = [
-        {"text": text.format(place), "label": label}
-        for label, texts in themes.items()
-        for text in texts
-        for place in places
-    ]
-    for name, part in (("train", rows[::2]), ("dev", rows[1::2])):
-        lines = [json.dumps(row) + "\n" for row in part]
-        (tmp_path / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-    sentences = [f"{row['text']} on day {day}." for row in rows for day in range(4)]
-    (tmp_path / "sentences.txt").write_text("\n".join(sentences) + "\n")
-    (tmp_path / "heldout.txt").write_text("\n".join(sentences[:40]) + "\n")
-    subprocess.run(["gzip", "-k", "heldout.txt"], cwd=tmp_path, check=True)
-    return tmp_path
-
-
-def run(command: str, folder: Path, **environment: str) -> str:
-    # No bytecode, and the scripts of this very environment, whatever is activated.
-    path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=folder,
-        env=os.environ | {"PATH": path, "CUDA_VISIBLE_DEVICES": ""} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
-
-
-def run_here(command: str) -> None:
-    """Run a `mixup-hf` command in this process, which has imported torch and transformers."""
-    _, *words = shlex.split(command)
-    gc.collect()  # the models of the command before
-    result = CliRunner().invoke(app, words)
-    assert result.exit_code == 0, f"{command}\n{result.output[-4000:]}\n{result.exception!r}"
+    return write_files_of_a_reader(tmp_path)
 
 
 @pytest.mark.slow
