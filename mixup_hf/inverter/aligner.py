@@ -68,6 +68,15 @@ class AlignerConfig(PreTrainedConfig):
         format_version: int = FORMAT_VERSION,
         **kwargs: Any,
     ) -> None:
+        for name, text in (
+            ("encoder", encoder),
+            ("llm", llm),
+            ("encoder_prefix", encoder_prefix),
+            ("prompt_prefix", prompt_prefix),
+            ("prompt_suffix", prompt_suffix),
+        ):
+            errors.text(name, text)
+        errors.positive("embedding_rms", embedding_rms)
         errors.one_of("pooling", pooling, POOLINGS)
         errors.one_of("base_grid", base_grid, ("nf4", None))
         errors.at_least("num_soft_tokens", num_soft_tokens, 1)

@@ -57,7 +57,8 @@ class _Encoder:
         self.pooling = pooling
         self.normalize = normalize
         self.prefix = prefix
-        self.max_length = max_length
+        positions = getattr(model.config, "max_position_embeddings", None) or max_length
+        self.max_length = min(max_length, positions, tokenizer.model_max_length)
 
     @property
     def embedding_dim(self) -> int:

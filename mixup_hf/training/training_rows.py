@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mixup_hf import errors
@@ -40,11 +40,12 @@ def check_rows(
             f"{type(labels).__name__}. For a data set, give its columns: texts=dataset['text'], "
             "labels=dataset['label']; or let attach(trainer) read them."
         )
-    if isinstance(labels, str):
-        raise errors.InvalidType(
-            f"`labels` must be a list of labels, but got one string: {labels!r}."
-        )
-    texts = join_sides("texts", texts if isinstance(texts, str) else list(texts))
+    for name, given in (("texts", texts), ("labels", labels)):
+        if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+            raise errors.InvalidType(
+                f"`{name}` must be a list of {name}, but got {type(given).__name__}: {given!r:.200}."
+            )
+    texts = join_sides("texts", list(texts))
     errors.texts("texts", texts)
     labels = list(labels)
     if len(texts) != len(labels):
