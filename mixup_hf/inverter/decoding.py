@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixup_hf import errors
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.runtime import memory_ran_out
 
@@ -34,7 +35,12 @@ def decode_embeddings(
         keys: Seeds; row r of candidate c samples from the stream (*keys, c, r).
         batch_size: Rows decoded at a time.
         on_batch: Called with the number of rows after each batch.
+
+    Raises:
+        InvalidInput: An embedding has NaN or infinity.
     """
+    if not embeddings.isfinite().all():
+        raise errors.bad("embeddings", "be finite", "NaN or infinity")
     sentences: list[str] = []
     while (start := len(sentences)) < len(embeddings):
         rows = embeddings[start : start + batch_size]

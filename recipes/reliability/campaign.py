@@ -33,15 +33,16 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from trials import campaign, limit_memory
 
-    kinds = importlib.import_module(options.campaign).KINDS
+    chosen = importlib.import_module(options.campaign)
     limit_memory()
     tally = campaign(
-        kinds,
+        chosen.KINDS,
         seed=options.seed,
         count=options.count,
         minutes=options.minutes,
         only=options.only,
         number=options.number,
+        hang=getattr(chosen, "HANG", 60),
     )
     print(f"{options.campaign}, {tally.report()}")
     sys.exit(1 if tally.faults else 0)

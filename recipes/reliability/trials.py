@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))  # tiny random models
 
-HANG = 60  # seconds after which a trial counts as hung
+HANG = 60  # seconds after which a trial counts as hung, unless the campaign says otherwise
 MEMORY = 6 * 2**30  # bytes of address space beyond which a trial fails instead of the machine
 Trial = Callable[[random.Random, Path], str]
 
@@ -84,6 +84,7 @@ def campaign(
     minutes: float | None = None,
     only: str | None = None,
     number: int | None = None,
+    hang: int = HANG,
 ) -> Tally:
     """Run trials of all kinds in turn, until there are `count` of them or the time is over.
 
@@ -94,6 +95,7 @@ def campaign(
         minutes: How long.
         only: Run this kind alone.
         number: Run this trial alone, to repeat a fault.
+        hang: Seconds after which a trial counts as hung.
     """
     chosen = {only: kinds[only]} if only else kinds
     tally, started, at = Tally(seed), time.monotonic(), number or 0
@@ -104,7 +106,7 @@ def campaign(
             break
         name = list(chosen)[at % len(chosen)] if number is None else (only or list(kinds)[0])
         tally.trials[name] += 1
-        trace = _one(chosen[name], f"{seed}/{name}/{at}", tally.outcomes)
+        trace = _one(chosen[name], f"{seed}/{name}/{at}", tally.outcomes, hang)
         if trace is not None:
             tally.faults.append((name, at, trace))
         at += 1
@@ -112,11 +114,11 @@ def campaign(
     return tally
 
 
-def _one(trial: Trial, key: str, outcomes: Counter[str]) -> str | None:
+def _one(trial: Trial, key: str, outcomes: Counter[str], hang: int) -> str | None:
     """Run one trial; the traceback if it failed."""
     folder = Path(tempfile.mkdtemp(prefix="trial-"))
     try:
-        with no_hang():
+        with no_hang(hang):
             outcomes[trial(random.Random(key), folder)] += 1
         return None
     except (Exception, Hang):
