@@ -162,7 +162,9 @@ def _multi_hot(rows: list[list[Any]]) -> Tensor:
             f"`labels` are lists of {min(widths)} to {max(widths)} values. Multi-label rows need "
             "one 0 or 1 per class; labels of single tokens cannot be mixed."
         )
-    wrong = [value for row in rows for value in row if not isinstance(value, (numbers.Real, Tensor))]
+    wrong = [
+        value for row in rows for value in row if not isinstance(value, (numbers.Real, Tensor))
+    ]
     if wrong:
         raise errors.InvalidType(
             "`labels` must be lists of class names, or of one 0 or 1 per class, but one holds "

@@ -111,15 +111,13 @@ def _check_header(weights: Path, config: AlignerConfig) -> None:
     with torch.device("meta"):
         expected = Aligner(config).state_dict()
     with safe_open(weights, "pt") as file:
-        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118: no mapping
+        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         for name, value in expected.items():
             if name not in found:
                 continue  # `load_state_dict` lists all that are missing
             shape, kind = tuple(found[name].get_shape()), found[name].get_dtype()
             if shape != tuple(value.shape):
-                raise ValueError(
-                    f"{name} has shape {shape}, its config says {tuple(value.shape)}"
-                )
+                raise ValueError(f"{name} has shape {shape}, its config says {tuple(value.shape)}")
             if (kind[0] in "FB" and kind != "BOOL") != value.is_floating_point():
                 raise ValueError(f"{name} is of type {kind}, expected {value.dtype}")
 

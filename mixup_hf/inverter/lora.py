@@ -101,8 +101,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         )
     if config.get("megatron_config"):  # peft would import the module that `megatron_core` names
         raise AlignerMismatchError(
-            f"The LoRA in {folder} sets `megatron_config`, by which a checkpoint can have any module "
-            "imported. That is never done: use another aligner."
+            f"The LoRA in {folder} sets `megatron_config`, by which a checkpoint can have any "
+            "module imported. That is never done: use another aligner."
         )
     if isinstance(config.get("target_modules"), str) and config["target_modules"] != "all-linear":
         raise AlignerMismatchError(

@@ -1,4 +1,4 @@
-"""Models and tokenizers from folders: safetensors only, complete, finite, without code of their own.
+"""Models and tokenizers from folders: safetensors only, complete, finite, no code of their own.
 
 A folder may come from anywhere. Whatever is wrong with it is one error that names the folder.
 """
@@ -98,8 +98,8 @@ def check_files(folder: str | Path) -> None:
     for path in sorted(Path(folder).glob("*")):
         if path.suffix in _READ and not path.is_file():
             raise UnreadableModel(
-                f"{path} is not a file (but a folder, a device, a pipe or a link to nothing). Fetch "
-                "the model again."
+                f"{path} is not a file (but a folder, a device, a pipe or a link to nothing). "
+                "Fetch the model again."
             )
         if path.name.endswith(".index.json"):
             _check_index(path)

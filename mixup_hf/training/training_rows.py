@@ -43,7 +43,8 @@ def check_rows(
     for name, given in (("texts", texts), ("labels", labels)):
         if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
             raise errors.InvalidType(
-                f"`{name}` must be a list of {name}, but got {type(given).__name__}: {given!r:.200}."
+                f"`{name}` must be a list of {name}, but got {type(given).__name__}: "
+                f"{given!r:.200}."
             )
     texts = join_sides("texts", list(texts))
     errors.texts("texts", texts)

@@ -45,6 +45,8 @@ def main() -> None:
         hang=getattr(chosen, "HANG", 60),
     )
     print(f"{options.campaign}, {tally.report()}")
+    for what, number in getattr(chosen, "COUNTED", {}).items():
+        print(f"  {what}: {number}")
     sys.exit(1 if tally.faults else 0)
 
 

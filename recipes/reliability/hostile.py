@@ -321,7 +321,14 @@ def elsewhere(rng: random.Random, folder: Path) -> str:
     """A config that names a file of another machine, or something that is no model."""
     box = Box(folder)
     names = ["/home/somebody/models/encoder", "C:\\models\\encoder", "file:///etc", "..", "/", "~"]
-    names += ["https://example.org/model", "../../../../etc", "\\\\server\\share", "", " ", "a" * 5000]
+    names += [
+        "https://example.org/model",
+        "../../../../etc",
+        "\\\\server\\share",
+        "",
+        " ",
+        "a" * 5000,
+    ]
     names += ["/dev/zero", "/proc/self/fd", "user/name/with/too/many", "\x00", "-rf", "$(id)"]
     names += [str(box.bait)]
     box.edit("aligner/config.json", **{rng.choice(["encoder", "llm"]): rng.choice(names)})

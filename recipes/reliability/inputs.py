@@ -80,8 +80,9 @@ def tables(rng: random.Random, folder: Path) -> str:
     end, found = outcome(lambda: read_table(file, "text", "label"))
     if end == "accepted":
         if found.texts != texts:
-            at = next(n for n, pair in enumerate(zip(found.texts, texts)) if pair[0] != pair[1])
-            raise Fault(f"{file.suffix}: {found.texts[at]!r:.80} was written as {texts[at]!r:.80}")
+            pairs = zip(found.texts, texts, strict=False)
+            read, was = next((pair for pair in pairs if pair[0] != pair[1]), ("", ""))
+            raise Fault(f"{file.suffix}: {read!r:.80} was written as {was!r:.80}")
         if len(set(map(str, found.labels))) != len(set(map(str, labels))):
             raise Fault(f"{file.suffix}: {set(labels)} were read as {set(found.labels)}")
     return end
@@ -93,7 +94,9 @@ def broken_tables(rng: random.Random, folder: Path) -> str:
 
     file = nasty.broken_file(rng, folder, (".csv", ".jsonl", ".json", ".parquet"))
     end, found = outcome(lambda: read_table(file, "text", "label"))
-    if end == "accepted" and not all(isinstance(text, str) and text.strip() for text in found.texts):
+    if end == "accepted" and not all(
+        isinstance(text, str) and text.strip() for text in found.texts
+    ):
         raise Fault(f"texts that are none: {found.texts[:3]!r:.300}")
     return end
 
@@ -147,9 +150,7 @@ def _good_rows(count: int = 6) -> tuple[list[str], list[dict[str, Any]]]:
 
     producer = make_producer(8, 3)
     made = producer.produce(0, count)
-    return list(producer.texts), [
-        mixed_json(row, producer.texts, ("a", "b", "c")) for row in made
-    ]
+    return list(producer.texts), [mixed_json(row, producer.texts, ("a", "b", "c")) for row in made]
 
 
 def row_files(rng: random.Random, folder: Path) -> str:
@@ -215,6 +216,35 @@ def broken_rows(rng: random.Random, folder: Path) -> str:
     return end
 
 
+def generated(rng: random.Random, folder: Path) -> str:
+    """Rows of any JSON, as hypothesis generates and shrinks it."""
+    from hypothesis import HealthCheck, given, seed
+    from hypothesis import settings as examples
+    from hypothesis import strategies as st
+
+    from mixup_hf.data.row_files import read_mixed
+
+    texts, records = _good_rows(1)
+    plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+    anything = st.recursive(
+        plain, lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=8
+    )
+    columns = st.dictionaries(st.sampled_from(sorted(records[0])), anything, max_size=3)
+    file = folder / "rows.jsonl"
+
+    @seed(rng.randrange(10**9))
+    @examples(max_examples=25, deadline=None, database=None, suppress_health_check=[*HealthCheck])
+    @given(columns)
+    def check(changes: dict[str, Any]) -> None:
+        file.write_text(json.dumps(records[0] | changes) + "\n", encoding="utf-8")
+        end, found = outcome(lambda: read_mixed(file, texts, ("a", "b", "c")))
+        if end == "accepted":
+            check_rows(found, texts, 1, 3)
+
+    check()
+    return "25 examples"
+
+
 # Python entry points.
 
 
@@ -245,7 +275,7 @@ def lists(rng: random.Random, folder: Path) -> str:
 
 
 def frames(rng: random.Random, folder: Path) -> str:
-    """pandas and `datasets` tables of anything through `augment_dataset`."""
+    """Tables of pandas and `datasets`, with columns of anything through `augment_dataset`."""
     import pandas as pd
     from datasets import Dataset
 
@@ -383,7 +413,15 @@ def commands(rng: random.Random, folder: Path) -> str:
     fast = ["--aligner", aligner(), "--max-new-tokens", "3", "--reuse", "false"]
     out = str(folder / rng.choice(["out.jsonl", "out.csv", "out.parquet", "out.xyz", "no/out.csv"]))
     odd = nasty.text(rng, 1.0)
-    train = ["finetune", "--data.train-file", data, "--data.test-file", data, "--mixup.enabled", "0"]
+    train = [
+        "finetune",
+        "--data.train-file",
+        data,
+        "--data.test-file",
+        data,
+        "--mixup.enabled",
+        "0",
+    ]
     choices: list[list[str]] = [
         ["augment", "--data", data, "--num-samples", "3", "--output", out, *fast],
         ["augment", "--data", data, "--num-samples", odd, "--output", out, *fast],
@@ -464,6 +502,7 @@ KINDS: dict[str, Trial] = {
         sentences,
         row_files,
         broken_rows,
+        generated,
         lists,
         frames,
         smote,

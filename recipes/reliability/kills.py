@@ -41,9 +41,10 @@ Work = Callable[[Path], None]
 
 def augmenting(folder: Path) -> None:
     """Rows into a file, chunk by chunk; decoded sentences are kept in the store."""
+    from tiny import make_inverter, make_rows
+
     from mixup_hf.data.tables import read_table
     from mixup_hf.training.augmentation import augment_file
-    from tiny import make_inverter, make_rows
 
     texts, labels = make_rows(16)
     data = folder / "train.jsonl"
@@ -192,6 +193,8 @@ def _child(work: Work, folder: Path) -> None:
 @cache
 def whole(work: Work) -> tuple[dict[str, str], float]:
     """Digests of a run that nobody kills, and the seconds it takes."""
+    if work is aligning:
+        _partners()  # made here, so that all forks share them
     folder = Path(tempfile.mkdtemp(prefix="whole-"))
     started = time.monotonic()
     run(work, folder)

@@ -90,8 +90,33 @@ VALUES: tuple[Any, ...] = (
     object(),
     1j,
 )
-LABELS: tuple[Any, ...] = ("a", "b", "c", 0, 1, 2, "0", "a ", "A", "", "👩", 0.0, 1.5, -1, "a" * 999)
-ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252", "shift_jis")
+LABELS: tuple[Any, ...] = (
+    "a",
+    "b",
+    "c",
+    0,
+    1,
+    2,
+    "0",
+    "a ",
+    "A",
+    "",
+    "👩",
+    0.0,
+    1.5,
+    -1,
+    "a" * 999,
+)
+ENCODINGS = (
+    "utf-8",
+    "utf-8-sig",
+    "utf-16",
+    "utf-16-le",
+    "utf-32",
+    "latin-1",
+    "cp1252",
+    "shift_jis",
+)
 
 
 def text(rng: random.Random, nasty: float = 0.5) -> str:
@@ -156,7 +181,7 @@ def table_file(
             writer = csv.writer(stream, quoting=quoting)
             writer.writerows([("text", "label"), *zip(texts, labels, strict=True)])
         return file, texts, labels
-    records = [{"text": t, "label": l} for t, l in zip(texts, labels, strict=True)]
+    records = [{"text": t, "label": each} for t, each in zip(texts, labels, strict=True)]
     if kind == "parquet":
         import pyarrow as pa
         from pyarrow import parquet
@@ -208,7 +233,9 @@ def broken_file(rng: random.Random, folder: Path, suffixes: tuple[str, ...]) -> 
     elif how == 10:
         good = good.replace(b"label", b"text")  # a column twice
     elif how == 11:
-        good = good.replace(b"\n", b"\n" + rng.choice([b"{}\n", b"1\n", b"null\n", b"a,b,c,d\n"]), 3)
+        good = good.replace(
+            b"\n", b"\n" + rng.choice([b"{}\n", b"1\n", b"null\n", b"a,b,c,d\n"]), 3
+        )
     elif how == 12:
         good = bytes(rng.randrange(256) if rng.random() < 0.02 else each for each in good)
     else:

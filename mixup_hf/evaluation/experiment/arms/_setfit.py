@@ -91,4 +91,4 @@ def _refuse_code(folder: Path) -> None:
     kinds = json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []
     for kind in (str(each["type"]) for each in kinds):
         if not kind.startswith("sentence_transformers."):
-            raise UnreadableModel(f"{modules} asks for code of its own: {kind}. Name another model.")
+            raise UnreadableModel(f"{modules} names code of its own: {kind}. Take another model.")
