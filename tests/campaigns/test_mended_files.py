@@ -177,7 +177,7 @@ def test_the_state_of_a_checkpoint_is_whole_or_refused(tmp_path: Path) -> None:
     state.write(tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["state.json"]
     assert Saved.read(tmp_path) == state
-    for content in (b'{"settings": {', b"[1]", b'{"stop_batch": 1, "used": 5}', b"\xff"):
+    for content in (b'{"settings": {', b"5", b'{"stop_batch": 1, "used": 5}', b"\xff"):
         (tmp_path / "state.json").write_bytes(content)
         with pytest.raises(errors.InvalidInput, match=r"state\.json is damaged .*earlier"):
             Saved.read(tmp_path)

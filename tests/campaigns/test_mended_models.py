@@ -92,8 +92,7 @@ def test_code_beside_a_model_is_neither_run_nor_asked_about(
     with pytest.raises(UnreadableModel, match="code that comes with a model is never run"):
         load_model(AutoModel, encoder)
     edit(encoder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]})
-    with pytest.raises(UnreadableModel):
-        load_tokenizer(encoder)
+    load_tokenizer(encoder)  # transformers has a class of its own for these files
     assert not (encoder / "executed").exists()
 
 
