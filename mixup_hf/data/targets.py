@@ -162,14 +162,9 @@ def _multi_hot(rows: list[list[Any]]) -> Tensor:
             f"`labels` are lists of {min(widths)} to {max(widths)} values. Multi-label rows need "
             "one 0 or 1 per class; labels of single tokens cannot be mixed."
         )
-    wrong = [
-        value for row in rows for value in row if not isinstance(value, (numbers.Real, Tensor))
-    ]
-    if wrong:
-        raise errors.InvalidType(
-            "`labels` must be lists of class names, or of one 0 or 1 per class, but one holds "
-            f"{type(wrong[0]).__name__}: {wrong[0]!r:.100}."
-        )
+    for value in (value for row in rows for value in row):
+        if not isinstance(value, (numbers.Real, Tensor)):
+            raise errors.bad("labels", "hold class names, or 0 and 1, in lists", value)
     values = torch.tensor([[float(value) for value in row] for row in rows])
     if not ((values == 0) | (values == 1)).all():
         raise errors.bad("labels", "hold only 0 and 1 in lists", "other values")

@@ -105,7 +105,7 @@ def test_a_frame_with_two_columns_of_one_name_or_mixed_types_is_refused() -> Non
         (["a\ud83d", "b"], ["x", "y"], "half of a character, at place 1"),
         (5.0, ["x", "y"], "`texts` must be a list of texts, but got float"),
         (["a", "b"], 5, "`labels` must be a list of labels, but got int"),
-        (["a", "b"], [[None, 1], [1, 0]], "one holds NoneType"),
+        (["a", "b"], [[None, 1], [1, 0]], "0 and 1, in lists, but got None"),
     ],
 )
 def test_lists_that_are_none_are_refused_in_words(texts: Any, labels: Any, message: str) -> None:
