@@ -42,7 +42,7 @@ def main() -> None:
         minutes=options.minutes,
         only=options.only,
         number=options.number,
-        hang=getattr(chosen, "HANG", 60),
+        hang=getattr(chosen, "HANG", 300),
     )
     print(f"{options.campaign}, {tally.report()}")
     for what, number in getattr(chosen, "COUNTED", {}).items():
