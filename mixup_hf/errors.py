@@ -83,6 +83,27 @@ def in_range(name: str, value: float, low: float, high: float, way_out: str = ""
         raise bad(name, f"lie in [{low}, {high}]", value, way_out)
 
 
+def text(name: str, value: Any) -> None:
+    """Raise unless `value` is a string that a tokenizer or a file can take.
+
+    Raises:
+        InvalidType: It is no string.
+        InvalidInput: It holds half of a surrogate pair, which no encoding has bytes for.
+    """
+    if not isinstance(value, str):
+        raise InvalidType(
+            f"`{name}` must be a string, but got {type(value).__name__}: {value!r:.200}."
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"`{name}` holds {value[error.start : error.end]!r}, half of a character, at place "
+            f"{error.start}. It was cut or decoded wrongly: mend it with "
+            'text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").'
+        ) from error
+
+
 def texts(name: str, values: Sequence[Any], *, allow_empty_list: bool = False) -> None:
     """Raise unless `values` is a sequence of strings, none of them empty or whitespace.
 
@@ -92,13 +113,12 @@ def texts(name: str, values: Sequence[Any], *, allow_empty_list: bool = False) -
     """
     if isinstance(values, str):
         raise InvalidType(f"`{name}` must be a list of strings, but got one string: [{values!r}]?")
+    if not hasattr(values, "__len__"):
+        raise InvalidType(f"`{name}` must be a list of strings, but got {type(values).__name__}.")
     if len(values) == 0 and not allow_empty_list:
         raise bad(name, "hold at least one text", values)
     for row, value in enumerate(values):
-        if not isinstance(value, str):
-            raise InvalidType(
-                f"`{name}[{row}]` must be a string, but got {type(value).__name__}: {value!r}."
-            )
+        text(f"{name}[{row}]", value)
     blank = [row for row, value in enumerate(values) if not value.strip()]
     if blank:
         rows = ", ".join(map(str, blank[:5])) + (", ..." if len(blank) > 5 else "")

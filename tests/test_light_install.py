@@ -104,3 +104,28 @@ def test_a_missing_extra_is_named_with_the_command(package: str, call: str) -> N
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert f"needs {package}, which is not installed: `pip install 'mixup_hf[" in result.stderr
+
+
+NO_NETWORK = """
+import importlib, pkgutil, sys
+
+def watch(event, arguments):
+    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.sendto'):
+        raise AssertionError(f'{event} {arguments[1:]}')
+
+sys.addaudithook(watch)
+import mixup_hf
+for name in mixup_hf.__all__:
+    getattr(mixup_hf, name)
+names = [each.name for each in pkgutil.walk_packages(mixup_hf.__path__, 'mixup_hf.')]
+for name in names:
+    if not name.startswith('mixup_hf.evaluation.metrics.') and not name.endswith('__main__'):
+        importlib.import_module(name)
+print('imported', len(names))
+"""
+
+
+def test_importing_any_module_asks_no_network() -> None:
+    result = subprocess.run([sys.executable, "-c", NO_NETWORK], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert int(result.stdout.split()[-1]) > 150

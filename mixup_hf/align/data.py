@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import zlib
 from collections.abc import Iterator
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from mixup_hf import errors
 from mixup_hf.inverter.encoder import FrozenEncoder
 
+_LONGEST_LINE = 1_000_000  # characters; a compressed file can unpack to any size
 _FILE_ENDINGS = (".csv", ".gz", ".json", ".jsonl", ".parquet", ".tsv", ".txt")
 
 
@@ -113,9 +115,26 @@ def _file_lines(path: Path) -> Iterator[str]:
             f"`data` = {str(path)!r} contains no sentences*.txt or sentences*.txt.gz."
         )
     for file in files:
-        opener: Any = gzip.open if file.suffix == ".gz" else open
+        yield from _lines_of(file)
+
+
+def _lines_of(file: Path) -> Iterator[str]:
+    opener: Any = gzip.open if file.suffix == ".gz" else open
+    try:
         with opener(file, "rt", encoding="utf-8") as stream:
-            yield from stream
+            while line := stream.readline(_LONGEST_LINE):
+                if len(line) == _LONGEST_LINE:
+                    raise errors.InvalidInput(
+                        f"{file} has a line of more than {_LONGEST_LINE - 1:,} characters. Give "
+                        "one sentence a line."
+                    )
+                yield line
+    except UnicodeDecodeError as error:
+        raise errors.InvalidInput(f"{file} is not text in UTF-8 ({error}). Convert it.") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise errors.InvalidInput(
+            f"{file} cannot be unpacked ({error}). It is cut short or damaged: fetch it again."
+        ) from error
 
 
 def _hub_lines(source: str, text_column: str) -> Iterator[str]:

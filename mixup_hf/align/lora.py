@@ -9,7 +9,7 @@ import torch
 
 from mixup_hf import errors
 from mixup_hf.config import AlignConfig
-from mixup_hf.inverter.lora import LORA_FOLDER, AlignerMismatchError
+from mixup_hf.inverter.lora import LORA_FOLDER, AlignerMismatchError, read_adapter_config
 
 _RANK, _ALPHA = 16, 32  # of a new LoRA, by default
 _GIVEN = {"lora_r": "r", "lora_alpha": "lora_alpha", "lora_layers": "layers_to_transform"}
@@ -39,6 +39,7 @@ def with_lora(llm: Any, config: AlignConfig, start: Path | None = None) -> Any:
         layers_to_transform=upper,
     )
     if start is not None and (start / LORA_FOLDER / "adapter_config.json").is_file():
+        read_adapter_config(start / LORA_FOLDER)  # refuses what peft must not read
         saved = LoraConfig.from_pretrained(str(start / LORA_FOLDER))
         _refuse_others(config, lora, saved)
         lora = saved

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub import ModelCard
-from transformers import AutoTokenizer
 
 from mixup_hf import errors, runtime
 from mixup_hf.align.data import cached_embeddings, read_sentences
@@ -27,6 +26,7 @@ from mixup_hf.inverter.encoder import FrozenEncoder
 from mixup_hf.inverter.lexicon import Lexicon
 from mixup_hf.inverter.loading import aligner_folder
 from mixup_hf.inverter.objective import AlignmentModel
+from mixup_hf.inverter.pretrained import load_tokenizer
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids, input_rms, prompt_texts
 from mixup_hf.inverter.quantization import load_llm
 
@@ -153,7 +153,7 @@ class Session:
         if self.device.type == "cpu":
             # For sentences this short the fused kernel's backward pass is the slower one there.
             self.llm.set_attn_implementation("eager")
-        self.tokenizer = AutoTokenizer.from_pretrained(self.llm_source.path)
+        self.tokenizer = load_tokenizer(self.llm_source.path)
         self.end_ids = end_ids(self.tokenizer, self.llm)
 
     def _new_aligner(self) -> Aligner:

@@ -9,7 +9,6 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import (
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     DataCollatorWithPadding,
     Trainer,
     TrainingArguments,
@@ -23,6 +22,7 @@ from mixup_hf.data.sources import ResolvedSource
 from mixup_hf.data.tables import LabelledTexts
 from mixup_hf.data.targets import class_indices
 from mixup_hf.inverter.checkpoint import fingerprint
+from mixup_hf.inverter.pretrained import load_model, load_tokenizer
 
 _MARK = "warmed.json"
 
@@ -59,10 +59,10 @@ def warm_up(
     if (folder / _MARK).is_file():
         return folder
     indices, names = class_indices(table.labels, None, None)
-    tokenizer = AutoTokenizer.from_pretrained(source.path)
+    tokenizer = load_tokenizer(source.path)
     set_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        source.path, num_labels=len(names), use_safetensors=True
+    model = load_model(
+        AutoModelForSequenceClassification, source.path, complete=False, num_labels=len(names)
     )
     encoded = tokenizer(table.texts, truncation=True, max_length=config.max_length)
     trainer = Trainer(

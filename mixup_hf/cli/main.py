@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from mixup_hf import registry
 from mixup_hf.cli.options import Command
 from mixup_hf.errors import MixupError
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _REPORT = (
     "This is a bug in mixup_hf, not in your input. Please report it with the lines above and the "
     "output of `mixup-hf env`."
@@ -82,8 +84,18 @@ def main() -> None:
         Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
         raise SystemExit(2) from error
     except Exception as error:
+        if _is_the_disk(error) and not debug:
+            typer.echo(f"error: {error}. Free some space, or write elsewhere.", err=True)
+            raise SystemExit(2) from error
         error.add_note(_REPORT)
         raise
+
+
+def _is_the_disk(error: BaseException) -> bool:
+    """Whether a disk is full or read-only; safetensors and pyarrow say so in words alone."""
+    number = getattr(error, "errno", None)
+    words = ("No space left on device", "Read-only file system", "Disk quota exceeded")
+    return number in _DISK or any(word in str(error) for word in words)
 
 
 def _prepare_streams() -> None:

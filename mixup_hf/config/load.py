@@ -48,7 +48,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise errors.MissingFile(f"There is no config file {str(path)!r}.")
     try:
         content = _parse(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise errors.InvalidInput(f"{path} is not a YAML file: {error}") from error
     if not isinstance(content, dict):
         raise errors.InvalidInput(
@@ -93,7 +93,7 @@ def _value(key: str, word: str, hint: Any) -> Any:
     """A word of the command line as a value: YAML, or the word itself where only a text fits."""
     try:
         value = _parse(word)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise errors.InvalidInput(f"`--{key}` {word!r} cannot be read as YAML: {error}") from error
     members = set(get_args(hint)) if isinstance(hint, UnionType) else {hint}
     only_text = members in ({str}, {str, type(None)})

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixup_hf import errors, runtime
+from mixup_hf.data.row_checks import Rules, check_row
 from mixup_hf.data.row_formats import BY_NAME, CONTENT, FIELDS, read_records, read_run
 from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from mixup_hf.data.text_pairs import join_sides, split_sides
@@ -82,7 +83,10 @@ def digest(content: Sequence[Any]) -> str:
 
 
 def read_mixed(
-    source: str | Path | Dataset, texts: Sequence[str], names: Sequence[str]
+    source: str | Path | Dataset,
+    texts: Sequence[str],
+    names: Sequence[str],
+    problem_type: str | None = None,
 ) -> list[MixedExample]:
     """Read generated rows for training texts.
 
@@ -92,6 +96,8 @@ def read_mixed(
         source: What `mixup-hf augment`, `augment_dataset` or a run with mixup has written.
         texts: The training texts (N), as `join_sides` returns them.
         names: The classes (C), in the order of the model's outputs.
+        problem_type: As transformers names it, where it is known: shares of one label per row sum
+            to 1.
 
     Raises:
         MissingFile: There is no such file.
@@ -101,7 +107,7 @@ def read_mixed(
     rows: list[MixedExample] = []
     checked = _check_run(source, texts)
     for place, content in read_records(source):
-        row = _parse(place, content, names, len(rows))
+        row = _parse(place, content, names, len(rows), problem_type)
         checked = _check_parents(place, row, content.get("parent_texts"), texts) or checked
         rows.append(row)
     if not rows:
@@ -132,15 +138,27 @@ def read_shown(path: str | Path) -> list[tuple[MixedExample, list[str], list[str
     return shown
 
 
-def _parse(place: str, content: dict[str, Any], names: Sequence[str], index: int) -> MixedExample:
+def _parse(
+    place: str,
+    content: dict[str, Any],
+    names: Sequence[str],
+    index: int,
+    problem_type: str | None = None,
+) -> MixedExample:
     try:
         sides = [content["text"], *([content["text_pair"]] if "text_pair" in content else [])]
         text = join_sides("text", sides[:1] if len(sides) == 1 else [sides])[0]
         kept = {name: value for name, value in content.items() if name in FIELDS}
         kept = {"index": index} | _DEFAULTS | kept
-        return MixedExample.from_json(kept | {"text": text, "label": _soft(content, names)})
+        row = MixedExample.from_json(kept | {"text": text, "label": _soft(content, names)})
+        check_row(row, Rules(len(names), problem_type))
+        return row
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise errors.InvalidInput(f"{place} is not a generated row ({error!r}).") from error
+        raise errors.InvalidInput(f"{place} is not a generated row ({_reason(error)}).") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, errors.MixupError) else f"{error!r:.300}"
 
 
 def _soft(content: dict[str, Any], names: Sequence[str]) -> list[float]:

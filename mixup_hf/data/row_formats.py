@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +72,7 @@ def read_run(path: str | Path) -> dict[str, Any]:
         return {}
     try:
         run = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise errors.InvalidInput(f"{file} is damaged ({error}).") from error
     return run if isinstance(run, dict) else {}
 
@@ -97,25 +99,27 @@ def read_records(source: str | Path | Dataset) -> Iterator[tuple[str, dict[str, 
 
 def _read_jsonl(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     # Split at "\n" only: a sentence may contain other characters that end a line for splitlines().
-    with file.open(encoding="utf-8", newline="\n") as stream:
+    with _decoded(file), file.open(encoding="utf-8", newline="\n") as stream:
         for number, line in enumerate(stream, start=1):
             place = f"{file}, line {number},"
             if not line.strip():
                 continue
             try:
                 content = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise errors.InvalidInput(
                     f"{place} is not JSON ({error}). If the file was cut off, delete that line."
                 ) from error
             if not isinstance(content, dict):
-                raise errors.InvalidInput(f"{place} is not a generated row, but {content!r}.")
+                raise errors.InvalidInput(f"{place} is not a generated row, but {content!r:.200}.")
             yield place, content
 
 
 def _read_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        for number, line in enumerate(csv.DictReader(stream), start=1):
+    with _decoded(file), file.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream)
+        refuse_twice(file, reader.fieldnames or ())
+        for number, line in enumerate(reader, start=1):
             place = f"{file}, row {number},"
             try:
                 content = {
@@ -123,11 +127,33 @@ def _read_csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     for name, value in line.items()
                     if value is not None
                 }
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, RecursionError) as error:
                 raise errors.InvalidInput(
                     f"{place} is not a generated row ({error}). Lists and mappings are JSON text."
                 ) from error
             yield place, content
+
+
+@contextmanager
+def _decoded(file: Path) -> Iterator[None]:
+    """Turn what a reader raises between two rows into an error that names the file."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise errors.InvalidInput(
+            f"{file} is not text in UTF-8 ({error}). Was it damaged, or saved in another encoding?"
+        ) from error
+    except csv.Error as error:
+        raise errors.InvalidInput(f"{file} is not a csv file ({error}).") from error
+
+
+def refuse_twice(source: object, columns: Sequence[str]) -> None:
+    """Raise `InvalidInput` for a table in which two columns have one name."""
+    twice = sorted(name for name, count in Counter(columns).items() if count > 1)
+    if twice:
+        raise errors.InvalidInput(
+            f"{source} has more than one column called {twice[0]!r}. Rename or drop all but one."
+        )
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -137,6 +163,7 @@ def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         table = parquet.read_table(file)
     except (pa.ArrowException, OSError) as error:
         raise errors.InvalidInput(f"{file} is not a parquet file ({error}).") from error
+    refuse_twice(file, table.column_names)
     for number, content in enumerate(table.to_pylist(), start=1):
         yield f"{file}, row {number},", _without_nulls(content)
 
@@ -145,5 +172,13 @@ def _without_nulls(content: dict[str, Any]) -> dict[str, Any]:
     content = {name: value for name, value in content.items() if value is not None}
     for column, key in BY_NAME.items():
         if isinstance(content.get(column), list):
-            content[column] = {each[key]: each["shares"] for each in content[column]}
+            content[column] = _by_name(column, content[column], key)
     return content
+
+
+def _by_name(column: str, listed: list[Any], key: str) -> dict[str, Any]:
+    try:
+        return {each[key]: each["shares"] for each in listed}
+    except (KeyError, TypeError) as error:
+        rule = f"be a list of ({key}, shares)"
+        raise errors.bad(column, rule, listed) from error

@@ -130,8 +130,14 @@ class StoredRows(Sequence[MixedExample]):
         file = self.folder / _FILE
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(file)))
-            return [reader.get_batch(at) for at in range(reader.num_record_batches)]
-        except pa.ArrowInvalid as error:
+            batches = [reader.get_batch(at) for at in range(reader.num_record_batches)]
+            for batch in batches:
+                batch.validate(full=True)
+            # Earlier versions had fewer columns.
+            if not batches or not {*reader.schema} <= {*SCHEMA}:
+                raise pa.ArrowInvalid("no rows, or other columns")
+            return batches
+        except (pa.ArrowException, OSError, MemoryError, OverflowError) as error:
             raise errors.InvalidInput(
                 f"{file} is damaged ({error}). Delete it: its rows are generated again from the "
                 "seed."

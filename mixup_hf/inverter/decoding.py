@@ -39,8 +39,10 @@ def decode_embeddings(
         lengths: Wanted lengths (N), in tokens; None leaves them to the LLM.
 
     Raises:
-        InvalidInput: There are not N lengths, or one is below 1.
+        InvalidInput: An embedding has NaN or infinity, there are not N lengths, or one is below 1.
     """
+    if not embeddings.isfinite().all():
+        raise errors.bad("embeddings", "be finite", "NaN or infinity")
     if lengths is not None:
         if len(lengths) != len(embeddings):
             raise errors.bad("lengths", f"give one for each of {len(embeddings)}", len(lengths))

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from mixup_hf import errors
+from mixup_hf.inverter.pretrained import load_model, load_tokenizer, readable
 
 Pooling = Literal["mean", "cls", "last"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "last")
@@ -56,7 +57,8 @@ class _Encoder:
         self.pooling = pooling
         self.normalize = normalize
         self.prefix = prefix
-        self.max_length = max_length
+        positions = getattr(model.config, "max_position_embeddings", None) or max_length
+        self.max_length = min(max_length, positions, tokenizer.model_max_length)
 
     @property
     def embedding_dim(self) -> int:
@@ -128,14 +130,15 @@ class FrozenEncoder(_Encoder):
             InvalidInput: `pooling` is not the one the folder was made for, or that one is not
                 supported.
         """
-        own = folder_pooling(Path(path))
+        with readable(path):
+            own = folder_pooling(Path(path))
         pooling = settings.setdefault("pooling", own or "mean")
         if own is not None and pooling != own:
             raise errors.bad(
                 "pooling", f"be {own!r} for {path}, as its pooling config states", pooling
             )
-        model = AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
-        return cls(model.to(device), AutoTokenizer.from_pretrained(path), **settings)
+        model = load_model(AutoModel, path, dtype=torch.float32)
+        return cls(model.to(device), load_tokenizer(path), **settings)
 
 
 class TunableEncoder(_Encoder):

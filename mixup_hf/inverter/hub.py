@@ -86,6 +86,7 @@ def push_folder(
         AlignerMismatchError: The folder is not a readable aligner checkpoint.
     """
     load_aligner(Path(folder))
+    _refuse_links(Path(folder))
     api = HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
     commit = api.upload_folder(
@@ -95,3 +96,19 @@ def push_folder(
         commit_message="Upload aligner",
     )
     return str(commit.commit_url)
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raise for links to files elsewhere: what they name would be uploaded, be it private or not.
+
+    The Hub's own cache is made of links into its `blobs`.
+    """
+    home = folder.resolve()
+    blobs = home.parent.parent / "blobs"
+    for name in CHECKPOINT_FILES:
+        real = (folder / name).resolve()
+        if not (real.is_relative_to(home) or real.is_relative_to(blobs)):
+            raise errors.InvalidInput(
+                f"{folder / name} is a link to {real}, outside of the checkpoint. Replace it by a "
+                "copy if that file is to be public."
+            )

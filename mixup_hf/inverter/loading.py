@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors
 from mixup_hf.data.sources import resolve
@@ -21,6 +21,8 @@ from mixup_hf.inverter.checkpoint import check_partner, load_aligner
 from mixup_hf.inverter.encoder import FrozenEncoder
 from mixup_hf.inverter.engines import find_engine
 from mixup_hf.inverter.lora import LORA_FOLDER, AlignerMismatchError, load_lora
+from mixup_hf.inverter.pretrained import load_tokenizer, readable
+from mixup_hf.inverter.prompt import end_ids
 from mixup_hf.inverter.quantization import (
     Quantization,
     default_dtype,
@@ -112,11 +114,14 @@ def _load_parts(
     if exact and choice.why_not(llm) is not None:
         llm.to(dtype or default_dtype(where))
     _check_dimensions(config, encoder, llm)
+    tokenizer = load_tokenizer(llm_source.path)
+    with readable(llm_source.path):
+        end_ids(tokenizer, llm)
     return Parts(
         encoder,
         loaded.to(where),  # type: ignore[arg-type]
         load_lora(llm, folder, merge=quantization == "none"),
-        AutoTokenizer.from_pretrained(llm_source.path),
+        tokenizer,
         folder,
         _fingerprint(folder),
         quantization,

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import linear
 
 from mixup_hf import errors
+from mixup_hf.inverter.pretrained import check_files, require_finite
 
 LORA_FOLDER = "lora"
 _WEIGHTS = "adapter_model.safetensors"
@@ -64,20 +65,66 @@ def load_lora(llm: Any, checkpoint: Path, *, merge: bool) -> Any:
             "aligner again."
         )
     try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        check_files(folder)
+        config, state = read_adapter_config(folder), load_file(folder / _WEIGHTS)
+        _check_weights(config, state)
         if merge and _is_plain(config):
-            return _merge(llm, config, load_file(folder / _WEIGHTS))
-        from peft import PeftModel
+            return _merge(llm, config, state)
+        from peft import PeftModel, get_peft_model_state_dict
 
         # Without a device, peft reads the weights onto the first GPU, in every process.
         device = str(llm.get_input_embeddings().weight.device)
         model: Any = PeftModel.from_pretrained(llm, str(folder), torch_device=device).eval()
+        differing = sorted(set(state) ^ set(get_peft_model_state_dict(model)))
+        if differing:  # peft would only warn
+            raise ValueError(f"{len(differing)} weights are unknown or missing: {differing[0]}")
+    except errors.MixupError:
+        raise
     except Exception as error:  # a cut safetensors file, or a LoRA for other layers
         raise AlignerMismatchError(
             f"The LoRA in {folder} cannot be loaded ({error}). It is damaged or belongs to another "
             "LLM: fetch the aligner again."
         ) from error
     return model.merge_and_unload() if merge else model
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """The config of a LoRA, without what would make peft import modules or fetch models.
+
+    Raises:
+        AlignerMismatchError: It is of another kind, or asks for one of those.
+        ValueError: It is no JSON, or its rank or scale is no positive number.
+    """
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if config.get("peft_type") != "LORA":
+        raise AlignerMismatchError(
+            f"The adapter in {folder} is of type {config.get('peft_type')!r}, expected 'LORA'. "
+            "Fetch the aligner again."
+        )
+    if config.get("megatron_config"):  # peft would import the module that `megatron_core` names
+        raise AlignerMismatchError(
+            f"The LoRA in {folder} sets `megatron_config`, by which a checkpoint can have any "
+            "module imported. That is never done: use another aligner."
+        )
+    if isinstance(config.get("target_modules"), str) and config["target_modules"] != "all-linear":
+        raise AlignerMismatchError(
+            f"The LoRA in {folder} gives `target_modules` as a pattern. Patterns are not read, "
+            "since one can take forever to match: list the modules' names."
+        )
+    for name in ("r", "lora_alpha"):
+        errors.positive(name, config[name])
+    content: dict[str, Any] = config
+    return content
+
+
+def _check_weights(config: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
+    require_finite(state)
+    for name, value in state.items():
+        if not value.is_floating_point():
+            raise ValueError(f"{name} is of type {value.dtype}, not of floating point numbers")
+        is_factor = name.endswith(".lora_A.weight") and _is_plain(config)
+        if is_factor and value.shape[0] != config["r"]:
+            raise ValueError(f"{name} has rank {value.shape[0]}, but its config says {config['r']}")
 
 
 @contextmanager

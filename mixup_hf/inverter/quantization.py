@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from mixup_hf import errors
+from mixup_hf.inverter.pretrained import load_model
 from mixup_hf.runtime import on_device
 
 Quantization = Literal["4bit", "none"]
@@ -135,10 +136,7 @@ def nf4_grid(weight: Tensor) -> Tensor:
 
 def _load_plain(path: str | Path, dtype: torch.dtype) -> Any:
     # Rounding is done in bf16 whatever the compute type, so that every machine gets the same grid.
-    llm: Any = AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.bfloat16, use_safetensors=True
-    )
-    return llm.to(dtype)
+    return load_model(AutoModelForCausalLM, path, dtype=torch.bfloat16).to(dtype)
 
 
 def _load_4bit(path: str | Path, dtype: torch.dtype, device: torch.device) -> Any:
@@ -154,12 +152,12 @@ def _load_4bit(path: str | Path, dtype: torch.dtype, device: torch.device) -> An
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
     )
-    llm: Any = AutoModelForCausalLM.from_pretrained(
+    llm = load_model(
+        AutoModelForCausalLM,
         path,
         quantization_config=config,
         dtype=dtype,  # of the unquantized weights; activations have the type of the embeddings
         device_map={"": device},
-        use_safetensors=True,
     )
     for module in llm.modules():
         if isinstance(module, Linear4bit):

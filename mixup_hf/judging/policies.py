@@ -129,10 +129,8 @@ class Gate:
         """
         passed, cut = self._repaired(rows)
         findings = self._inspect(passed)
-        first = [
-            ((SECOND_SENTENCE,) if at in cut else ()) + finding.events
-            for at, finding in enumerate(findings)
-        ]
+        lost = (SECOND_SENTENCE,)
+        first = [lost * (at in cut) + found.events for at, found in enumerate(findings)]
         for attempt in range(1, self.max_redraws + 1):
             again = [at for at, found in enumerate(findings) if self._is_redrawn(found)]
             if not again:

@@ -53,7 +53,10 @@ class Saved:
         """Write it into a checkpoint."""
         folder.mkdir(parents=True, exist_ok=True)
         used = [(refill, at, count) for (refill, at), count in sorted(self.used.items())]
-        (folder / _STATE_FILE).write_text(json.dumps(self.__dict__ | {"used": used}))
+        file = folder / _STATE_FILE
+        partial = file.with_name(f".{_STATE_FILE}.partial")  # a kill leaves no half of it
+        partial.write_text(json.dumps(self.__dict__ | {"used": used}), encoding="utf-8")
+        os.replace(partial, file)
 
     @classmethod
     def read(cls, folder: Path) -> Saved | None:
@@ -61,7 +64,18 @@ class Saved:
         file = folder / _STATE_FILE
         if not file.is_file():
             return None
-        content = json.loads(file.read_text())
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            return cls._parse(content, folder)
+        except errors.MixupError:
+            raise
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise errors.InvalidInput(
+                f"{file} is damaged ({error}). Resume from an earlier checkpoint."
+            ) from error
+
+    @classmethod
+    def _parse(cls, content: dict[str, Any], folder: Path) -> Saved:
         if "stop_batch" not in content:
             raise errors.InvalidInput(
                 f"The checkpoint {folder.parent} was written by an older version of mixup_hf, "

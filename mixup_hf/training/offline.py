@@ -97,7 +97,9 @@ class OfflineMixup(TrainerPlugin):
 
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
         names = list(targets.names)
-        self.producer = RecordedRows(texts, read_mixed(self._file, texts, names))
+        self.producer = RecordedRows(
+            texts, read_mixed(self._file, texts, names, targets.problem_type)
+        )
         self._digest = hashlib.sha256(self._file.read_bytes()).hexdigest()
         super()._bind(texts, targets, eval_texts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from mixup_hf import errors
@@ -43,13 +43,15 @@ def check_rows(
             f"{type(labels).__name__}. For a data set, give its columns: texts=dataset['text'], "
             "labels=dataset['label']; or let attach(trainer) read them."
         )
-    if isinstance(labels, str):
-        hint = f" Who labels generated rows is set by `label_source`: {', '.join(_SOURCES)}."
-        raise errors.InvalidType(
-            f"`labels` must be a list of labels, but got one string: {labels!r}."
-            f"{hint if labels in _SOURCES else ''}"
-        )
-    texts = join_sides("texts", texts if isinstance(texts, str) else list(texts))
+    for name, given in (("texts", texts), ("labels", labels)):
+        if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+            source = isinstance(given, str) and given in _SOURCES
+            hint = f" Who labels generated rows is set by `label_source`: {', '.join(_SOURCES)}."
+            raise errors.InvalidType(
+                f"`{name}` must be a list of {name}, but got {type(given).__name__}: "
+                f"{given!r:.200}.{hint if source else ''}"
+            )
+    texts = join_sides("texts", list(texts))
     errors.texts("texts", texts)
     labels = list(labels)
     if len(texts) != len(labels):

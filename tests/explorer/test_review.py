@@ -38,7 +38,8 @@ def test_kept_rows_are_written_as_a_trainer_reads_them(review: Review, tmp_path:
     assert read[1].text == "the new goal"
     assert read[1].label == (0.0, 0.0, 1.0) and data.names[2] == "sport"
     assert read[1].mitigation == EDITED
-    assert offline.chosen.label_source == data.mixup.chosen.label_source  # votes are there: used alike
+    chosen = data.mixup.chosen  # votes are there: used alike
+    assert offline.chosen.label_source == chosen.label_source
     run = json.loads((tmp_path / "kept.jsonl.run.json").read_text())
     assert "num_samples" not in run  # two batches of unequal size
     with pytest.raises(InvalidInput, match="was generated from other texts"):

@@ -38,9 +38,26 @@ def command(
             f"{folder} holds an experiment. `mixup-hf evaluate CONFIG.yaml` writes its "
             "report.html; finished runs are not repeated."
         )
+    _check(folder / "metrics.json")
     page = report_of_a_run(folder, _encoder(encoder))
     target.write_text(page, encoding="utf-8")
     Console().print(f"written: {target}", soft_wrap=True)
+
+
+def _check(file: Path) -> None:
+    """Raise for metrics that are none: of another program, or edited."""
+    from mixup_hf.evaluation.report.pages import read_json
+
+    metrics = read_json(file)
+    scores = metrics if isinstance(metrics, dict) else {"": None}
+    for name, value in scores.items():
+        if not name.startswith(("test_", "train_")) and name:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise errors.InvalidInput(
+                f"{file} is damaged, or of another program: {name or 'its content'} is "
+                f"{value!r:.100}, not a number. Run again into its folder."
+            )
 
 
 def _encoder(name: str) -> FrozenEncoder | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.label_names import describe_labels
@@ -20,6 +20,7 @@ from mixup_hf.inverter.engines import make_engine
 from mixup_hf.inverter.engines.base import DecodeSettings, Engine
 from mixup_hf.inverter.loading import hub_revision
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.inverter.pretrained import load_tokenizer
 from mixup_hf.inverter.prompt import end_ids
 from mixup_hf.inverter.quantization import load_llm
 from mixup_hf.inverter.sampling import decode
@@ -67,7 +68,7 @@ class Models:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The LLM's tokenizer."""
-        return AutoTokenizer.from_pretrained(self._source)
+        return load_tokenizer(self._source)
 
     def committee(self, task: Task, calibration_texts: Sequence[str] | None = None) -> Committee:
         """The committee that the task's `mixup` names, fitted on its training rows.

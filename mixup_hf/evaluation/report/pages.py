@@ -131,7 +131,7 @@ def read_json(file: Path) -> Any:
         )
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not JSON, or not text
         raise errors.InvalidInput(
             f"{file} is damaged ({error}). Run again into its folder."
         ) from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +28,7 @@ _START = (
     "--max-model-len 256`."
 )
 _CHECK_SECONDS = 10.0
+_LONGEST_ANSWER = 1 << 22  # bytes
 _COMPARED = 4  # tokens
 _AGREEING = 0.5  # share of first tokens: rounding changes a few, other weights nearly all
 
@@ -51,8 +54,8 @@ class VllmServer:
         self._end_ids = list(end_ids)
         self._session = _open_session(settings.max_inflight)
         self._call("GET", "/health", _CHECK_SECONDS)
-        listed = self._call("GET", "/v1/models", _CHECK_SECONDS).json()
-        self.model: str = listed["data"][0]["id"]
+        listed = self._call("GET", "/v1/models", _CHECK_SECONDS)
+        self.model = self._text(listed, "data", "id")
 
     @property
     def name(self) -> str:
@@ -109,18 +112,20 @@ class VllmServer:
             "seed": int(counter_rng(*stream).integers(2**31)),
             "stop_token_ids": self._end_ids,
         }
-        answer = self._call("POST", "/v1/completions", self.settings.timeout, body).json()
-        text: str = answer["choices"][0]["text"]
-        return text
+        answer = self._call("POST", "/v1/completions", self.settings.timeout, body)
+        return self._text(answer, "choices", "text")
 
     def _call(
         self, method: str, path: str, timeout: float, body: dict[str, Any] | None = None
-    ) -> requests.Response:
+    ) -> bytes:
         import requests
 
         try:
-            answer = self._session.request(method, self.url + path, json=body, timeout=timeout)
-        except requests.Timeout as error:
+            with self._session.request(
+                method, self.url + path, json=body, timeout=timeout, stream=True
+            ) as answer:
+                content = self._read(answer, time.monotonic() + timeout)
+        except (requests.Timeout, TimeoutError) as error:
             raise ServerError(
                 f"The vLLM server at {self.url} has not answered for {timeout:g} seconds. Is it "
                 "overloaded? Lower `max_inflight`, or raise `server_timeout`."
@@ -130,13 +135,44 @@ class VllmServer:
                 f"No vLLM server answers at {self.url} ({type(error).__name__}). {_START}"
             ) from error
         if not answer.ok:
-            reason = answer.text[:300]
+            reason = content.decode(errors="replace")[:300]
             way_out = _START if "embed" in reason else "See the server's log."
             raise ServerError(
                 f"The vLLM server at {self.url} rejected {path} ({answer.status_code}: {reason}). "
                 f"{way_out}"
             )
-        return answer
+        return content
+
+    def _read(self, answer: requests.Response, deadline: float) -> bytes:
+        """The body; a server that sends a byte now and then does not hold this process up.
+
+        Raises:
+            TimeoutError: The deadline has passed.
+            ServerError: The body is larger than a sentence can be.
+        """
+        content = b""
+        for piece in answer.iter_content(1 << 16):
+            content += piece
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            if len(content) > _LONGEST_ANSWER:
+                raise self._garbage(content)
+        return content
+
+    def _text(self, content: bytes, listed: str, key: str) -> str:
+        """The text under `key` of the first entry of the list `listed`."""
+        try:
+            text = json.loads(content)[listed][0][key]
+            errors.text(key, text)
+        except (ValueError, RecursionError, LookupError, TypeError) as error:
+            raise self._garbage(content) from error
+        return str(text)
+
+    def _garbage(self, content: bytes) -> ServerError:
+        return ServerError(
+            f"The server at {self.url} answers, but not as a vLLM server does: {content[:100]!r}. "
+            "Check the address and the server's log."
+        )
 
 
 def _refuse(lengths: Sequence[int] | None) -> None:

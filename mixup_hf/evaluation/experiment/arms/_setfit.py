@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from mixup_hf.data.sources import resolve
 from mixup_hf.data.targets import label_indices
 from mixup_hf.evaluation.experiment.task import Task
 from mixup_hf.finetuning.arguments import training_arguments
+from mixup_hf.inverter.pretrained import UnreadableModel, check_files
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ def train(task: Task) -> SetFitPredicts:
     setfit = errors.optional("setfit", "benchmarks", "The arm 'setfit'")
     arguments = training_arguments(task.run, "single_label_classification")
     source = resolve(task.run.model, revision=task.run.model_revision)
+    _refuse_code(source.path)
     device = str(arguments.device)
     with torch.random.fork_rng():
         torch.manual_seed(task.seed)
@@ -76,3 +80,15 @@ def train(task: Task) -> SetFitPredicts:
         with torch.autocast(arguments.device.type, torch.bfloat16, enabled=bool(arguments.bf16)):
             trainer.train()
     return SetFitPredicts(model, len(task.names))
+
+
+def _refuse_code(folder: Path) -> None:
+    """Raise for what setfit would unpickle, or import by the name that a file gives it."""
+    check_files(folder)
+    head, modules = folder / "model_head.pkl", folder / "modules.json"
+    if head.exists():
+        raise UnreadableModel(f"{head} is a pickle, which can run any code. Name a model without.")
+    kinds = json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []
+    for kind in (str(each["type"]) for each in kinds):
+        if not kind.startswith("sentence_transformers."):
+            raise UnreadableModel(f"{modules} names code of its own: {kind}. Take another model.")
