@@ -21,7 +21,7 @@ from mixup_hf.types import Encodes, MixedExample, Redraw, Reviews
 # Purpose of each random stream; part of its key, so that streams never overlap.
 _DECODING = 1
 
-Invert = Callable[[Tensor, Sequence[int]], list[str]]
+Invert = Callable[..., list[str]]  # of mixes (n, D) and a seed key, and of `parents` if so hinted
 
 
 class Producer:
@@ -34,11 +34,14 @@ class Producer:
         targets: Their labels (N, C), float32: one-hot, multi-hot, or real-valued.
         plan: Determines which rows are mixed, and how.
         encoder: Embeds the parents.
-        invert: Decodes embeddings (n, D) into n sentences, given a seed key.
+        invert: Decodes embeddings (n, D) into n sentences, given a seed key. With `hints` =
+            `parents`, also given `parents`: of each mix, its parents' texts with their shares.
         fingerprint: Fingerprint of the aligner; recorded in every row.
         interpolation: `linear`, `linear_renorm` or `slerp`.
         mix_weights: Maps ratios (n,) of two parents to embedding weights (n,), as
             `Inverter.mix_weights` does. Default: the ratios themselves.
+        hints: Where the inverter's hints come from, `embedding` or `parents`; recorded in every
+            row.
         gate: Creates the object that judges and repairs rows; called when the first rows are
             generated. None accepts every row.
         provenance: `method` and `weights`, recorded in every row.
@@ -67,6 +70,7 @@ class Producer:
         interpolation: str = "linear",
         *,
         mix_weights: Callable[[Tensor], Tensor] | None = None,
+        hints: str = "embedding",
         gate: Callable[[], Reviews | None] | None = None,
         provenance: Mapping[str, str] | None = None,
         engine: Callable[[], str] = str,
@@ -78,6 +82,7 @@ class Producer:
         check_interpolation(interpolation, plan.weights.num_parents)
         self.interpolation = interpolation
         self.mix_weights = mix_weights
+        self.hints = hints
         self.provenance = dict(provenance or {})
         self.engine = engine
         self.bounded = bounded
@@ -211,34 +216,45 @@ class Producer:
 
     def _decode(self, pairs: Pairs, epoch: int, seed: tuple[int, ...]) -> list[MixedExample]:
         parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)
-        texts = self._sentences(parents, self._weights(shares), seed)
+        texts = self._sentences(parents, shares, seed)
         engine = self.engine()
         labels = mix_targets(self.targets[parents], shares, bounded=self.bounded)
         return self._rows(pairs, texts, labels, epoch, engine)
 
-    def _sentences(self, parents: Tensor, weights: Tensor, seed: tuple[int, ...]) -> list[str]:
-        """Decode mixes of `parents` (n, m) by `weights` (n, m), or fetch them from the store."""
+    def _sentences(self, parents: Tensor, shares: Tensor, seed: tuple[int, ...]) -> list[str]:
+        """Decode mixes of `parents` (n, m) by `shares` (n, m), or fetch them from the store."""
         store = self.store
-        kept = None if store is None else store.get(self._key(store, parents, weights, seed))
+        kept = None if store is None else store.get(self._key(store, parents, shares, seed))
         if kept is not None:
             self.reused += len(kept)
             return kept
-        mixes = mix(self.embeddings()[parents], weights, self.interpolation)
-        texts = self.invert(mixes, seed)
+        mixes = mix(self.embeddings()[parents], self._weights(shares), self.interpolation)
+        if self.hints == "parents":
+            pairs = zip(self._texts_of(parents), shares.tolist(), strict=True)
+            near = [list(zip(*pair, strict=True)) for pair in pairs]
+            texts = self.invert(mixes, seed, parents=near)
+        else:
+            texts = self.invert(mixes, seed)
         self.decoded += len(texts)
         if store is not None:  # recompute the key: the server may have been replaced
-            store.put(self._key(store, parents, weights, seed), texts)
+            store.put(self._key(store, parents, shares, seed), texts)
         return texts
 
+    def _texts_of(self, parents: Tensor) -> list[list[str]]:
+        return [[self.texts[row] for row in rows] for rows in parents.tolist()]
+
     def _key(
-        self, store: SentenceStore, parents: Tensor, weights: Tensor, seed: tuple[int, ...]
+        self, store: SentenceStore, parents: Tensor, shares: Tensor, seed: tuple[int, ...]
     ) -> str:
+        # Sentences that were decoded without their parents' words keep the keys they had.
+        near = {"hints": self.hints, "shares": shares.tolist()} if self.hints == "parents" else {}
         return store.key(
-            parents=[[self.texts[row] for row in rows] for rows in parents.tolist()],
-            weights=weights.tolist(),
+            parents=self._texts_of(parents),
+            weights=self._weights(shares).tolist(),
             interpolation=self.interpolation,
             engine=self.engine(),
             seed=seed,
+            **near,
         )
 
     def _weights(self, shares: Tensor) -> Tensor:
@@ -262,6 +278,7 @@ class Producer:
                 index=int(pairs.index[row]),
                 aligner_fingerprint=self.fingerprint,
                 interpolation=self.interpolation,
+                hints=self.hints,
                 method=self.provenance.get("method", ""),
                 weights=self.provenance.get("weights", ""),
                 engine=engine,

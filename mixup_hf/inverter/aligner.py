@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -117,6 +119,19 @@ def _checked_curve(curve: list[float] | None) -> list[float] | None:
     if len(curve) < 2 or not rises or curve[0] != 0 or curve[-1] != 1:
         raise errors.bad("ratio_curve", "increase from 0 to 1 and have at least two values", curve)
     return list(curve)
+
+
+def on_curve(curve: Sequence[float] | None, lams: torch.Tensor) -> torch.Tensor:
+    """The weights (n,) of ratios `lams` (n,) on a ratio curve; without one, the ratios themselves.
+
+    Beyond [0, 1] the curve continues with slope 1.
+    """
+    if curve is None:
+        return lams
+    inside = lams.clamp(0, 1)
+    grid = np.linspace(0, 1, len(curve))
+    weights = torch.from_numpy(np.interp(inside.double().numpy(), grid, curve))
+    return weights.to(lams.dtype) + (lams - inside)
 
 
 class Aligner(PreTrainedModel):

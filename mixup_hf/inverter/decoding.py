@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mixup_hf import errors
 from mixup_hf.inverter.engines.base import DecodeSettings
+from mixup_hf.inverter.parent_words import Parents
 from mixup_hf.runtime import memory_ran_out
 
 if TYPE_CHECKING:
     from mixup_hf.inverter.model import Inverter
+
+
+def check_request(
+    dimension: int, embeddings: Tensor, parents: Sequence[Parents] | None, batch_size: int
+) -> None:
+    """Raise `InvalidInput` unless embeddings are (N, D), with N mixes' parents if any."""
+    if embeddings.ndim != 2 or embeddings.shape[1] != dimension:
+        raise errors.bad("embeddings", f"be of shape (N, {dimension})", tuple(embeddings.shape))
+    if parents is not None and len(parents) != len(embeddings):
+        raise errors.bad("parents", f"be those of {len(embeddings)} mixes", len(parents))
+    errors.at_least("batch_size", batch_size, 1)
+
+
+def seed_keys(seed: int | Sequence[int]) -> tuple[int, ...]:
+    """A seed, or several, as a key; raises `InvalidInput` if one is negative."""
+    keys = tuple(seed) if isinstance(seed, Sequence) else (int(seed),)
+    for key in keys:
+        errors.at_least("seed", key, 0)
+    return keys
 
 
 def decode_embeddings(
@@ -22,6 +43,7 @@ def decode_embeddings(
     embeddings: Tensor,
     settings: DecodeSettings,
     keys: tuple[int, ...],
+    parents: Sequence[Parents] | None,
     batch_size: int,
     on_batch: Callable[[int], object],
 ) -> list[str]:
@@ -32,14 +54,17 @@ def decode_embeddings(
         embeddings: (N, D).
         settings: How to sample.
         keys: Seeds; row r of candidate c samples from the stream (*keys, c, r).
+        parents: Of each embedding (N), for hints from their words; None for none.
         batch_size: Rows decoded at a time.
         on_batch: Called with the number of rows after each batch.
     """
     sentences: list[str] = []
     while (start := len(sentences)) < len(embeddings):
-        rows = embeddings[start : start + batch_size]
+        some = slice(start, start + batch_size)
+        rows = embeddings[some]
         try:
-            sentences += _best(inverter, rows, settings, keys, start)
+            prompts = inverter.prompts(rows, None if parents is None else parents[some])
+            sentences += _best(inverter, rows, prompts, settings, keys, start)
         except RuntimeError as error:
             batch_size = _smaller_batch(error, len(rows))
             continue
@@ -50,12 +75,12 @@ def decode_embeddings(
 def _best(
     inverter: Inverter,
     embeddings: Tensor,
+    prompts: Tensor,
     settings: DecodeSettings,
     keys: tuple[int, ...],
     start: int,
 ) -> list[str]:
     """For each row the candidate whose round trip is closest to its embedding."""
-    prompts = inverter.prompts(embeddings)
     candidates = []
     for turn in range(settings.num_candidates):
         streams = [(*keys, turn, start + row) for row in range(len(embeddings))]

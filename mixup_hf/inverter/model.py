@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors
-from mixup_hf.inverter.aligner import Aligner
-from mixup_hf.inverter.decoding import decode_embeddings
+from mixup_hf.inverter.aligner import Aligner, on_curve
+from mixup_hf.inverter.decoding import check_request, decode_embeddings, seed_keys
 from mixup_hf.inverter.encoder import FrozenEncoder
 from mixup_hf.inverter.engines import make_writer
 from mixup_hf.inverter.engines.base import DecodeSettings, DecodingParts, Writer
@@ -24,6 +24,7 @@ from mixup_hf.inverter.engines.vllm import ServerSettings
 from mixup_hf.inverter.hub import export_merged_llm, push_inverter, save_inverter
 from mixup_hf.inverter.likelihood import label_log_likelihood
 from mixup_hf.inverter.loading import EMBEDDED_ALIGNER, load_parts
+from mixup_hf.inverter.parent_words import HINTS, Hints, Parents, ParentWords
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids
 from mixup_hf.inverter.quantization import Quantization
 from mixup_hf.inverter.states import hidden_states
@@ -163,6 +164,7 @@ class Inverter:
         top_p: float = 0.95,
         top_k: int = 50,
         num_candidates: int = 1,
+        parents: Sequence[Parents] | None = None,
         batch_size: int = 256,
         progress: bool = True,
     ) -> list[str]:
@@ -182,26 +184,21 @@ class Inverter:
             top_k: Tokens considered at each step.
             num_candidates: Sentences decoded per embedding, of which the one closest to the
                 embedding when encoded again is returned.
+            parents: The texts that each embedding was mixed from, with their shares (N): their
+                words are hinted too. Default: hints come from the embeddings alone.
             batch_size: Rows decoded at a time; bounds memory. The fast engine splits them into
                 batches of at most 256, decoded in parallel on separate cores.
             progress: Show a progress bar once it has taken two seconds.
-
-        Returns:
-            N non-empty sentences.
 
         Raises:
             ValueError: A setting is out of range, or `embeddings` is not (N, D).
         """
         settings = DecodeSettings(max_new_tokens, temperature, top_p, top_k, num_candidates)
-        dimension = self.aligner.config.embedding_dim
-        if embeddings.ndim != 2 or embeddings.shape[1] != dimension:
-            raise errors.bad("embeddings", f"be of shape (N, {dimension})", tuple(embeddings.shape))
-        errors.at_least("batch_size", batch_size, 1)
-        keys = tuple(seed) if isinstance(seed, Sequence) else (int(seed),)
-        for key in keys:
-            errors.at_least("seed", key, 0)
+        check_request(self.aligner.config.embedding_dim, embeddings, parents, batch_size)
+        keys = seed_keys(seed)
         with tqdm(total=len(embeddings), desc="decoding", delay=2, disable=not progress) as bar:
-            return decode_embeddings(self, embeddings, settings, keys, batch_size, bar.update)
+            how = (settings, keys, parents, batch_size)
+            return decode_embeddings(self, embeddings, *how, bar.update)
 
     def to_be_refined(self) -> Inverter:
         """A copy of this inverter with a separate aligner; encoder, LLM and engine are shared."""
@@ -220,40 +217,35 @@ class Inverter:
         return hidden_states(self._base, self.tokenizer, texts, lora=self.folder)
 
     def mix_weights(self, lams: Tensor) -> Tensor:
-        """The embedding weights (n,) at which decoded sentences lie at the ratios `lams` (n,).
-
-        From the aligner's ratio curve; without one, the ratios themselves. Beyond [0, 1]
-        the curve continues with slope 1.
-        """
-        curve = self.aligner.config.ratio_curve
-        if curve is None:
-            return lams
-        inside = lams.clamp(0, 1)
-        grid = np.linspace(0, 1, len(curve))
-        weights = torch.from_numpy(np.interp(inside.double().numpy(), grid, curve))
-        return weights.to(lams.dtype) + (lams - inside)
+        """The embedding weights (n,) at which decoded sentences lie at the ratios `lams` (n,)."""
+        return on_curve(self.aligner.config.ratio_curve, lams)
 
     def interpolate(
-        self, first: str, second: str, lams: Sequence[float], **settings: Any
+        self,
+        first: str,
+        second: str,
+        lams: Sequence[float],
+        hints: Hints = "embedding",
+        **settings: Any,
     ) -> list[str]:
-        """Sentences along the line from `second` (lam = 0) to `first` (lam = 1).
+        """Sentences along the line from `second` (lam = 0) to `first` (lam = 1), one per ratio.
 
         Args:
             first: The text at lam = 1.
             second: The text at lam = 0.
             lams: Weights of `first`, each in [0, 1].
+            hints: Whether hints come from the mixed embedding alone, or from both texts too.
             **settings: As for `invert`; greedy by default.
 
-        Returns:
-            One sentence for each weight.
         """
+        errors.one_of("hints", hints, HINTS)
         for lam in lams:
             errors.in_range("lams", lam, 0.0, 1.0, "1 is the first text, 0 the second.")
         ends = self.encode([first, second])
-        weights = torch.tensor(list(lams), dtype=torch.float32)
-        count = len(weights)
-        weights = self.mix_weights(weights)
-        mixes = linear(ends[:1].expand(count, -1), ends[1:].expand(count, -1), weights)
+        weights = self.mix_weights(torch.tensor(list(lams), dtype=torch.float32))
+        mixes = linear(ends[:1].expand(len(lams), -1), ends[1:].expand(len(lams), -1), weights)
+        if hints == "parents":
+            settings["parents"] = [((first, lam), (second, 1 - lam)) for lam in lams]
         return self.invert(mixes, **({"temperature": 0.0} | settings))
 
     def save_pretrained(self, folder: str | Path, card: ModelCard | None = None) -> Path:
@@ -290,10 +282,16 @@ class Inverter:
         return push_inverter(self, repo_id, card, private=private, token=token)
 
     @torch.inference_mode()
-    def prompts(self, embeddings: Tensor) -> Tensor:
+    def prompts(self, embeddings: Tensor, parents: Sequence[Parents] | None = None) -> Tensor:
         """Prompt embeddings (B, P, H) for embeddings (B, D), on the LLM's device."""
-        prompts: Tensor = self.prompt.to(self.device)(embeddings.to(self.device).float())
+        preferred = None if parents is None else self._parent_words.preferred(parents)
+        given = embeddings.to(self.device).float()
+        prompts: Tensor = self.prompt.to(self.device)(given, preferred)
         return prompts
+
+    @cached_property
+    def _parent_words(self) -> ParentWords:
+        return ParentWords.of(self.aligner, self.tokenizer)
 
     def _prompt_texts(self, texts: Sequence[str]) -> Tensor:
         """Prompts (B, P, H) for texts."""

@@ -15,6 +15,7 @@ from mixup_hf.data.targets import REGRESSION
 from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.inverter.parent_words import Parents
 from mixup_hf.mixing.pairing import SamplingStrategy
 
 _WITHIN_CLASSES = ("same_class", "smote")
@@ -33,8 +34,12 @@ def refuse_rows_file(config: MixupConfig) -> None:
 
 def check_pairs(config: MixupConfig) -> None:
     """Refuse settings that do not work with pairs of texts."""
-    for name, wanted in (("interpolation", "linear"), ("source", "frozen")):
-        value = getattr(config.mixing, name)
+    given = {
+        "interpolation": (config.mixing.interpolation, "linear"),
+        "source": (config.mixing.source, "frozen"),
+        "hints": (config.hints, "embedding"),
+    }
+    for name, (value, wanted) in given.items():
         if value != wanted:
             raise errors.bad(name, f"be {wanted!r} for pairs of texts", value, "Leave it out.")
 
@@ -100,9 +105,18 @@ def sentence_store(inverter: Inverter, config: MixupConfig) -> SentenceStore | N
 
 
 def invert_chunk(
-    inverter: Inverter, settings: DecodeSettings, mixes: Tensor, seed: Sequence[int]
+    inverter: Inverter,
+    settings: DecodeSettings,
+    mixes: Tensor,
+    seed: Sequence[int],
+    parents: Sequence[Parents] | None = None,
 ) -> list[str]:
     """Decode a chunk as one batch: its composition is part of what determines the sentences."""
     return inverter.invert(
-        mixes, seed=seed, batch_size=len(mixes), progress=False, **asdict(settings)
+        mixes,
+        seed=seed,
+        parents=parents,
+        batch_size=len(mixes),
+        progress=False,
+        **asdict(settings),
     )
