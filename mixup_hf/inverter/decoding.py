@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,11 +12,24 @@ from torch.nn import functional as F
 
 from mixup_hf import errors
 from mixup_hf.inverter.engines.base import DecodeSettings
+from mixup_hf.inverter.guidance import favour
 from mixup_hf.inverter.parent_words import Parents
 from mixup_hf.runtime import memory_ran_out
 
 if TYPE_CHECKING:
     from mixup_hf.inverter.model import Inverter
+
+
+class _Request(NamedTuple):
+    """What a writer is asked for.
+
+    Attributes:
+        prompts: Prompt embeddings (B, P, H).
+        favour: Nats (B, V) added to the logits; None without guidance.
+    """
+
+    prompts: Tensor
+    favour: Tensor | None
 
 
 def check_request(
@@ -41,6 +54,7 @@ def seed_keys(seed: int | Sequence[int]) -> tuple[int, ...]:
 def decode_embeddings(
     inverter: Inverter,
     embeddings: Tensor,
+    llm: Any,
     settings: DecodeSettings,
     keys: tuple[int, ...],
     parents: Sequence[Parents] | None,
@@ -52,6 +66,7 @@ def decode_embeddings(
     Args:
         inverter: Encoder, prompt and engine.
         embeddings: (N, D).
+        llm: The causal LM, for the size of its vocabulary.
         settings: How to sample.
         keys: Seeds; row r of candidate c samples from the stream (*keys, c, r).
         parents: Of each embedding (N), for hints from their words; None for none.
@@ -63,8 +78,8 @@ def decode_embeddings(
         some = slice(start, start + batch_size)
         rows = embeddings[some]
         try:
-            prompts = inverter.prompts(rows, None if parents is None else parents[some])
-            sentences += _best(inverter, rows, prompts, settings, keys, start)
+            request = _request(inverter, llm, rows, None if parents is None else parents[some])
+            sentences += _best(inverter, rows, request, settings, keys, start)
         except RuntimeError as error:
             batch_size = _smaller_batch(error, len(rows))
             continue
@@ -72,19 +87,30 @@ def decode_embeddings(
     return sentences
 
 
+def _request(
+    inverter: Inverter, llm: Any, embeddings: Tensor, parents: Sequence[Parents] | None
+) -> _Request:
+    preferred = None if parents is None else inverter.parent_words.preferred(parents)
+    given = embeddings.to(inverter.device).float()
+    guided = favour(inverter.aligner, llm, given, preferred)
+    return _Request(inverter.prompts(given, preferred), guided)
+
+
 def _best(
     inverter: Inverter,
     embeddings: Tensor,
-    prompts: Tensor,
+    request: _Request,
     settings: DecodeSettings,
     keys: tuple[int, ...],
     start: int,
 ) -> list[str]:
     """For each row the candidate whose round trip is closest to its embedding."""
+    # Engines of other packages need not know of guidance.
+    guided = {} if request.favour is None else {"favour": request.favour}
     candidates = []
     for turn in range(settings.num_candidates):
         streams = [(*keys, turn, start + row) for row in range(len(embeddings))]
-        texts = inverter.writer.write(prompts, settings, streams)
+        texts = inverter.writer.write(request.prompts, settings, streams, **guided)
         candidates.append([_tidy(text) for text in texts])
     if len(candidates) == 1:
         return candidates[0]

@@ -65,6 +65,10 @@ class Lexicon(nn.Module):
         scores: Tensor = self.words(self.down(F.gelu(self.up(directions))))
         return scores.float().log_softmax(-1)
 
+    def log_shares(self) -> Tensor:
+        """How frequent each word is: log probabilities (V',), as the output bias has them."""
+        return self.words.bias.float().log_softmax(-1)
+
     def best(
         self, embeddings: Tensor, count: int, preferred: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

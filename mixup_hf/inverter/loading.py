@@ -106,7 +106,7 @@ def load_parts(
         load_lora(llm, folder, merge=quantization == "none"),
         AutoTokenizer.from_pretrained(llm_source.path),
         folder,
-        _fingerprint(folder),
+        _fingerprint(folder, config.guidance),
         quantization,
     )
 
@@ -155,7 +155,8 @@ def _check_dimensions(config: AlignerConfig, encoder: FrozenEncoder, llm: Any) -
             )
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(folder: Path, guidance: float) -> str:
+    """Digest of the weights, and of what else in a config decides the sentences."""
     digests = [
         file_sha256(path)
         for path in (
@@ -164,4 +165,5 @@ def _fingerprint(folder: Path) -> str:
         )
         if path.is_file()
     ]
+    digests += [f"guidance={guidance}"] if guidance else []
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]

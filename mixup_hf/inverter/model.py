@@ -197,7 +197,7 @@ class Inverter:
         check_request(self.aligner.config.embedding_dim, embeddings, parents, batch_size)
         keys = seed_keys(seed)
         with tqdm(total=len(embeddings), desc="decoding", delay=2, disable=not progress) as bar:
-            how = (settings, keys, parents, batch_size)
+            how = (self._base, settings, keys, parents, batch_size)
             return decode_embeddings(self, embeddings, *how, bar.update)
 
     def to_be_refined(self) -> Inverter:
@@ -282,15 +282,15 @@ class Inverter:
         return push_inverter(self, repo_id, card, private=private, token=token)
 
     @torch.inference_mode()
-    def prompts(self, embeddings: Tensor, parents: Sequence[Parents] | None = None) -> Tensor:
+    def prompts(self, embeddings: Tensor, preferred: Tensor | None = None) -> Tensor:
         """Prompt embeddings (B, P, H) for embeddings (B, D), on the LLM's device."""
-        preferred = None if parents is None else self._parent_words.preferred(parents)
         given = embeddings.to(self.device).float()
         prompts: Tensor = self.prompt.to(self.device)(given, preferred)
         return prompts
 
     @cached_property
-    def _parent_words(self) -> ParentWords:
+    def parent_words(self) -> ParentWords:
+        """Finds parents' words, to prefer them as hints."""
         return ParentWords.of(self.aligner, self.tokenizer)
 
     def _prompt_texts(self, texts: Sequence[str]) -> Tensor:

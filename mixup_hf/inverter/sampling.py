@@ -39,9 +39,16 @@ class LocalWriter:
         return self._engine.name
 
     def write(
-        self, prompts: Tensor, settings: DecodeSettings, streams: Sequence[tuple[int, ...]]
+        self,
+        prompts: Tensor,
+        settings: DecodeSettings,
+        streams: Sequence[tuple[int, ...]],
+        favour: Tensor | None = None,
     ) -> list[str]:
-        """Decode one sentence per prompt (B, P, H); row r draws from the stream `streams[r]`."""
+        """Decode one sentence per prompt (B, P, H); row r draws from the stream `streams[r]`.
+
+        `favour` is as for `decode`.
+        """
         uniforms = None
         if settings.temperature > 0:
             length = settings.max_new_tokens
@@ -56,6 +63,7 @@ class LocalWriter:
                 end_ids=self._end_ids,
                 settings=settings,
                 uniforms=None if uniforms is None else uniforms[rows],
+                favour=None if favour is None else favour[rows],
             )
 
         tokens = [row for part in _side_by_side(run, parts) for row in part]
@@ -105,6 +113,7 @@ def decode(
     end_ids: Sequence[int],
     settings: DecodeSettings,
     uniforms: np.ndarray | None = None,
+    favour: Tensor | None = None,
 ) -> list[list[int]]:
     """Decode one sentence per prompt.
 
@@ -117,6 +126,7 @@ def decode(
         end_ids: Token ids that end a sentence; never chosen first, so every sentence has a token.
         settings: How to sample.
         uniforms: Numbers in [0, 1), (B, max_new_tokens); needed unless `temperature` is 0.
+        favour: Nats (B, V) added to the logits; those of a token only until it has been chosen.
 
     Returns:
         B lists of token ids, without the end token.
@@ -130,6 +140,9 @@ def decode(
     rows = torch.arange(len(prompts), device=prompts.device)  # which prompts the batch still holds
     alive = torch.ones_like(rows, dtype=torch.bool)
     logits = batch.start(prompts)
+    if favour is not None:
+        favour = favour.to(logits)  # a copy of its own, which loses what has been chosen
+        logits = logits + favour
     logits[:, ends] = -torch.inf
     for step in range(settings.max_new_tokens):
         tokens = choose(logits, settings, None if draws is None else draws[rows, step])
@@ -143,7 +156,11 @@ def decode(
             keep = _staying(alive, size)
             batch.keep(keep)
             rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
+            favour = None if favour is None else favour[keep]
         logits = batch.step(tokens)
+        if favour is not None:
+            favour.scatter_(1, tokens[:, None], favour.gather(1, tokens[:, None]).clamp_max(0))
+            logits = logits + favour
     return [[token for token in row if token >= 0] for row in output.tolist()]
 
 

@@ -25,6 +25,10 @@ _START = (
     "Start one: `mixup-hf export llm/`, then `vllm serve llm/ --enable-prompt-embeds "
     "--max-model-len 256`."
 )
+_UNGUIDED = (
+    "This aligner guides the LLM's logits while it decodes (`guidance` in its config), which a "
+    "server cannot do: its sentences are less close to the mixes. `engine: auto` decodes here."
+)
 _CHECK_SECONDS = 10.0
 _COMPARED = 4  # tokens
 _AGREEING = 0.5  # share of first tokens: rounding changes a few, other weights nearly all
@@ -49,6 +53,7 @@ class VllmServer:
         self.url = url.rstrip("/")
         self.settings = settings
         self._end_ids = list(end_ids)
+        self._told = False
         self._session = _open_session(settings.max_inflight)
         self._call("GET", "/health", _CHECK_SECONDS)
         listed = self._call("GET", "/v1/models", _CHECK_SECONDS).json()
@@ -60,13 +65,20 @@ class VllmServer:
         return f"vllm:{self.model}"
 
     def write(
-        self, prompts: Tensor, settings: DecodeSettings, streams: Sequence[tuple[int, ...]]
+        self,
+        prompts: Tensor,
+        settings: DecodeSettings,
+        streams: Sequence[tuple[int, ...]],
+        favour: Tensor | None = None,
     ) -> list[str]:
-        """Decode one sentence per prompt (B, P, H).
+        """Decode one sentence per prompt (B, P, H), without guidance: `favour` is not sent.
 
         Raises:
             ServerError: The server does not answer, is too slow, or rejects the request.
         """
+        if favour is not None and not self._told:
+            self._told = True
+            warnings.warn(_UNGUIDED, stacklevel=2)
         prompts = prompts.to(torch.bfloat16).cpu()
         with ThreadPoolExecutor(self.settings.max_inflight) as pool:
             return list(pool.map(self._one, prompts, streams, repeat(settings)))
@@ -166,15 +178,19 @@ class WithFallback:
         return self._now.name
 
     def write(
-        self, prompts: Tensor, settings: DecodeSettings, streams: Sequence[tuple[int, ...]]
+        self,
+        prompts: Tensor,
+        settings: DecodeSettings,
+        streams: Sequence[tuple[int, ...]],
+        favour: Tensor | None = None,
     ) -> list[str]:
         """Decode on the server, or in this process once that has failed."""
         try:
-            return self._now.write(prompts, settings, streams)
+            return self._now.write(prompts, settings, streams, favour)
         except ServerError as error:
             _warn(error, self._local)
             self._now = self._local
-        return self._now.write(prompts, settings, streams)
+        return self._now.write(prompts, settings, streams, favour)
 
 
 def connect(

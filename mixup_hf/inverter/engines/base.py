@@ -100,9 +100,18 @@ class Writer(Protocol):
         ...
 
     def write(
-        self, prompts: Tensor, settings: DecodeSettings, streams: Sequence[tuple[int, ...]]
+        self,
+        prompts: Tensor,
+        settings: DecodeSettings,
+        streams: Sequence[tuple[int, ...]],
+        favour: Tensor | None = None,
     ) -> list[str]:
-        """Decode one sentence per prompt (B, P, H); row r samples from the stream `streams[r]`."""
+        """Decode one sentence per prompt (B, P, H); row r samples from the stream `streams[r]`.
+
+        `favour` are nats (B, V) added to the logits, those of a token until it has been chosen. It
+        is None unless the aligner is guided (`AlignerConfig.guidance`). A server that cannot do
+        this must say so.
+        """
         ...
 
 
