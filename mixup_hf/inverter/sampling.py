@@ -141,7 +141,7 @@ def decode(
     alive = torch.ones_like(rows, dtype=torch.bool)
     logits = batch.start(prompts)
     if favour is not None:
-        favour = favour.to(logits)  # a copy of its own, which loses what has been chosen
+        favour = favour.to(logits, copy=True)  # loses what has been chosen
         logits = logits + favour
     logits[:, ends] = -torch.inf
     for step in range(settings.max_new_tokens):
