@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -90,9 +91,12 @@ def decode_embeddings(
 def _request(
     inverter: Inverter, llm: Any, embeddings: Tensor, parents: Sequence[Parents] | None
 ) -> _Request:
-    preferred = None if parents is None else inverter.parent_words.preferred(parents)
     given = embeddings.to(inverter.device).float()
-    guided = favour(inverter.aligner, llm, given, preferred)
+    if parents is None:
+        return _Request(inverter.prompts(given), favour(inverter.aligner, llm, given))
+    words = inverter.parent_words
+    preferred = words.preferred(parents)
+    guided = favour(inverter.aligner, llm, given, preferred, partial(words.pieces, parents))
     return _Request(inverter.prompts(given, preferred), guided)
 
 

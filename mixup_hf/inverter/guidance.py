@@ -9,6 +9,7 @@ is what FUDGE (Yang and Klein 2021, arXiv 2104.05218) does with a classifier.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,11 @@ _LEAST, _MOST = -3.0, 8.0
 
 @torch.inference_mode()
 def favour(
-    aligner: Aligner, llm: Any, embeddings: Tensor, preferred: Tensor | None = None
+    aligner: Aligner,
+    llm: Any,
+    embeddings: Tensor,
+    preferred: Tensor | None = None,
+    pieces: Callable[[int], Tensor] | None = None,
 ) -> Tensor | None:
     """Nats (B, V) to be added to the LLM's logits; None for an aligner that is not guided.
 
@@ -31,14 +36,18 @@ def favour(
         llm: Its vocabulary V is that of the logits.
         embeddings: (B, D), on the aligner's device.
         preferred: Nats (B, V') by which words are preferred as hints; see `Lexicon.best`.
+        pieces: From V, nats (B, V) by which tokens are preferred that are no words of the lexicon.
     """
     strength = aligner.config.guidance
     if not strength or aligner.hints is None:
         return None
     lexicon = aligner.hints.lexicon
     ratio = lexicon(embeddings) - lexicon.log_shares()
+    ratio = ratio.clamp(_LEAST, _MOST)
     if preferred is not None:
         ratio = ratio + preferred.to(ratio.device)
     found = ratio.new_zeros(len(ratio), llm.get_output_embeddings().weight.shape[0])
-    found[:, lexicon.token_ids] = strength * ratio.clamp(_LEAST, _MOST)
+    found[:, lexicon.token_ids] = strength * ratio
+    if pieces is not None:
+        found += strength * pieces(found.shape[1]).to(found.device)
     return found

@@ -8,7 +8,7 @@ the lexicon finds it for the mix: a word of the lighter parent, or one that does
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -43,6 +43,7 @@ class ParentWords:
     def __init__(self, lexicon: Lexicon, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._num_words = len(lexicon.token_ids)
+        self._known = frozenset(lexicon.token_ids.tolist())
         ids = lexicon.token_ids.tolist()
         common = lexicon.common.tolist()
         texts = tokenizer.batch_decode([[each] for each in ids])
@@ -76,13 +77,21 @@ class ParentWords:
                 of mixes beyond a parent, count as none.
         """
         found = torch.zeros(len(parents), self._num_words)
-        for row, mix in enumerate(parents):
-            for text, share in mix:
-                found[row, self._words(text)] += max(0.0, share)
+        for row, share, tokens in self._tokens(parents):
+            found[row, [self._places[each] for each in tokens if each in self._places]] += share
         return _STRENGTH * found.clamp_max(1.0)
 
-    def _words(self, text: str) -> list[int]:
-        """Indices of a text's words, each once."""
-        # Within a sentence, and as its first word: the LLM's tokens differ by the space.
-        both = self._tokenizer([f" {text}", text], add_special_tokens=False)["input_ids"]
-        return sorted({self._places[each] for ids in both for each in ids if each in self._places})
+    def pieces(self, parents: Sequence[Parents], vocabulary: int) -> Tensor:
+        """The same for tokens that are no word of the lexicon, of names mostly: (B, V) nats."""
+        found = torch.zeros(len(parents), vocabulary)
+        for row, share, tokens in self._tokens(parents):
+            found[row, [each for each in tokens if each not in self._known]] += share
+        return _STRENGTH * found.clamp_max(1.0)
+
+    def _tokens(self, parents: Sequence[Parents]) -> Iterator[tuple[int, float, list[int]]]:
+        """Row, share, and tokens of every parent, each token once."""
+        for row, mix in enumerate(parents):
+            for text, share in mix:
+                # Within a sentence, and as its first word: the tokens differ by the space.
+                both = self._tokenizer([f" {text}", text], add_special_tokens=False)["input_ids"]
+                yield row, max(0.0, share), sorted({each for ids in both for each in ids})
