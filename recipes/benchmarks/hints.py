@@ -86,7 +86,7 @@ def measure(
     found = recovered_lam(landed, first, second).numpy()
     recovery = lam_recovery(asked.numpy(), found)
     middle = texts[1 :: len(LAMS)]
-    shares, both = zip(*map(shared, middle, pairs, strict=True), strict=True)
+    shares, both = zip(*map(shared, middle, pairs), strict=True)
     copied = [copied_share(text, dict(each)) for text, each in zip(texts, near, strict=True)]
     real = [len(text.split()) for pair in pairs for text in pair]
     figures = {
