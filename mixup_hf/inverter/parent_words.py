@@ -25,7 +25,7 @@ HINTS: tuple[Hints, ...] = ("embedding", "parents")
 Parents = Sequence[tuple[str, float]]
 
 # Nats by which a word of every parent is preferred over what the lexicon finds likely.
-_STRENGTH = 6.0
+_STRENGTH = 9.0
 # Too frequent to be hints, but they make a question: "what", "who".
 _QUESTION_WORDS = frozenset(
     "how what when where which who whom whose why ?".split()  # noqa: SIM905 - as one reads it
