@@ -32,6 +32,8 @@ class MixedExample:
         method: Preset used to generate it.
         weights: Specification of the distribution that its shares were drawn from.
         interpolation: How embeddings were mixed.
+        hints: Where the words hinted to the LLM came from: the mixed `embedding`, or the `parents`
+            too; empty for a row that was not decoded, or by an earlier version.
         engine: The engine that decoded it.
         events: Problems that intrusion judges found in the first sentence generated for this
             position; names from `intrusion.EVENTS`.
@@ -55,6 +57,7 @@ class MixedExample:
     method: str = ""
     weights: str = ""
     interpolation: str = ""
+    hints: str = ""
     engine: str = ""
     events: tuple[str, ...] = ()
     judges: dict[str, tuple[float, ...]] = field(default_factory=dict)

@@ -213,6 +213,7 @@ RECIPES = sorted(
 # what engines are plugged into; one shows all settings and commands in the documentation.
 NOT_PUBLIC = {
     "hooks": ("cli.main", "config", "evaluation.experiment.config"),
+    "hints": ("evaluation.ratio_recovery", "evaluation.text_scores"),
     "openvino_decoding": (
         "inverter.engines",
         "inverter.engines.base",

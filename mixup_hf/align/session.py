@@ -182,6 +182,7 @@ class Session:
                 lexicon_width=config.lexicon_width if known is None else known.up.out_features,
                 lexicon_rank=config.lexicon_rank if known is None else known.words.in_features,
                 embedding_rms=input_rms(self.llm),
+                guidance=config.guidance,
                 prompt_prefix=prefix,
                 prompt_suffix=suffix,
             )

@@ -22,6 +22,7 @@ _NOT_OF_THE_WEIGHTS = (
     "eval_steps",
     "eval_sentences",
     "ratio_pairs",
+    "guidance",
     "use_cpu",
     "max_minutes",
     "stages",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 CurriculumFill = Literal["none", "real"]
 Failure = Literal["stop", "real_rows"]
+Hints = Literal["embedding", "parents"]
 Interpolation = Literal["linear", "linear_renorm", "slerp"]
 IntrusionPolicy = Literal["keep", "drop", "resample", "relabel", "blend", "local", "weight"]
 LabelSource = Literal["parents", "committee", "blend"]

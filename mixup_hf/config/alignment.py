@@ -146,6 +146,11 @@ class AlignConfig:
     lexicon_rank: Whole = Field(
         default=224, ge=1, description="Rank of the lexicon's output layer."
     )
+    guidance: Number = Field(
+        default=0.0,
+        ge=0,
+        description="How strongly the lexicon of a new aligner guides decoding; 0.5 is good.",
+    )
     prompt_prefix: str = Field(default="", description="Prompt text before the soft tokens.")
     prompt_suffix: str = Field(default="", description="Prompt text after the soft tokens.")
     prompt_chat: bool = Field(

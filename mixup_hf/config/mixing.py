@@ -12,6 +12,7 @@ from mixup_hf.config._base import OFF, Named, Number, Whole, settings
 from mixup_hf.config._mixing_rules import (
     CurriculumFill,
     Failure,
+    Hints,
     Interpolation,
     IntrusionPolicy,
     LabelSource,
@@ -86,6 +87,10 @@ class MixupConfig:
             "How embeddings are interpolated; linear_renorm restores the length that linear "
             "interpolation loses. By default the method's."
         ),
+    )
+    hints: Hints = Field(
+        default="embedding",
+        description="Words hinted to the LLM: the mixed embedding's, or the parents' own too.",
     )
     pairing: Annotated[str, Named("pairing")] | None = Field(
         default=None, description="Which rows are mixed with each other. By default the method's."

@@ -7,9 +7,9 @@ One schema for all of them; a row has these columns, of which `columns` selects 
   of names for several labels per row, a number for regression;
 - `soft_label`: the share of every class by name;
 - provenance: `lam`, `parents` (rows of the training set), `shares`, `seed`, `epoch`, `index`,
-  `aligner_fingerprint`, `method`, `weights`, `interpolation`, `engine`, `events`, `judges`,
-  `votes`, `mitigation`, `attempts`, `weight`, `unlabeled_parents`, as `MixedExample` documents
-  them;
+  `aligner_fingerprint`, `method`, `weights`, `interpolation`, `hints`, `engine`, `events`,
+  `judges`, `votes`, `mitigation`, `attempts`, `weight`, `unlabeled_parents`, as `MixedExample`
+  documents them;
 - `parent_texts`: the parents' texts, only on request, since they are training data.
 
 Settings that all rows share are in `FILE.run.json`, beside the file. In csv, lists and mappings are

@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         "method": pa.string(),
         "weights": pa.string(),
         "interpolation": pa.string(),
+        "hints": pa.string(),
         "engine": pa.string(),
         "events": pa.list_(pa.string()),
         "judges": pa.map_(pa.string(), _FLOATS),

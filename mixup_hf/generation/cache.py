@@ -210,6 +210,7 @@ class Request:
         weights: Their weights (n, m).
         seed: Key of the random streams.
         lengths: Wanted lengths (n, S); None leaves them to the LLM.
+        shares: The parents' shares (n, m), where their words are hinted; else None.
         interpolation: How the parents are mixed.
     """
 
@@ -218,16 +219,33 @@ class Request:
     weights: Tensor
     seed: tuple[int, ...]
     lengths: np.ndarray | None
+    shares: Tensor | None
     interpolation: str
+
+    def asked(self) -> dict[str, Any]:
+        """What a decoder is given beside embeddings and seed key: `lengths` and `parents`."""
+        found: dict[str, Any] = {} if self.lengths is None else {"lengths": self.lengths}
+        if self.shares is not None:
+            pairs = zip(self._parent_texts(), self.shares.tolist(), strict=True)
+            found["parents"] = [list(zip(*pair, strict=True)) for pair in pairs]
+        return found
 
     def key(self, store: SentenceStore, engine: str) -> str:
         """Its key in a store, when `engine` decodes."""
-        wanted = {} if self.lengths is None else {"lengths": self.lengths.tolist()}
+        # What is not asked for is not in the key: sentences decoded without it keep theirs.
+        wanted: dict[str, Any] = {}
+        if self.lengths is not None:
+            wanted["lengths"] = self.lengths.tolist()
+        if self.shares is not None:
+            wanted |= {"hints": "parents", "shares": self.shares.tolist()}
         return store.key(
-            parents=[[self.texts[row] for row in rows] for rows in self.parents.tolist()],
+            parents=self._parent_texts(),
             weights=self.weights.tolist(),
             interpolation=self.interpolation,
             engine=engine,
             seed=self.seed,
             **wanted,
         )
+
+    def _parent_texts(self) -> list[list[str]]:
+        return [[self.texts[row] for row in rows] for rows in self.parents.tolist()]

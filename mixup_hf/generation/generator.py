@@ -24,7 +24,8 @@ from mixup_hf.types import Encodes, MixedExample, Redraw, Reviews
 # Purpose of each random stream; part of its key, so that streams never overlap.
 _DECODING = 1
 
-# With a third argument, wanted lengths (n, S) in tokens, where there are any.
+# Of mixes (n, D) and a seed key; and of wanted `lengths` (n, S) in tokens, and of `parents`, where
+# there are any.
 Invert = Callable[..., list[str]]
 
 
@@ -39,11 +40,14 @@ class Producer:
         plan: Determines which rows are mixed, and how.
         encoder: Embeds the parents.
         invert: Decodes embeddings (n, D) into n sentences, given a seed key; with `lengths` also
-            given the wanted lengths (n, S), in tokens, of the S sides.
+            given the wanted lengths (n, S), in tokens, of the S sides; with `hints` = `parents`,
+            also `parents`: of each mix, its parents' texts with their shares.
         fingerprint: Fingerprint of the aligner; recorded in every row.
         interpolation: `linear`, `linear_renorm` or `slerp`.
         mix_weights: Maps ratios (n,) of two parents to embedding weights (n,), as
             `Inverter.mix_weights` does. Default: the ratios themselves.
+        hints: Where the inverter's hints come from, `embedding` or `parents`; recorded in every
+            row.
         gate: Creates the object that judges and repairs rows; called when the first rows are
             generated. None accepts every row.
         provenance: `method` and `weights`, recorded in every row.
@@ -74,6 +78,7 @@ class Producer:
         interpolation: str = "linear",
         *,
         mix_weights: Callable[[Tensor], Tensor] | None = None,
+        hints: str = "embedding",
         gate: Callable[[], Reviews | None] | None = None,
         provenance: Mapping[str, str] | None = None,
         engine: Callable[[], str] = str,
@@ -85,22 +90,15 @@ class Producer:
         lengths: ParentLengths | None = None,
     ) -> None:
         check_interpolation(interpolation, plan.weights.num_parents)
-        self.interpolation, self.mix_weights = interpolation, mix_weights
+        self.interpolation, self.mix_weights, self.hints = interpolation, mix_weights, hints
         self.provenance = dict(provenance or {})
-        self.engine = engine
-        self.bounded = bounded
-        self._make_gate = gate
+        self.engine, self.bounded, self._make_gate = engine, bounded, gate
         self.texts: Sequence[str] = list(texts)
         self.targets = targets
-        self.plan = plan
-        self.encoder = encoder
-        self.invert = invert
-        self.fingerprint = fingerprint
-        self.store = store
-        self.labelling = labelling
-        self.unlabeled = unlabeled
-        self.unlabeled_parents = unlabeled_parents
-        self.lengths = lengths
+        self.plan, self.store = plan, store
+        self.encoder, self.invert, self.fingerprint = encoder, invert, fingerprint
+        self.labelling, self.lengths = labelling, lengths
+        self.unlabeled, self.unlabeled_parents = unlabeled, unlabeled_parents
         self.decoded = self.reused = self._reported = self.chunks_made = 0
         self.seconds_per_row = 0.0
         self._embeddings: Tensor | None = None
@@ -241,7 +239,7 @@ class Producer:
         parents, shares = torch.from_numpy(pairs.parents), torch.from_numpy(pairs.shares)
         wanted = self.lengths
         lengths = None if wanted is None else wanted.draw(pairs.parents, pairs.shares, seed)
-        texts = self._sentences(parents, self._weights(shares), seed, lengths)
+        texts = self._sentences(parents, shares, seed, lengths)
         engine = self.engine()
         labels = known_labels(self.targets, parents, shares, bounded=self.bounded)
         return self._rows(pairs, texts, labels, epoch, engine)
@@ -249,20 +247,21 @@ class Producer:
     def _sentences(
         self,
         parents: Tensor,
-        weights: Tensor,
+        shares: Tensor,
         seed: tuple[int, ...],
         lengths: np.ndarray | None,
     ) -> list[str]:
-        """Decode mixes of `parents` (n, m) by `weights` (n, m), or fetch them from the store."""
-        store, more = self.store, self.unlabeled_parents
+        """Decode mixes of `parents` (n, m) by `shares` (n, m), or fetch them from the store."""
+        store, more, weights = self.store, self.unlabeled_parents, self._weights(shares)
         texts = self.texts if more is None else [*self.texts, *more.texts]
-        request = Request(texts, parents, weights, seed, lengths, self.interpolation)
+        hinted = shares if self.hints == "parents" else None
+        request = Request(texts, parents, weights, seed, lengths, hinted, self.interpolation)
         kept = None if store is None else store.get(request.key(store, self.engine()))
         if kept is not None:
             self.reused += len(kept)
             return kept
         mixes = mix(self._parent_embeddings()[parents], weights, self.interpolation)
-        made = self.invert(mixes, seed, *(() if lengths is None else (lengths,)))
+        made = self.invert(mixes, seed, **request.asked())
         self.decoded += len(made)
         if store is not None:  # recompute the key: the server may have been replaced
             store.put(request.key(store, self.engine()), made)
@@ -292,6 +291,7 @@ class Producer:
                 index=int(pairs.index[row]),
                 aligner_fingerprint=self.fingerprint,
                 interpolation=self.interpolation,
+                hints=self.hints,
                 method=self.provenance.get("method", ""),
                 weights=self.provenance.get("weights", ""),
                 engine=engine,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -34,6 +36,8 @@ class AlignerConfig(PreTrainedConfig):
         projector_width: Width of the projector's hidden layer.
         embedding_rms: Root mean square of the LLM's embedding table; soft tokens are scaled to it.
         prompt_prefix, prompt_suffix: Text before and after the soft tokens.
+        guidance: How strongly the lexicon's opinion of words is added to the LLM's while decoding;
+            see `mixup_hf.inverter.guidance`. 0 for not at all.
         ratio_curve: Embedding weights for evenly spaced ratios from 0 to 1, at which decoded
             sentences lie at those ratios; None mixes in the ratio itself.
         format_version: Raised when older code can no longer read a checkpoint.
@@ -64,6 +68,7 @@ class AlignerConfig(PreTrainedConfig):
         embedding_rms: float = 1.0,
         prompt_prefix: str = "",
         prompt_suffix: str = "",
+        guidance: float = 0.0,
         ratio_curve: list[float] | None = None,
         format_version: int = FORMAT_VERSION,
         **kwargs: Any,
@@ -75,6 +80,7 @@ class AlignerConfig(PreTrainedConfig):
         errors.one_of("base_grid", base_grid, ("nf4", None))
         errors.at_least("num_soft_tokens", num_soft_tokens, 1)
         errors.at_least("projector_width", projector_width, 1)
+        errors.at_least("guidance", guidance, 0.0, "0 decodes without it.")
         _check_hints(num_hints, lexicon_words)
         self.encoder = encoder
         self.encoder_revision = encoder_revision
@@ -97,6 +103,7 @@ class AlignerConfig(PreTrainedConfig):
         self.embedding_rms = embedding_rms
         self.prompt_prefix = prompt_prefix
         self.prompt_suffix = prompt_suffix
+        self.guidance = guidance
         self.ratio_curve = _checked_curve(ratio_curve)
         self.format_version = format_version
         super().__init__(**kwargs)
@@ -125,6 +132,19 @@ def _checked_curve(curve: list[float] | None) -> list[float] | None:
     if len(curve) < 2 or not rises or curve[0] != 0 or curve[-1] != 1:
         raise errors.bad("ratio_curve", "increase from 0 to 1 and have at least two values", curve)
     return list(curve)
+
+
+def on_curve(curve: Sequence[float] | None, lams: torch.Tensor) -> torch.Tensor:
+    """The weights (n,) of ratios `lams` (n,) on a ratio curve; without one, the ratios themselves.
+
+    Beyond [0, 1] the curve continues with slope 1.
+    """
+    if curve is None:
+        return lams
+    inside = lams.clamp(0, 1)
+    grid = np.linspace(0, 1, len(curve))
+    weights = torch.from_numpy(np.interp(inside.double().numpy(), grid, curve))
+    return weights.to(lams.dtype) + (lams - inside)
 
 
 class Aligner(PreTrainedModel):

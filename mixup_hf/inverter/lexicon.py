@@ -70,15 +70,31 @@ class Lexicon(nn.Module):
         scores: Tensor = self.words(self.down(F.gelu(self.up(directions))))
         return scores.float().log_softmax(-1)
 
-    def best(self, embeddings: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def log_shares(self) -> Tensor:
+        """How frequent each word is: log probabilities (V',), as the output bias has them."""
+        return self.words.bias.float().log_softmax(-1)
+
+    def best(
+        self, embeddings: Tensor, count: int, preferred: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the `count` most likely words, excluding the common ones, most likely first.
+
+        Args:
+            embeddings: (B, D).
+            count: How many.
+            preferred: Nats (B, V') by which words are moved up; one that is, may be a common word.
 
         Returns:
             Log probabilities (B, count), and indices (B, count) into the V' words.
         """
-        scores = self(embeddings).masked_fill(self.common, -torch.inf)
-        values, words = scores.topk(count, dim=-1)
-        return values, words
+        log_probabilities: Tensor = self(embeddings)
+        if preferred is None:
+            values, words = log_probabilities.masked_fill(self.common, -torch.inf).topk(count)
+            return values, words
+        preferred = preferred.to(log_probabilities.device)
+        unwanted = self.common & (preferred <= 0)
+        words = (log_probabilities + preferred).masked_fill(unwanted, -torch.inf).topk(count)[1]
+        return log_probabilities.gather(-1, words).clamp_min(_LEAST_LOG_PROBABILITY), words
 
 
 class HintTokens(nn.Module):
@@ -105,20 +121,23 @@ class HintTokens(nn.Module):
         self.confidence = nn.Parameter(torch.zeros(llm_dim))
         self.order = nn.Parameter(torch.zeros(num_hints, llm_dim))
 
-    def forward(self, embeddings: Tensor, words: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, words: Tensor, preferred: Tensor | None = None) -> Tensor:
         """Hint tokens (B, M, H), float32.
 
         Args:
             embeddings: (B, D).
             words: The LLM's embeddings of the lexicon's words (V', H).
+            preferred: How far each word is preferred (B, V'), in nats; see `Lexicon.best`.
         """
         with torch.no_grad():
-            log_probabilities, indices = self.lexicon.best(embeddings, self.num_hints)
+            log_probabilities, indices = self.lexicon.best(embeddings, self.num_hints, preferred)
             hints = words[indices].float()
         sureness = (log_probabilities + _TYPICAL_LOG_PROBABILITY)[..., None] * self.confidence
         return hints + (sureness + self.order) * self.embedding_rms
 
 
+# Least of a preferred word: in training the LLM has seen no hint that is less likely.
+_LEAST_LOG_PROBABILITY = -9.0
 # Centers the confidence: the typical -log probability of a hint in the middle of the list.
 _TYPICAL_LOG_PROBABILITY = 4.0
 

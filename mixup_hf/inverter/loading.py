@@ -123,7 +123,7 @@ def _load_parts(
         load_lora(llm, folder, merge=quantization == "none"),
         tokenizer,
         folder,
-        _fingerprint(folder),
+        _fingerprint(folder, config.guidance),
         quantization,
     )
 
@@ -172,7 +172,8 @@ def _check_dimensions(config: AlignerConfig, encoder: FrozenEncoder, llm: Any) -
             )
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(folder: Path, guidance: float) -> str:
+    """Digest of the weights, and of what else in a config decides the sentences."""
     digests = [
         file_sha256(path)
         for path in (
@@ -181,4 +182,5 @@ def _fingerprint(folder: Path) -> str:
         )
         if path.is_file()
     ]
+    digests += [f"guidance={guidance}"] if guidance else []
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors
-from mixup_hf.inverter.aligner import Aligner
-from mixup_hf.inverter.decoding import decode_embeddings
+from mixup_hf.inverter.aligner import Aligner, on_curve
+from mixup_hf.inverter.decoding import check_request, decode_embeddings, seed_keys
 from mixup_hf.inverter.encoder import FrozenEncoder
 from mixup_hf.inverter.engines import make_writer
 from mixup_hf.inverter.engines.base import DecodeSettings, DecodingParts, Writer
@@ -23,10 +24,11 @@ from mixup_hf.inverter.engines.vllm import ServerSettings
 from mixup_hf.inverter.hub import export_merged_llm, push_inverter, save_inverter
 from mixup_hf.inverter.likelihood import label_log_likelihood
 from mixup_hf.inverter.loading import EMBEDDED_ALIGNER, load_parts
+from mixup_hf.inverter.parent_words import HINTS, Hints, Parents, ParentWords
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids
 from mixup_hf.inverter.quantization import Quantization
 from mixup_hf.inverter.states import hidden_states
-from mixup_hf.mixing.interpolation import along_curve, linear
+from mixup_hf.mixing.interpolation import linear
 
 
 class Inverter:
@@ -164,6 +166,7 @@ class Inverter:
         num_candidates: int = 1,
         questions: bool = True,
         lengths: Sequence[int] | None = None,
+        parents: Sequence[Parents] | None = None,
         batch_size: int = 256,
         progress: bool = True,
     ) -> list[str]:
@@ -185,26 +188,20 @@ class Inverter:
                 embedding when encoded again is returned.
             questions: Whether sentences may be questions; see `DecodeSettings`.
             lengths: Wanted lengths (N), in tokens: sentences end near them, where an end is likely.
+            parents: The texts that each embedding was mixed from, with their shares (N): their
+                words are hinted too. Default: hints come from the embeddings alone.
             batch_size: Rows decoded at a time; bounds memory. The fast engine splits them into
                 batches of at most 256, decoded in parallel on separate cores.
             progress: Show a progress bar once it has taken two seconds.
-
-        Returns:
-            N non-empty sentences.
 
         Raises:
             ValueError: A setting is out of range, or `embeddings` is not (N, D).
         """
         how = DecodeSettings(max_new_tokens, temperature, top_p, top_k, num_candidates, questions)
-        dimension = self.aligner.config.embedding_dim
-        if embeddings.ndim != 2 or embeddings.shape[1] != dimension:
-            raise errors.bad("embeddings", f"be of shape (N, {dimension})", tuple(embeddings.shape))
-        errors.at_least("batch_size", batch_size, 1)
-        keys = tuple(seed) if isinstance(seed, Sequence) else (int(seed),)
-        for key in keys:
-            errors.at_least("seed", key, 0)
+        check_request(self.aligner.config.embedding_dim, embeddings, parents, batch_size)
+        request = (self._base, how, seed_keys(seed), parents, batch_size)
         with tqdm(total=len(embeddings), desc="decoding", delay=2, disable=not progress) as bar:
-            return decode_embeddings(self, embeddings, how, keys, batch_size, bar.update, lengths)
+            return decode_embeddings(self, embeddings, *request, bar.update, lengths)
 
     def to_be_refined(self) -> Inverter:
         """A copy of this inverter with a separate aligner; encoder, LLM and engine are shared."""
@@ -223,35 +220,34 @@ class Inverter:
         return hidden_states(self._base, self.tokenizer, texts, lora=self.folder)
 
     def mix_weights(self, lams: Tensor) -> Tensor:
-        """The embedding weights (n,) at which decoded sentences lie at the ratios `lams` (n,).
-
-        From the aligner's ratio curve; without one, the ratios themselves. Beyond [0, 1]
-        the curve continues with slope 1.
-        """
-        curve = self.aligner.config.ratio_curve
-        return lams if curve is None else along_curve(curve, lams)
+        """The embedding weights (n,) at which decoded sentences lie at the ratios `lams` (n,)."""
+        return on_curve(self.aligner.config.ratio_curve, lams)
 
     def interpolate(
-        self, first: str, second: str, lams: Sequence[float], **settings: Any
+        self,
+        first: str,
+        second: str,
+        lams: Sequence[float],
+        hints: Hints = "embedding",
+        **settings: Any,
     ) -> list[str]:
-        """Sentences along the line from `second` (lam = 0) to `first` (lam = 1).
+        """Sentences along the line from `second` (lam = 0) to `first` (lam = 1), one per ratio.
 
         Args:
             first: The text at lam = 1.
             second: The text at lam = 0.
             lams: Weights of `first`, each in [0, 1].
+            hints: Whether hints come from the mixed embedding alone, or from both texts too.
             **settings: As for `invert`; greedy by default.
-
-        Returns:
-            One sentence for each weight.
         """
+        errors.one_of("hints", hints, HINTS)
         for lam in lams:
             errors.in_range("lams", lam, 0.0, 1.0, "1 is the first text, 0 the second.")
         ends = self.encode([first, second])
-        weights = torch.tensor(list(lams), dtype=torch.float32)
-        count = len(weights)
-        weights = self.mix_weights(weights)
-        mixes = linear(ends[:1].expand(count, -1), ends[1:].expand(count, -1), weights)
+        weights = self.mix_weights(torch.tensor(list(lams), dtype=torch.float32))
+        mixes = linear(ends[:1].expand(len(lams), -1), ends[1:].expand(len(lams), -1), weights)
+        if hints == "parents":
+            settings["parents"] = [((first, lam), (second, 1 - lam)) for lam in lams]
         return self.invert(mixes, **({"temperature": 0.0} | settings))
 
     def save_pretrained(self, folder: str | Path, card: ModelCard | None = None) -> Path:
@@ -288,10 +284,16 @@ class Inverter:
         return push_inverter(self, repo_id, card, private=private, token=token)
 
     @torch.inference_mode()
-    def prompts(self, embeddings: Tensor) -> Tensor:
+    def prompts(self, embeddings: Tensor, preferred: Tensor | None = None) -> Tensor:
         """Prompt embeddings (B, P, H) for embeddings (B, D), on the LLM's device."""
-        prompts: Tensor = self.prompt.to(self.device)(embeddings.to(self.device).float())
+        given = embeddings.to(self.device).float()
+        prompts: Tensor = self.prompt.to(self.device)(given, preferred)
         return prompts
+
+    @cached_property
+    def parent_words(self) -> ParentWords:
+        """Finds parents' words, to prefer them as hints."""
+        return ParentWords.of(self.aligner, self.tokenizer)
 
     def _prompt_texts(self, texts: Sequence[str]) -> Tensor:
         """Prompts (B, P, H) for texts."""

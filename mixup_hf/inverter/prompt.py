@@ -55,13 +55,18 @@ class SoftPrompt(nn.Module):
         hints = 0 if self.hints is None else self.hints.num_hints
         return len(self.before) + hints + self.projector.num_soft_tokens + len(self.after)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Prompt embeddings (B, P, H), float32, for embeddings (B, D)."""
+    def forward(self, embeddings: Tensor, preferred: Tensor | None = None) -> Tensor:
+        """Prompt embeddings (B, P, H), float32, for embeddings (B, D).
+
+        Args:
+            embeddings: (B, D).
+            preferred: How far words are preferred as hints (B, V'); see `Lexicon.best`.
+        """
         soft = self.projector(embeddings)
         before, after = (
             part.to(soft.dtype).expand(len(soft), -1, -1) for part in (self.before, self.after)
         )
-        hints = [] if self.hints is None else [self.hints(embeddings, self.words)]
+        hints = [] if self.hints is None else [self.hints(embeddings, self.words, preferred)]
         return torch.cat([before, *hints, soft, after], dim=1)
 
 

@@ -50,8 +50,12 @@ class LocalWriter:
         settings: DecodeSettings,
         streams: Sequence[tuple[int, ...]],
         lengths: Sequence[int] | None = None,
+        favour: Tensor | None = None,
     ) -> list[str]:
-        """Decode one sentence per prompt (B, P, H); row r draws from the stream `streams[r]`."""
+        """Decode one sentence per prompt (B, P, H); row r draws from the stream `streams[r]`.
+
+        `favour` is as for `decode`.
+        """
         uniforms = None
         if settings.temperature > 0:
             length = settings.max_new_tokens
@@ -76,6 +80,7 @@ class LocalWriter:
                 uniforms=None if uniforms is None else uniforms[rows],
                 search=search,
                 **barred,
+                favour=None if favour is None else favour[rows],
             )
 
         found = [row for part in _side_by_side(run, parts) for row in part]
@@ -128,6 +133,7 @@ def decode(
     search: EndSearch | None = None,
     never: Sequence[int] | Tensor = (),
     never_first: Sequence[int] | Tensor = (),
+    favour: Tensor | None = None,
 ) -> list[list[int]]:
     """Decode one sentence per prompt.
 
@@ -143,6 +149,7 @@ def decode(
         search: Finds where sentences of a wanted length end best.
         never: Token ids that are not chosen.
         never_first: Token ids that are not chosen first.
+        favour: Nats (B, V) added to the logits; those of a token only until it has been chosen.
 
     Returns:
         B lists of token ids, without the end token.
@@ -157,6 +164,9 @@ def decode(
     alive = torch.ones_like(rows, dtype=torch.bool)
     tokens = None
     logits = batch.start(prompts)
+    if favour is not None:
+        favour = favour.to(logits, copy=True)  # loses what has been chosen
+        logits = logits + favour
     logits[:, ends] = -torch.inf
     logits[:, torch.as_tensor(never_first, dtype=torch.long)] = -torch.inf
     unwanted = torch.as_tensor(never, dtype=torch.long)
@@ -177,7 +187,11 @@ def decode(
             keep = _staying(alive, size)
             batch.keep(keep)
             rows, tokens, alive = rows[keep], tokens[keep], alive[keep]
+            favour = None if favour is None else favour[keep]
         logits = batch.step(tokens)
+        if favour is not None:
+            favour.scatter_(1, tokens[:, None], favour.gather(1, tokens[:, None]).clamp_max(0))
+            logits = logits + favour
     sentences = [[token for token in row if token >= 0] for row in output.tolist()]
     if search is None:
         return sentences

@@ -19,6 +19,7 @@ from mixup_hf.inverter import ending
 from mixup_hf.inverter.engines import find_engine
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.inverter.parent_words import Parents
 from mixup_hf.judging.form import TextCheck
 from mixup_hf.mixing.pairing import SamplingStrategy
 
@@ -38,8 +39,12 @@ def refuse_rows_file(config: MixupConfig) -> None:
 
 def check_pairs(config: MixupConfig) -> None:
     """Refuse settings that do not work with pairs of texts."""
-    for name, wanted in (("interpolation", "linear"), ("source", "frozen")):
-        value = getattr(config.mixing, name)
+    given = {
+        "interpolation": (config.mixing.interpolation, "linear"),
+        "source": (config.mixing.source, "frozen"),
+        "hints": (config.hints, "embedding"),
+    }
+    for name, (value, wanted) in given.items():
         if value != wanted:
             raise errors.bad(name, f"be {wanted!r} for pairs of texts", value, "Leave it out.")
 
@@ -155,9 +160,16 @@ def invert_chunk(
     mixes: Tensor,
     seed: Sequence[int],
     lengths: np.ndarray | None = None,
+    parents: Sequence[Parents] | None = None,
 ) -> list[str]:
     """Decode a chunk as one batch: its composition is part of what determines the sentences."""
     wanted: dict[str, Any] = {} if lengths is None else {"lengths": lengths[:, 0].tolist()}
     return inverter.invert(
-        mixes, seed=seed, batch_size=len(mixes), progress=False, **asdict(settings), **wanted
+        mixes,
+        seed=seed,
+        parents=parents,
+        batch_size=len(mixes),
+        progress=False,
+        **asdict(settings),
+        **wanted,
     )

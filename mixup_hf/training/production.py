@@ -76,6 +76,7 @@ def new_producer(
         inverter.fingerprint,
         mixing.interpolation,
         mix_weights=inverter.mix_weights,
+        hints=config.hints,
         gate=gate,
         bounded=targets.problem_type != REGRESSION,
         provenance={"method": config.method, "weights": mixing.weights},

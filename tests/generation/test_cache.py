@@ -179,6 +179,18 @@ def test_other_seeds_and_other_weights_are_decoded(tmp_path: Path) -> None:
     assert bent.reused == 0
 
 
+def test_sentences_with_the_parents_words_are_kept_apart(tmp_path: Path) -> None:
+    made(stored(tmp_path))
+    hinted = stored(tmp_path)
+    hinted.hints = "parents"
+    hinted.invert = lambda mixes, seed, parents: [f"near {len(each)}" for each in parents]
+    assert made(hinted) == ["near 2"] * 10
+    assert hinted.reused == 0
+    plain = stored(tmp_path)
+    assert made(plain) == made(make_producer())
+    assert plain.reused == 10
+
+
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     killed = stored(tmp_path)
     killed.chunk(0, 0, 10)  # chunks of four; then it dies

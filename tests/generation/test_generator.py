@@ -102,3 +102,24 @@ def test_embeddings_are_mixed_by_the_weights_that_give_the_ratio() -> None:
     expected = row.lam**2 * first + (1 - row.lam**2) * second
     torch.testing.assert_close(decoded["curved"][0], expected)
     assert not torch.allclose(decoded["plain"], decoded["curved"])
+
+
+def test_the_inverter_is_told_the_parents_only_if_their_words_are_hinted() -> None:
+    told: list[list[list[tuple[str, float]]]] = []
+
+    def invert(
+        mixes: Tensor, seed: Sequence[int], **near: list[list[tuple[str, float]]]
+    ) -> list[str]:
+        told.append(near.get("parents", []))
+        return ["x"] * len(mixes)
+
+    producer = make_producer()
+    producer.invert = invert
+    assert producer.produce(0, 2)[0].hints == "embedding"
+    producer.hints = "parents"
+    rows = producer.produce(0, 2)
+    assert [row.hints for row in rows] == ["parents", "parents"]
+    assert told[0] == []
+    for row, near in zip(rows, told[1], strict=True):
+        texts = [producer.texts[parent] for parent in row.parents]
+        assert near == list(zip(texts, row.shares, strict=True))

@@ -246,6 +246,11 @@ def test_the_fingerprint_is_that_of_the_weights(saved_aligner: Callable[..., Pat
     first = load(folder)
     assert len(first.fingerprint) == 16
     assert load(folder).fingerprint == first.fingerprint
+    first.aligner.config.guidance = 0.5  # decides the sentences too
+    guided = load(first.save_pretrained(folder))
+    assert guided.aligner.config.guidance == 0.5
+    assert guided.fingerprint != first.fingerprint
+    first.aligner.config.guidance = 0.0
     first.aligner.projector.gain.data *= 2
     assert load(first.save_pretrained(folder)).fingerprint != first.fingerprint
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mixup_hf.evaluation.privacy import Audit
 
 
-_ONLY_WITHOUT_ROWS = ("--num-samples", "--canaries", "--method", "--weights")
+_ONLY_WITHOUT_ROWS = ("--num-samples", "--canaries", "--method", "--weights", "--hints")
 
 
 @register("command", "audit", help="what generated rows reveal about the training texts")
@@ -46,6 +46,9 @@ def command(
         str | None,
         typer.Option(help="Without --rows: the distribution of λ. By default the method's."),
     ] = None,
+    hints: Annotated[
+        str, typer.Option(help="Without --rows: hints from the `embedding`, or the `parents` too.")
+    ] = "embedding",
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
     aligner: Aligner = "embedded",
@@ -71,7 +74,8 @@ def command(
         others = read_table(holdout, text_column, label_column).texts
         found = _of_rows(rows, table, others, aligner, seed)
     else:
-        found = _of_a_run(table, num_samples, canaries, method, weights, aligner, seed)
+        how = {"method": method, "weights": weights, "hints": hints}
+        found = _of_a_run(table, num_samples, canaries, how, aligner, seed)
     _show(Console(), found)
     if output is not None:
         content = asdict(found) | {"findings": found.findings, "verdict": found.verdict}
@@ -105,8 +109,7 @@ def _of_a_run(
     table: LabelledTexts,
     num_samples: int,
     canaries: int,
-    method: str,
-    weights: str | None,
+    how: dict[str, Any],
     aligner: str,
     seed: int,
 ) -> Audit:
@@ -118,8 +121,8 @@ def _of_a_run(
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed)).tolist()
     inside, outside = table.take(order[::2]), table.take(order[1::2])
     texts, labels, secrets = plant(inside.texts, inside.labels, canaries, seed)
-    settings: dict[str, Any] = {"method": method, "weights": weights, "seed": seed}
-    settings["committee"] = ("knn",)  # labels are not looked at: the member that costs least
+    # Labels are not looked at: the member that costs least.
+    settings = how | {"seed": seed, "committee": ("knn",)}
     mixup = InversedMixup.from_pretrained(aligner, texts, labels, **settings)
     made = mixup.generate(num_samples)
     return audit(

@@ -27,6 +27,10 @@ _START = (
     "Start one: `mixup-hf export llm/`, then `vllm serve llm/ --enable-prompt-embeds "
     "--max-model-len 256`."
 )
+_UNGUIDED = (
+    "This aligner guides the LLM's logits while it decodes (`guidance` in its config), which a "
+    "server cannot do: its sentences are less close to the mixes. `engine: auto` decodes here."
+)
 _CHECK_SECONDS = 10.0
 _LONGEST_ANSWER = 1 << 22  # bytes
 _COMPARED = 4  # tokens
@@ -52,6 +56,7 @@ class VllmServer:
         self.url = url.rstrip("/")
         self.settings = settings
         self._end_ids = list(end_ids)
+        self._told = False
         self._session = _open_session(settings.max_inflight)
         self._call("GET", "/health", _CHECK_SECONDS)
         listed = self._call("GET", "/v1/models", _CHECK_SECONDS)
@@ -68,14 +73,18 @@ class VllmServer:
         settings: DecodeSettings,
         streams: Sequence[tuple[int, ...]],
         lengths: Sequence[int] | None = None,
+        favour: Tensor | None = None,
     ) -> list[str]:
-        """Decode one sentence per prompt (B, P, H).
+        """Decode one sentence per prompt (B, P, H), without guidance: `favour` is not sent.
 
         Raises:
             ServerError: The server does not answer, is too slow, or rejects the request.
             InvalidInput: There are `lengths`.
         """
         _refuse(lengths)
+        if favour is not None and not self._told:
+            self._told = True
+            warnings.warn(_UNGUIDED, stacklevel=2)
         prompts = prompts.to(torch.bfloat16).cpu()
         with ThreadPoolExecutor(self.settings.max_inflight) as pool:
             return list(pool.map(self._one, prompts, streams, repeat(settings)))
@@ -221,6 +230,7 @@ class WithFallback:
         settings: DecodeSettings,
         streams: Sequence[tuple[int, ...]],
         lengths: Sequence[int] | None = None,
+        favour: Tensor | None = None,
     ) -> list[str]:
         """Decode on the server, or in this process once that has failed.
 
@@ -229,11 +239,11 @@ class WithFallback:
         """
         _refuse(lengths)
         try:
-            return self._now.write(prompts, settings, streams)
+            return self._now.write(prompts, settings, streams, favour=favour)
         except ServerError as error:
             _warn(error, self._local)
             self._now = self._local
-        return self._now.write(prompts, settings, streams)
+        return self._now.write(prompts, settings, streams, favour)
 
 
 def connect(

@@ -108,10 +108,13 @@ class Writer(Protocol):
         settings: DecodeSettings,
         streams: Sequence[tuple[int, ...]],
         lengths: Sequence[int] | None = None,
+        favour: Tensor | None = None,
     ) -> list[str]:
         """Decode one sentence per prompt (B, P, H); row r samples from the stream `streams[r]`.
 
-        With `lengths` (B), in tokens, sentences end near their wanted length.
+        With `lengths` (B), in tokens, sentences end near their wanted length. `favour` are nats
+        (B, V) added to the logits, those of a token until it has been chosen. It is None unless the
+        aligner is guided (`AlignerConfig.guidance`). A server that cannot do this must say so.
 
         Raises:
             InvalidInput: `lengths` are given and it cannot choose the length of a sentence.
