@@ -28,7 +28,12 @@ class LocalWriter:
         engine: Runs the LLM.
         tokenizer: The LLM's.
         end_ids: Token ids that end a sentence.
+
+    Attributes:
+        matches_length: Wanted lengths can be given to `write`.
     """
+
+    matches_length = True
 
     def __init__(
         self, engine: Engine, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int]

@@ -90,7 +90,8 @@ class TextForm:
 
     def _breaks_off(self, text: str) -> bool:
         unclosed = self.closed is True and not sentences.is_closed(text)
-        return unclosed or sentences.is_unfinished(text)
+        short = len(text.split()) < self.least_words - 1
+        return unclosed or short or sentences.is_unfinished(text)
 
 
 class TextCheck:

@@ -16,7 +16,6 @@ from mixup_hf.data.targets import REGRESSION
 from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.generation.lengths import ParentLengths
 from mixup_hf.inverter import ending
-from mixup_hf.inverter.engines import find_engine
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.parent_words import Parents
@@ -105,18 +104,26 @@ def decode_settings(config: MixupConfig, texts: Sequence[str] = ()) -> DecodeSet
     )
 
 
-def matches_length(config: MixupConfig) -> bool:
-    """Whether sentences get the lengths of training texts; by default, if the engine can do it."""
-    if config.length is None:
-        return find_engine(config.engine)[0].matches_length
-    return config.length == "match"
+def matches_length(inverter: Inverter, config: MixupConfig) -> bool:
+    """Whether sentences get the lengths of training texts; by default, if the engine can do it.
+
+    Raises:
+        InvalidInput: They should, and the inverter's engine cannot do it.
+    """
+    able = bool(getattr(inverter.writer, "matches_length", False))
+    if config.length == "match" and not able:
+        raise errors.InvalidInput(
+            f"`length` = 'match' needs an engine that can choose where a sentence ends, but "
+            f"{inverter.engine!r} cannot. Set `length: free`, or leave it out."
+        )
+    return able and config.length != "free"
 
 
 def parent_lengths(
     inverter: Inverter, config: MixupConfig, texts: Sequence[str]
 ) -> ParentLengths | None:
     """What draws the wanted lengths of sentences; None where the LLM decides."""
-    if not matches_length(config):
+    if not matches_length(inverter, config):
         return None
 
     def count_tokens(column: Sequence[str]) -> list[int]:
@@ -149,7 +156,7 @@ def sentence_store(
         "quantization": inverter.quantization,
         "decoding": asdict(settings),
     }
-    if matches_length(config) or not settings.questions:
+    if matches_length(inverter, config) or not settings.questions:
         identity["ending"] = ending.VERSION
     return SentenceStore(default_cache_dir() / "sentences", identity, config.cache_megabytes)
 

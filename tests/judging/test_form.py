@@ -113,12 +113,13 @@ def test_the_form_is_what_nearly_all_texts_have() -> None:
         (HEADLINES, "A car was sold. Did you like it?", "A car was sold", True, ()),
         (HEADLINES, "Which robot is fastest?", "Which robot is fastest?", False, ("other_kind",)),
         (HEADLINES, "The EU may approve the.", "The EU may approve the", False, ("unfinished",)),
-        (HEADLINES, "Yes. No.", "Yes. No", False, ("second_sentence",)),
+        (HEADLINES, "Yes. No.", "Yes. No", False, ("second_sentence", "unfinished")),
+        (HEADLINES, "Samsung", "Samsung", False, ("unfinished",)),
         (QUESTIONS, "Where is it? She left.", "Where is it?", True, ()),
         (QUESTIONS, "The bank is in Rome.", "The bank is in Rome.", False, ("other_kind",)),
         (REVIEWS, "It moved Anna", "it moved anna", False, ("unfinished",)),
         (NEWS, "Arsenal win. Bank falls.", "Arsenal win. Bank falls.", False, ()),
-        (NEWS, "Rome, Rome, Rome.", "Rome, Rome, Rome.", False, ("loop",)),
+        (NEWS, "Rome and Rome, Rome.", "Rome and Rome, Rome.", False, ("loop",)),
     ],
 )
 def test_a_text_gets_the_form_of_the_training_texts(

@@ -24,13 +24,18 @@ TEXTS, LABELS = make_rows(12)
 SERVER = "vllm:http://localhost:1"
 
 
-def test_lengths_are_matched_by_default_where_the_engine_can() -> None:
-    assert matches_length(MixupConfig())
-    assert matches_length(MixupConfig(engine="transformers"))
-    assert not matches_length(MixupConfig(engine=SERVER))
-    assert not matches_length(MixupConfig(length="free"))
+def test_lengths_are_matched_by_default_where_the_engine_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inverter = make_inverter()
+    assert matches_length(inverter, MixupConfig())
+    assert not matches_length(inverter, MixupConfig(length="free"))
     with pytest.raises(InvalidInput, match=r"`length` = 'match' needs an engine .* `length: free`"):
         MixupConfig(engine=SERVER, length="match")
+    monkeypatch.setattr(inverter.writer, "matches_length", False, raising=False)
+    assert not matches_length(inverter, MixupConfig())
+    with pytest.raises(InvalidInput, match=r"`length` = 'match' needs an engine .* `length: free`"):
+        matches_length(inverter, MixupConfig(length="match"))
 
 
 def test_wanted_lengths_are_the_parents_in_tokens_of_the_llm() -> None:

@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,7 @@ def test_on_wish_it_goes_on_here_and_every_row_says_what_decoded_it(
         rows += mixup.producer.chunk(0, 1, 12)
     rows += mixup.producer.chunk(0, 2, 12)
     assert [row.engine.split(":")[0] for row in rows] == ["vllm"] * 4 + ["fast"] * 8
-    local = InversedMixup(make_inverter(), TEXTS, LABELS, config=config)
+    local = InversedMixup(make_inverter(), TEXTS, LABELS, config=replace(config, length="free"))
     local.producer.engine = lambda: mixup.inverter.engine
     assert [row.text for row in local.producer.chunk(0, 1, 12)] == [row.text for row in rows[4:8]]
     assert local.producer.reused == 4  # kept under the engine that had decoded them
