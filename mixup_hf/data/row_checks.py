@@ -39,12 +39,12 @@ def check_row(row: MixedExample, rules: Rules) -> None:
     """
     for name in sorted(_WORDS):
         errors.text(name, getattr(row, name))
-    for each in row.events:
-        errors.text("events", each)
+    for event in row.events:
+        errors.text("events", event)
     for name in sorted(_WHOLE):
         _require(name, getattr(row, name), Integral, "a whole number")
-    for each in row.parents:
-        _require("parents", each, Integral, "whole numbers")
+    for parent in row.parents:
+        _require("parents", parent, Integral, "whole numbers")
     numbers = {"lam": (row.lam,), "weight": (row.weight,), "shares": row.shares, "label": row.label}
     for column in ("judges", "votes"):
         numbers |= {f"{column}[{name!r}]": given for name, given in getattr(row, column).items()}

@@ -46,7 +46,7 @@ def favour(
     ratio = ratio.clamp(_LEAST, _MOST)
     if preferred is not None:
         ratio = ratio + preferred.to(ratio.device)
-    found = ratio.new_zeros(len(ratio), llm.get_output_embeddings().weight.shape[0])
+    found: Tensor = ratio.new_zeros(len(ratio), llm.get_output_embeddings().weight.shape[0])
     found[:, lexicon.token_ids] = strength * ratio
     if pieces is not None:
         found += strength * pieces(found.shape[1]).to(found.device)

@@ -243,7 +243,7 @@ class WithFallback:
         except ServerError as error:
             _warn(error, self._local)
             self._now = self._local
-        return self._now.write(prompts, settings, streams, favour)
+        return self._now.write(prompts, settings, streams, favour=favour)
 
 
 def connect(
