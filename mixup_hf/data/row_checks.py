@@ -39,20 +39,20 @@ def check_row(row: MixedExample, rules: Rules) -> None:
     """
     for name in sorted(_WORDS):
         errors.text(name, getattr(row, name))
-    for each in row.events:
-        errors.text("events", each)
+    for event in row.events:
+        errors.text("events", event)
     for name in sorted(_WHOLE):
         _require(name, getattr(row, name), Integral, "a whole number")
-    for each in row.parents:
-        _require("parents", each, Integral, "whole numbers")
+    for parent in row.parents:
+        _require("parents", parent, Integral, "whole numbers")
     numbers = {"lam": (row.lam,), "weight": (row.weight,), "shares": row.shares, "label": row.label}
     for column in ("judges", "votes"):
         numbers |= {f"{column}[{name!r}]": given for name, given in getattr(row, column).items()}
     for name, values in numbers.items():
-        for each in values:
-            _require(name, each, Real, "a number")
-            if not isfinite(each):
-                raise errors.bad(name, "be finite", each)
+        for number in values:
+            _require(name, number, Real, "a number")
+            if not isfinite(number):
+                raise errors.bad(name, "be finite", number)
     errors.at_least("weight", row.weight, 0)
     if rules.classes > 1:
         _check_shares(row.label, rules.problem_type)
