@@ -49,10 +49,10 @@ def check_row(row: MixedExample, rules: Rules) -> None:
     for column in ("judges", "votes"):
         numbers |= {f"{column}[{name!r}]": given for name, given in getattr(row, column).items()}
     for name, values in numbers.items():
-        for each in values:
-            _require(name, each, Real, "a number")
-            if not isfinite(each):
-                raise errors.bad(name, "be finite", each)
+        for number in values:
+            _require(name, number, Real, "a number")
+            if not isfinite(number):
+                raise errors.bad(name, "be finite", number)
     errors.at_least("weight", row.weight, 0)
     if rules.classes > 1:
         _check_shares(row.label, rules.problem_type)
