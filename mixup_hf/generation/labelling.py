@@ -39,7 +39,8 @@ class Labelling:
     @property
     def fitted(self) -> Labels | None:
         """The committee, if rows have been labelled already."""
-        return self.__dict__.get("labels")
+        found: Labels | None = self.__dict__.get("labels")
+        return found
 
     def forget(self) -> None:
         """Make another committee when the next rows are labelled."""

@@ -100,9 +100,10 @@ class Detector:
         self.judges = dict(judges)
         self.texts, self.embeddings, self.targets = list(texts), embeddings, targets
         self.classes = targets.argmax(1)
-        whole = compared is None or len(compared) == len(self.texts)
-        rows = slice(None) if whole else torch.from_numpy(compared)
-        self._compared = self.embeddings[rows], self.classes[rows]
+        self._compared = self.embeddings, self.classes
+        if compared is not None and len(compared) < len(self.texts):
+            at = torch.from_numpy(compared)
+            self._compared = self.embeddings[at], self.classes[at]
         self.thresholds = thresholds or self._calibrated(rate, seed)
 
     def inspect(self, rows: Sequence[MixedExample], embeddings: Tensor) -> list[Finding]:
