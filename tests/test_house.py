@@ -193,7 +193,7 @@ def test_modules_define_and_do_nothing_when_imported() -> None:
 
 
 RECIPES = sorted((ROOT / "recipes").rglob("*.py"))
-# One tries another engine in the place of ours, so it needs what engines are plugged into; the other
+# One tries another engine in the place of ours and needs what engines are plugged into; one
 # measures mixes as the package's own evaluation does.
 INSIDERS = {
     "hints": ("evaluation.ratio_recovery", "evaluation.text_scores"),
