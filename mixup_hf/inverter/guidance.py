@@ -42,7 +42,7 @@ def favour(
     if not strength or aligner.hints is None:
         return None
     lexicon = aligner.hints.lexicon
-    ratio = lexicon(embeddings) - lexicon.log_shares()
+    ratio: Tensor = lexicon(embeddings) - lexicon.log_shares()
     ratio = ratio.clamp(_LEAST, _MOST)
     if preferred is not None:
         ratio = ratio + preferred.to(ratio.device)
