@@ -21,7 +21,7 @@ from trials import Fault, Trial, outcome
 from mixup_hf import InversedMixup, Inverter, MixupConfig, augment_dataset, load_config
 
 FAST: dict[str, Any] = {"max_new_tokens": 3, "chunk_size": 4, "reuse": False}
-FAST |= {"labels": "parents", "intrusion": "off", "on_unreadable": "off"}
+FAST |= {"label_source": "parents", "intrusion": "off", "on_unreadable": "off"}
 
 
 @cache
@@ -320,7 +320,7 @@ def smote(rng: random.Random, folder: Path) -> str:
     shape = rng.choice(
         [list, lambda x: np.array(x, dtype=object), pd.Series, lambda x: pd.DataFrame({"t": x})]
     )
-    settings = {key: value for key, value in FAST.items() if key != "labels"}
+    settings = {key: value for key, value in FAST.items() if key != "label_source"}
     sampler = TextSMOTE(aligner=inverter(), random_state=0, settings=settings)
     try:
         given = shape(texts)
