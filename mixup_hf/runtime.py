@@ -76,7 +76,7 @@ def device_of(given: torch.device | str | None) -> torch.device:
     if given is None:
         return own
     device = torch.device(given)
-    return own if str(device) == own.type else device
+    return own if str(device) == own.type else device  # without a number
 
 
 def on_device(device: torch.device | None) -> AbstractContextManager[Any]:
