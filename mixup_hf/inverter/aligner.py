@@ -73,8 +73,8 @@ class AlignerConfig(PreTrainedConfig):
         format_version: int = FORMAT_VERSION,
         **kwargs: Any,
     ) -> None:
-        _check_texts(encoder=encoder, llm=llm, encoder_prefix=encoder_prefix)
-        _check_texts(prompt_prefix=prompt_prefix, prompt_suffix=prompt_suffix)
+        texts = {"encoder": encoder, "llm": llm, "encoder_prefix": encoder_prefix}
+        _check_texts(**texts, prompt_prefix=prompt_prefix, prompt_suffix=prompt_suffix)
         errors.positive("embedding_rms", embedding_rms)
         errors.one_of("pooling", pooling, POOLINGS)
         errors.one_of("base_grid", base_grid, ("nf4", None))
@@ -101,8 +101,7 @@ class AlignerConfig(PreTrainedConfig):
         self.lexicon_width = lexicon_width
         self.lexicon_rank = lexicon_rank
         self.embedding_rms = embedding_rms
-        self.prompt_prefix = prompt_prefix
-        self.prompt_suffix = prompt_suffix
+        self.prompt_prefix, self.prompt_suffix = prompt_prefix, prompt_suffix
         self.guidance = guidance
         self.ratio_curve = _checked_curve(ratio_curve)
         self.format_version = format_version

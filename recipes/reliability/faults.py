@@ -347,7 +347,9 @@ def clock_backwards(rng: random.Random, folder: Path) -> str:
 
     texts, labels = make_rows(8)
     settings: dict[str, Any] = {"max_new_tokens": 3, "chunk_size": 4, "intrusion": "off"}
-    config = MixupConfig(**settings, label_source="parents", cache_megabytes=1, seed=rng.randrange(99))
+    config = MixupConfig(
+        **settings, label_source="parents", cache_megabytes=1, seed=rng.randrange(99)
+    )
     now = [time.time()]
 
     def jumping() -> float:

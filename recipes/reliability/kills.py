@@ -53,7 +53,9 @@ def augmenting(folder: Path) -> None:
     os.chdir(folder)
     os.environ["MIXUP_HF_CACHE"] = str(folder / "cache")
     table = read_table("train.jsonl", "text", "label")
-    config = MixupConfig(chunk_size=CHUNK, max_new_tokens=24, intrusion="off", label_source="parents")
+    config = MixupConfig(
+        chunk_size=CHUNK, max_new_tokens=24, intrusion="off", label_source="parents"
+    )
     mixup = InversedMixup(make_inverter(), table.texts, table.labels, config=config)
     source: dict[str, Any] = {"data": "train.jsonl", "name": None, "split": "train"}
     source |= {"eval_data": None, "unlabeled_file": None, "columns": ["text", "label", None]}
@@ -72,7 +74,11 @@ def finetuning(folder: Path) -> None:
     os.environ["MIXUP_HF_CACHE"] = str(folder / "cache")
     texts, labels = make_rows(12, LABELS)
     config = MixupConfig(
-        chunk_size=CHUNK, max_new_tokens=16, intrusion="off", label_source="parents", background=True
+        chunk_size=CHUNK,
+        max_new_tokens=16,
+        intrusion="off",
+        label_source="parents",
+        background=True,
     )
     mixup = InversedMixup(make_inverter(), texts, labels, config=config)
     _count_chunks(mixup, _progress(folder))

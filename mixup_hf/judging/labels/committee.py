@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,22 +15,19 @@ from mixup_hf.data.text_pairs import are_pairs, join_sides, without_blanks
 from mixup_hf.judging.labels.folds import assign_folds, predict_held_out
 from mixup_hf.judging.labels.members import build_learner
 from mixup_hf.judging.labels.memory import remembering
-from mixup_hf.judging.labels.pooling import Scale, find_temperature, fit_weights, with_floor
+from mixup_hf.judging.labels.pooling import (
+    Scale,
+    Temperatures,
+    find_temperature,
+    fit_weights,
+    with_floor,
+)
 from mixup_hf.judging.labels.types import LabelInputs, Labelled, Member
 
 # Of a member without held-out predictions, and of all others together: above 1/2, because members
 # that agree deserve more trust than each of them alone.
 FIXED_WEIGHT = 0.8
 _NUM_FOLDS = 5
-
-
-@dataclass(frozen=True)
-class _Temperatures:
-    """What scores are divided by: the pooled ones, those of each guest, and those of the result."""
-
-    own: float
-    guests: dict[str, float]
-    final: float
 
 
 class Committee:
@@ -220,7 +216,7 @@ class Committee:
             raise errors.bad(f"members[{name!r}]", rule, tuple(predictions.shape))
         return with_floor(predictions.double().cpu().numpy(), self._targets.problem_type)
 
-    def _pool(self, votes: Mapping[str, np.ndarray], softened: _Temperatures) -> np.ndarray:
+    def _pool(self, votes: Mapping[str, np.ndarray], softened: Temperatures) -> np.ndarray:
         """Scores (n, C) of all members together."""
         scores = {name: self._scale.scores(vote) for name, vote in votes.items()}
         fitted = [name for name in self.members if name not in self._guests]
@@ -242,10 +238,10 @@ class Committee:
         chance = 1 / self._num_labels if self._targets.problem_type == SINGLE_LABEL else 0.5
         return min(1.0, max(cautious, 1.5 * chance))
 
-    def _cooled(self, votes: Mapping[str, np.ndarray]) -> _Temperatures:
+    def _cooled(self, votes: Mapping[str, np.ndarray]) -> Temperatures:
         """Temperatures at which these votes are as sure as they may be."""
         if self._targets.problem_type == REGRESSION:
-            return _Temperatures(1.0, dict.fromkeys(self._guests, 1.0), 1.0)
+            return Temperatures(1.0, dict.fromkeys(self._guests, 1.0), 1.0)
         target = self._allowed_confidence()
         guests = {
             name: find_temperature(self._scale, self._scale.scores(votes[name]), target)
@@ -258,9 +254,9 @@ class Committee:
                 [self.weights[name] * self._scale.scores(vote) for name, vote in alone.items()], 0
             )
             own = find_temperature(self._scale, scores, target)
-        pooled = self._pool(votes, _Temperatures(own, guests, 1.0))
+        pooled = self._pool(votes, Temperatures(own, guests, 1.0))
         final = find_temperature(self._scale, pooled, target)
-        return _Temperatures(own, guests, final)
+        return Temperatures(own, guests, final)
 
 
 def fit_committee(

@@ -104,6 +104,21 @@ def _informed(predicted: np.ndarray, true: np.ndarray) -> float:
     return float((recall * len(present) - 1) / (len(present) - 1))
 
 
+@dataclass(frozen=True)
+class Temperatures:
+    """What scores are divided by: the pooled ones, those of each guest, and those of the result.
+
+    Attributes:
+        own: Of the members with held-out predictions, pooled.
+        guests: Of each member without them, by name.
+        final: Of all together.
+    """
+
+    own: float
+    guests: dict[str, float]
+    final: float
+
+
 def fit_weights(scale: Scale, scores: Sequence[np.ndarray], values: np.ndarray) -> np.ndarray:
     """The weight of each member (K), at least 0, that suits held-out rows best.
 
