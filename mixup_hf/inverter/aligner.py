@@ -85,9 +85,7 @@ class AlignerConfig(PreTrainedConfig):
         self.encoder = encoder
         self.encoder_revision = encoder_revision
         self.encoder_fingerprint = encoder_fingerprint
-        self.pooling = pooling
-        self.normalize = normalize
-        self.encoder_prefix = encoder_prefix
+        self.pooling, self.normalize, self.encoder_prefix = pooling, normalize, encoder_prefix
         self.embedding_dim = embedding_dim
         self.llm = llm
         self.llm_revision = llm_revision
