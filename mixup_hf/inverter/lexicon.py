@@ -89,8 +89,9 @@ class Lexicon(nn.Module):
         """
         log_probabilities: Tensor = self(embeddings)
         if preferred is None:
-            values, words = log_probabilities.masked_fill(self.common, -torch.inf).topk(count)
-            return values, words
+            words = log_probabilities.masked_fill(self.common, -torch.inf).topk(count)[1]
+            # Where a small lexicon has too few rare words, common ones fill the list: not -inf.
+            return log_probabilities.gather(-1, words), words
         preferred = preferred.to(log_probabilities.device)
         unwanted = self.common & (preferred <= 0)
         words = (log_probabilities + preferred).masked_fill(unwanted, -torch.inf).topk(count)[1]

@@ -139,3 +139,11 @@ def test_an_llm_with_a_lora_reads_hints_from_its_own_table() -> None:
     before = llm.get_input_embeddings()(WORDS)
     wrapped = with_random_lora(llm)
     torch.testing.assert_close(wrapped.get_base_model().get_input_embeddings()(WORDS), before)
+
+
+def test_a_lexicon_of_too_few_rare_words_gives_finite_hints() -> None:
+    lexicon = Lexicon(4, 6, 8, 4)
+    lexicon.set_words(torch.arange(6), torch.tensor([9, 8, 7, 6, 5, 4]), num_common=4)
+    values, words = lexicon.best(torch.randn(3, 4), 3)
+    assert values.isfinite().all()
+    assert {4, 5} <= set(words[0].tolist())
