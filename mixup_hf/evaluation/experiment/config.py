@@ -184,6 +184,8 @@ class ExperimentConfig:
         )
         parts += [f"classes imbalanced {self.imbalance:g} : 1"] if self.imbalance > 1 else []
         parts += [f"{self.unlabeled} texts without labels"] if self.unlabeled else []
+        others = ", ".join(self.training_of)
+        parts += [f"training arguments of their own: {others}"] if others else []
         return "; ".join(parts) + "."
 
     def mixup_of(self, variant: str) -> MixupConfig:
