@@ -82,7 +82,8 @@ def test_rows_of_pairs_have_two_sides_that_differ() -> None:
 @pytest.mark.parametrize("policy", ["drop", "relabel"])
 @pytest.mark.parametrize("judge", ["knn", "classifier", "llm"])
 def test_pairs_are_judged(policy: str, judge: str) -> None:
-    rows = make_plugin(intrusion=policy, judges=(judge,), label_source="parents").generate(8)
+    judged = {"intrusion": policy, "judges": (judge,), "label_source": "parents"}
+    rows = make_plugin(form="free", **judged).generate(8)
     assert all(set(row.judges) == {judge} for row in rows)
     assert all(len(split_sides(row.text)) == 2 for row in rows)
 
