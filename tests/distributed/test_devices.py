@@ -104,10 +104,10 @@ def test_weights_in_four_bits_and_their_lora_go_there_too(
 
     def load_llm(path: Any, *, device_map: Any, quantization_config: Any, **settings: Any) -> Any:
         asked["llm"] = device_map
-        llm = load(path, **settings)
+        llm, info = load(path, **settings)
         moved = SimpleNamespace(weight=SimpleNamespace(device=OWN, shape=(1, 32)))
         monkeypatch.setattr(llm, "get_input_embeddings", lambda: moved)
-        return llm
+        return llm, info
 
     def load_lora(llm: Any, path: str, **settings: Any) -> Any:
         asked["lora"] = settings.get("torch_device")
@@ -160,7 +160,7 @@ def test_a_whole_run_asks_for_no_other_gpu(
     config = MixupConfig(
         aligner=str(saved_aligner(lora=True)),
         quantization="none",
-        labels="committee",
+        label_source="committee",
         max_new_tokens=4,
         leaks="off",
     )
