@@ -23,6 +23,8 @@ PAGES = {
 RUN = ("bash", "python")
 SHOWN = ("diff", "text")  # what a reader looks at, unless it is a file
 MOST_NOT_RUN = 4
+# Pages that take a minute or more: an alignment, two audits, an experiment.
+LONG = ("how-to/encoder-and-llm.md", "how-to/experiments.md", "how-to/privacy.md")
 
 _STEPS = "--training.max-steps 2 --training.per-device-train-batch-size 4"
 # A committee that costs little, and texts that are not decoded to see whether they can be.
@@ -55,7 +57,7 @@ SHORTER = [
     ),
     ("how-to/experiments.md", "mixup-hf evaluate mine.yaml", _EXPERIMENT),
     ("how-to/experiments.md", "mixup-hf compare", ""),
-    ("how-to/experiments.md", "mixup-hf evaluate --structure", "--num-rows 4 --generations 1"),
+    ("how-to/experiments.md", "mixup-hf evaluate --structure", "--num-rows 12 --generations 1"),
 ]
 # What takes the place of code or settings that would take long: (page, text, what takes its place).
 _CHEAP = 'committee=("encoder", "knn"), on_unreadable="off", rows_per_refill=6'
@@ -184,7 +186,14 @@ def load(aligner: str, **settings: Any) -> Inverter:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("page", [page for page in PAGES if any(not b.not_run for b in runs(page))])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.long] if page in LONG else [])
+        for page in PAGES
+        if any(not block.not_run for block in runs(page))
+    ],
+)
 def test_what_a_page_says_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = 14 if page == "how-to/privacy.md" else 5  # an audit needs twenty texts or more
     monkeypatch.chdir(write_files_of_a_reader(tmp_path, places))
