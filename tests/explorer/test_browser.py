@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no browser: `apt-get install chromium` as root installs one"
 )
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-PATIENCE = 120_000  # ms; on a busy machine
+PATIENCE = 120_000  # ms; the machine may be busy
 
 
 class Browser:
