@@ -83,7 +83,7 @@ def test_with_a_committee_degenerate_sentences_are_still_regenerated(
     inverter: Inverter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mixup = make(inverter, {"max_redraws": 1})
-    monkeypatch.setattr(mixup.producer, "invert", lambda mixes, *rest: ["a a a a"] * len(mixes))
+    monkeypatch.setattr(mixup.producer, "invert", lambda mixes, *_, **__: ["a a a a"] * len(mixes))
     rows = mixup.generate(3)
     assert [row.mitigation for row in rows] == ["parent"] * 3
     assert all("degenerate" in row.events for row in rows)
