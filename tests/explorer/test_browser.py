@@ -34,6 +34,23 @@ class Browser:
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name).click()
 
+    def press(self, button: str, key: str) -> None:
+        """Press a key on a button of a tab that was just opened, until the page has sent it.
+
+        A tab is drawn before its buttons do anything.
+        """
+        from playwright.sync_api import TimeoutError as NothingSent
+
+        for _ in range(10):
+            self.page.focus(button)
+            try:
+                with self.page.expect_request(lambda each: "/queue/join" in each.url, timeout=5000):
+                    self.page.keyboard.press(key)
+                return
+            except NothingSent:
+                continue
+        raise AssertionError(f"{key} on {button} sends nothing")
+
     def sentence(self) -> str:
         return str(self.page.locator("#mx-sweep .mx-stop:visible .mx-sentence").inner_text())
 
@@ -107,8 +124,7 @@ def test_an_error_is_a_sentence_on_the_page(opened: Browser) -> None:
 def test_rows_are_reviewed_with_the_keyboard(opened: Browser) -> None:
     page = opened.page
     opened.tab("Your data set")
-    page.focus("#mx-generate")
-    page.keyboard.press("Enter")
+    opened.press("#mx-generate", "Enter")
     heading = page.locator("#mx-heading")
     heading.get_by_text("8 open").wait_for()
     page.fill("#mx-text textarea", "the new film star")

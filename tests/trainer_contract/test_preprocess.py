@@ -91,7 +91,7 @@ def test_generated_rows_are_truncated_where_training_rows_are(tmp_path: Path) ->
 
 def test_without_a_truncated_row_nothing_is_cut(tmp_path: Path) -> None:
     trainer = plain_trainer(tmp_path)
-    mixup = make_mixup(max_new_tokens=12).attach(trainer)
+    mixup = make_mixup(max_new_tokens=12, form="free", length="free").attach(trainer)
     assert max(map(len, mixed_inputs(trainer))) > max(map(len, tokenized()["input_ids"]))
     assert mixup.texts == TEXTS
 
