@@ -51,6 +51,21 @@ class Browser:
                 continue
         raise AssertionError(f"{key} on {button} sends nothing")
 
+    def counts(self, selector: str, number: int) -> None:
+        """Wait until the page has so many of something: it draws anew when rows are made."""
+        self.page.wait_for_function(
+            "([each, number]) => document.querySelectorAll(each).length === number",
+            arg=[selector, number],
+        )
+
+    def rows(self) -> None:
+        """Have 8 generated rows, in whichever process this test runs."""
+        self.tab("Your data set")
+        heading = self.page.locator("#mx-heading")
+        if self.session.review is None or not self.session.review.drafts:
+            self.press("#mx-generate", "Enter")
+            heading.get_by_text("8 open").wait_for()
+
     def sentence(self) -> str:
         return str(self.page.locator("#mx-sweep .mx-stop:visible .mx-sentence").inner_text())
 
@@ -152,10 +167,11 @@ def test_rows_are_reviewed_with_the_keyboard(opened: Browser) -> None:
 
 def test_the_map_is_read_with_clicks_and_keys(opened: Browser) -> None:
     page = opened.page
+    opened.rows()
     opened.tab("Map")
     page.locator("#mx-map svg").wait_for()
-    assert page.locator("#mx-map circle").count() == 24
-    assert page.locator("#mx-map path.mx-p").count() == 8
+    opened.counts("#mx-map circle", 24)
+    opened.counts("#mx-map path.mx-p", 8)
     ring = page.locator("#mx-map circle").first
     ring.click(force=True)
     read = page.locator("#mx-read")
