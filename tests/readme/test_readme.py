@@ -17,13 +17,23 @@ from mixup_hf import registry
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What `.ci/run` runs word for word, because it sets up an environment.
 OF_THE_GATE = ("first command", "test command")
-SHORT_RUN = "--training.max-steps 2 --training.per-device-train-batch-size 4"
+# A committee that costs little, and texts that are not decoded to see whether they can be.
+CHEAP = "--committee '[encoder, knn]' --on-unreadable off"
+SHORT_RUN = (
+    "--training.max-steps 2 --training.per-device-train-batch-size 4 --mixup.rows-per-refill 6 "
+    + CHEAP.replace("--", "--mixup.")
+)
 SHORT_TRAINING = (
     "--encoder all-minilm-l6-v2 --llm smollm2-135m-instruct --pooling mean --max-sentences 80 "
     "--holdout 8 --max-minutes 0.1 --eval-sentences 4 --ratio-pairs 0 --use-cpu true "
     "--lexicon-from embedded --stages "
     "'[{name: 1b-lora, train_lora: true, max_steps: 2, minutes: 1}]'"
 )
+SHORTER_SCRIPT = {
+    "num_train_epochs=8": "num_train_epochs=2",
+    "range(100)": "range(20)",
+    'eval_dataset=splits["test"]': 'eval_dataset=splits["test"].select(range(40))',
+}
 IN_A_SHELL = ("mixup-hf preview", "mixup-hf push")
 # (beginning of a command, text in it and what takes its place, options added to it)
 SHORTENED: list[tuple[str, dict[str, str], str]] = [
@@ -36,7 +46,7 @@ SHORTENED: list[tuple[str, dict[str, str], str]] = [
     ("mixup-hf align --evaluate embedded", {"300": "6"}, "--num-pairs 2"),
     ("mixup-hf align --evaluate runs/", {}, "--max-sentences 6 --num-pairs 2"),
     ("mixup-hf finetune --data.train-file", {}, SHORT_RUN),
-    ("mixup-hf augment", {"200": "6"}, ""),
+    ("mixup-hf augment", {"200": "6"}, CHEAP),
     ("mixup-hf explore", {}, "--port 0"),
     ("mixup-hf report", {}, ""),
     ("mixup-hf push", {}, ""),
@@ -138,9 +148,11 @@ def test_python_blocks_run(code: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_script_that_the_page_shows_prints_a_baseline_beside_its_result(tmp_path: Path) -> None:
     script = (ROOT / "recipes" / "minimal.py").read_text(encoding="utf-8")
-    assert script.count("num_train_epochs=8") == 1
+    for old, new in SHORTER_SCRIPT.items():
+        assert script.count(old) == 1
+        script = script.replace(old, new)
     shorter = tmp_path / "minimal.py"
-    shorter.write_text(script.replace("num_train_epochs=8", "num_train_epochs=2"))
+    shorter.write_text(script)
     printed = run(f"{shlex.quote(sys.executable)} {shorter}", tmp_path)
     line = printed.strip().splitlines()[-1]
     assert re.fullmatch(r"test accuracy: plain 0\.\d{3}, with mixup 0\.\d{3} \(one seed\)", line)

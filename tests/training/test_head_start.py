@@ -19,15 +19,17 @@ from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.head_start import HeadStart
 
 TEXTS, CLASSES = make_rows(12, LABELS)
-ARGUMENTS: Any = SimpleNamespace(eval_batch_size=5, bf16=False)
+ARGUMENTS: Any = SimpleNamespace(eval_batch_size=5, bf16=False, learning_rate=5e-5)
 STATE: Any = SimpleNamespace(global_step=0)
 TARGETS = torch.eye(LABELS)[CLASSES]
 
 
-def begin(model: Any, targets: Tensor = TARGETS, state: Any = STATE) -> None:
+def begin(
+    model: Any, targets: Tensor = TARGETS, state: Any = STATE, arguments: Any = ARGUMENTS
+) -> None:
     collator = MixupCollator(word_tokenizer(classifier=True), num_labels=LABELS)
     start = HeadStart(TEXTS, targets, collator)
-    start.begin(model, make_dataset(TEXTS, CLASSES), ARGUMENTS, state)
+    start.begin(model, make_dataset(TEXTS, CLASSES), arguments, state)
 
 
 @torch.no_grad()
@@ -61,6 +63,21 @@ def test_the_head_of_every_family_is_fitted_and_nothing_else(name: str) -> None:
     assert loss(model) < guess - 0.02
     moved = {key for key, each in weights(model).items() if not torch.equal(each, before[key])}
     assert moved and all(key.startswith(("classifier", "score")) for key in moved)
+
+
+@pytest.mark.parametrize(
+    ("rate", "frozen", "warns"), [(1e-4, False, False), (2e-4, False, True), (2e-4, True, False)]
+)
+def test_a_rate_that_is_too_high_for_a_whole_model_is_named(
+    monkeypatch: pytest.MonkeyPatch, rate: float, frozen: bool, warns: bool
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("mixup_hf.runtime.warn", said.append)
+    model = new_model()
+    for name, weight in model.named_parameters():
+        weight.requires_grad = not frozen or name.startswith("classifier")
+    begin(model, arguments=SimpleNamespace(**vars(ARGUMENTS) | {"learning_rate": rate}))
+    assert ["learning rate is 0.0002" in line for line in said] == [True] * warns
 
 
 def test_a_head_that_knows_the_task_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,18 +40,13 @@ def _fit_logistic(
     features: np.ndarray, classes: np.ndarray, strength: float, num_classes: int
 ) -> Head:
     """Logistic regression whose predictions have a column for every class."""
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
-
     present = np.unique(classes).astype(np.int64)
     if len(present) == 1:
         only = np.eye(num_classes)[present]
         return lambda each: np.repeat(only, len(each), 0)
     # Gradients are means over rows, so with many classes even those at the start are small.
     tolerance = 0.01 / (num_classes * features.shape[1] ** 0.5)
-    model: Any = LogisticRegression(C=strength, max_iter=1000, tol=tolerance)
-    with threadpool_limits(1):  # thousands of tiny products, which threads only slow down
-        model.fit(features, classes)
+    model = _logistic(features, classes, C=strength, tol=tolerance)
 
     def predict(each: np.ndarray) -> np.ndarray:
         result = np.zeros((len(each), num_classes))
@@ -80,12 +75,7 @@ def fit_linear(
         num_classes: C.
         intercept: Whether there are biases; else they are 0.
     """
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
-
-    model: Any = LogisticRegression(C=strength, max_iter=1000, fit_intercept=intercept)
-    with threadpool_limits(1):
-        model.fit(features, classes)
+    model = _logistic(features, classes, C=strength, fit_intercept=intercept)
     coefficients, biases = model.coef_, np.broadcast_to(model.intercept_, len(model.coef_))
     if len(coefficients) == 1:  # two classes: the log odds of the second
         coefficients = np.stack([-coefficients[0] / 2, coefficients[0] / 2])
@@ -96,6 +86,15 @@ def fit_linear(
         bias += (features @ coefficients.T + biases).mean(0).min()
     weight[model.classes_], bias[model.classes_] = coefficients, biases
     return weight, bias
+
+
+def _logistic(features: np.ndarray, classes: np.ndarray, **settings: Any) -> Any:
+    """A fitted logistic regression of scikit-learn."""
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # thousands of tiny products, which threads only slow down
+        return LogisticRegression(max_iter=1000, **settings).fit(features, classes)
 
 
 def choose_strength(features: np.ndarray, targets: Targets, seed: int) -> float:
