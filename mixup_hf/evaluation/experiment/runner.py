@@ -87,6 +87,7 @@ class Results:
         self.file = Path(config.output_dir) / _FILE
         self._digest_of = config.digest_of
         self._arms = {*registry.names("arm"), *config.variants}
+        self._wanted = set(config.every_arm)
         self._sets = config.sets
 
     def read(self) -> dict[Job, Run]:
@@ -97,6 +98,8 @@ class Results:
             if job.arm not in self._arms or job.data not in self._sets:
                 continue  # no longer part of the experiment
             if settings != self._digest_of(job.arm, job.data):
+                if job.arm not in self._wanted:
+                    continue  # an arm of another config that shares this folder
                 raise errors.InvalidInput(
                     f"{self.file}, line {number}, was run with other settings than those of this "
                     "experiment, and cannot be compared. Give another `output_dir`, or the config "

@@ -231,6 +231,18 @@ def test_rows_that_another_process_has_at_hand_come_last(
     assert order == [1, 1, 0, 0]
 
 
+def test_arms_of_another_config_may_share_the_folder(
+    make: Callable[..., ExperimentConfig],
+) -> None:
+    theirs = make(arms=["default"], training_of={"default": {"learning_rate": 1e-5}})
+    run = made(next(job for job in jobs(theirs) if job.arm == "default"), 0.5)
+    Results(theirs).append(run)
+    assert run.job in Results(theirs).read()
+    assert not Results(make(arms=["eda"])).read()
+    with pytest.raises(ValueError, match="other settings"):
+        Results(make(arms=["default"])).read()
+
+
 def test_runs_of_other_settings_are_refused(make: Callable[..., ExperimentConfig]) -> None:
     Results(make()).append(made(jobs(make())[0], 0.5))
     assert Results(make(seeds=[5], arms=["eda"], shots=[2])).read()  # says only which runs
