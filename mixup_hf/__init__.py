@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mixup_hf.training.pool import MixupPool
     from mixup_hf.types import MixedExample
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AlignConfig",
