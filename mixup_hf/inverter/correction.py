@@ -1,9 +1,10 @@
 """Decoding that tries again, without training: of all attempts, the closest sentence is kept.
 
 A sentence is close when it lands near its embedding once it is embedded again. Attempts are samples
-of the same embedding (`num_candidates`), then corrections (`corrections`): what the best sentence
-so far lacks is added to the embedding, and the moved target is decoded. Where that brings nothing,
-the next correction adds half as much.
+of the same embedding (`num_candidates`), then corrections (`corrections`): a share of what the
+closest sentence so far lacks is added to the target it was decoded from, and the moved target is
+decoded. Where that gives another sentence which is no closer, the share is halved; where it gives
+the same sentence, the next correction goes on from the moved target.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch.nn import functional as F
 
 from mixup_hf.inverter.engines.base import DecodeSettings
 
-# Share of what is missing that the first correction adds; see recipes/benchmarks/RESULTS.md.
-_STEP = 0.5
+# Of what is missing, at first; recipes/benchmarks/RESULTS.md compares shares.
+_SHARE = 0.3
 
 
 class Attempt(Protocol):
@@ -60,11 +61,8 @@ def decode_closest(
     for turn in range(turns):
         if not rows:
             break
-        correcting = turn >= samples
-        texts = attempt(turn, rows, closest.moved(rows) if correcting else None)
-        better = closest.take(rows, texts)
-        if correcting:
-            closest.steps[rows] *= torch.where(better, 1.0, 0.5)
+        moved = closest.moved(rows) if turn >= samples else None
+        closest.take(rows, attempt(turn, rows, moved), moved)
         if settings.close_enough is not None:
             rows = [row for row in rows if closest.cosines[row] < settings.close_enough]
     return closest.texts
@@ -76,34 +74,41 @@ class _Closest:
     Attributes:
         texts: The sentences (B).
         cosines: Of each sentence and its embedding (B,).
-        steps: Share of what is missing that the next correction adds (B,).
     """
 
     def __init__(self, encode: Callable[[Sequence[str]], Tensor], embeddings: Tensor) -> None:
         self._encode, self._embeddings = encode, embeddings
-        self._landed = torch.zeros(embeddings.shape)
+        # Lengths are not compared: a mix is shorter than the embedding of any sentence.
+        self._wanted = F.normalize(embeddings.float(), dim=-1)
+        self._targets = self._wanted.clone()  # what the closest sentences were decoded from
+        self._landed = torch.zeros_like(self._wanted)
+        self._shares = torch.full((len(embeddings), 1), _SHARE)
         self.texts = [""] * len(embeddings)
         self.cosines = torch.full((len(embeddings),), -torch.inf)
-        self.steps = torch.full((len(embeddings),), _STEP)
-
-    def take(self, rows: list[int], texts: Sequence[str]) -> Tensor:
-        """Keep the sentences that are closer than their rows' so far; returns which (n,)."""
-        landed = self._encode(texts).float()
-        cosines = F.cosine_similarity(landed, self._embeddings[rows])
-        better = cosines > self.cosines[rows]
-        for place in better.nonzero()[:, 0].tolist():
-            row = rows[place]
-            self.texts[row] = texts[place]
-            self._landed[row], self.cosines[row] = landed[place], cosines[place]
-        return better
 
     def moved(self, rows: list[int]) -> Tensor:
-        """Each row's embedding plus a share of what its sentence lacks, (n, D), as long as it was.
+        """Targets (n, D), as long as the embeddings, moved by a share of what is missing."""
+        lacking = self._wanted[rows] - self._landed[rows]
+        target = F.normalize(self._targets[rows] + self._shares[rows] * lacking, dim=-1)
+        return target * self._embeddings[rows].float().norm(dim=-1, keepdim=True)
 
-        Lengths are not compared: a mix is shorter than the embedding of any sentence.
+    def take(self, rows: list[int], texts: Sequence[str], moved: Tensor | None) -> None:
+        """Keep those of n sentences that are closer than their rows' so far.
+
+        Args:
+            rows: Their rows (n).
+            texts: The sentences (n).
+            moved: The targets (n, D) they were decoded from; None for the embeddings themselves.
         """
-        wanted = self._embeddings[rows].float()
-        given = F.normalize(wanted, dim=-1)
-        lacking = given - F.normalize(self._landed[rows], dim=-1)
-        target = F.normalize(given + self.steps[rows, None] * lacking, dim=-1)
-        return target * wanted.norm(dim=-1, keepdim=True)
+        landed = self._encode(texts).float()
+        cosines = F.cosine_similarity(landed, self._embeddings[rows])
+        better = (cosines > self.cosines[rows]).tolist()
+        for place, row in enumerate(rows):
+            again = texts[place] == self.texts[row]
+            if better[place]:
+                self.texts[row], self.cosines[row] = texts[place], cosines[place]
+                self._landed[row] = F.normalize(landed[place], dim=-1)
+            elif moved is not None and not again:
+                self._shares[row] *= 0.5
+            if moved is not None and (better[place] or again):
+                self._targets[row] = F.normalize(moved[place], dim=-1)
