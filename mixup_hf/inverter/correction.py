@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mixup_hf.inverter.engines.base import DecodeSettings
 
 # Of what is missing, at first; recipes/benchmarks/RESULTS.md compares shares.
-_SHARE = 0.3
+_SHARE = 0.2
 
 
 class Attempt(Protocol):
@@ -90,7 +90,8 @@ class _Closest:
         """Targets (n, D), as long as the embeddings, moved by a share of what is missing."""
         lacking = self._wanted[rows] - self._landed[rows]
         target = F.normalize(self._targets[rows] + self._shares[rows] * lacking, dim=-1)
-        return target * self._embeddings[rows].float().norm(dim=-1, keepdim=True)
+        lengths: Tensor = self._embeddings[rows].float().norm(dim=-1, keepdim=True)
+        return target * lengths
 
     def take(self, rows: list[int], texts: Sequence[str], moved: Tensor | None) -> None:
         """Keep those of n sentences that are closer than their rows' so far.
