@@ -26,8 +26,8 @@ class DecodeSettings:
         top_k: At most this many tokens are considered at each step, before `top_p`.
         num_candidates: Decode this many per embedding and keep the one whose round trip
             (`encode(sentence)`) is closest to the embedding.
-        corrections: How often what the closest sentence so far lacks is added to the embedding and
-            the moved target is decoded; the closest sentence of all is kept.
+        corrections: How often part of what the closest sentence so far lacks is added to what it
+            was decoded from, and the result decoded; the closest sentence of all is kept.
         close_enough: A row whose closest sentence has at least this cosine to the embedding is not
             decoded again; None always decodes `num_candidates` and `corrections`.
         questions: Whether sentences may be questions: begin with an English question word, or have
