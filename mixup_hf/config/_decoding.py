@@ -38,3 +38,20 @@ NUM_CANDIDATES: Any = Field(
     ge=1,
     description="Sentences decoded per mix; the one closest to the mix is kept.",
 )
+CORRECTIONS: Any = Field(
+    default=0,
+    ge=0,
+    description=(
+        "How often a mix is decoded again, moved by what its closest sentence so far lacks; the "
+        "closest is kept. Each costs as much as a candidate."
+    ),
+)
+CLOSE_ENOUGH: Any = Field(
+    default=None,
+    gt=0,
+    le=1,
+    description=(
+        "Cosine to its mix at which a sentence is not decoded again, with several candidates or "
+        "corrections. By default every one is."
+    ),
+)

@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from mixup_hf import errors
-from mixup_hf.config._base import Whole, settings
+from mixup_hf.config import _decoding
+from mixup_hf.config._base import Number, Whole, settings
 from mixup_hf.config._mixing_rules import Quantization
 
 
@@ -30,6 +31,8 @@ class FidelityConfig:
         ge=1,
         description="1 decodes greedily; n samples n sentences and keeps the closest.",
     )
+    corrections: Whole = _decoding.CORRECTIONS
+    close_enough: Number | None = _decoding.CLOSE_ENOUGH
     quantization: Quantization | None = Field(
         default=None, description="Weights of the LLM. By default 4bit on CUDA, none elsewhere."
     )

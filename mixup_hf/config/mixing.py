@@ -45,7 +45,7 @@ class MixupConfig:
     )
     engine: Annotated[str, Named("engine", takes="argument")] = Field(
         default="auto",
-        description=("What decodes the mixes; a vLLM server is written vllm:http://host:8000."),
+        description="What decodes the mixes; a vLLM server is written vllm:http://host:8000.",
     )
     server_timeout: Number = Field(
         default=120.0, gt=0, description="With a server: seconds a sentence may take."
@@ -266,10 +266,10 @@ class MixupConfig:
     top_p: Number = Field(
         default=0.95, gt=0, le=1, description="Probability mass of nucleus sampling."
     )
-    top_k: Whole = Field(
-        default=50, ge=1, description="Most likely tokens considered at each step."
-    )
+    top_k: Whole = Field(default=50, ge=1, description="Most likely tokens considered per step.")
     num_candidates: Whole = _decoding.NUM_CANDIDATES
+    corrections: Whole = _decoding.CORRECTIONS
+    close_enough: Number | None = _decoding.CLOSE_ENOUGH
     form: _decoding.Match = _decoding.FORM
     length: _decoding.Match | None = _decoding.LENGTH
     novel_names: _decoding.NovelNames = _decoding.NOVEL_NAMES

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,6 +59,10 @@ class Fidelity:
     Attributes:
         sentences: Number of sentences in the round trip.
         num_candidates: Number of decodes the best is chosen from; 1 means greedy decoding.
+        corrections: How often the closest decode was corrected at most.
+        close_enough: Cosine at which a sentence was not decoded again; None if there was none.
+        rate: Sentences decoded per second in the round trip, those embedded again included. Not
+            compared: two measurements of the same are equal.
         overall: `cosine`, `token_f1`, `word_f1`, `rouge_l` (0 to 1) and `bleu` (0 to 100) of the
             round trip.
         by_length: The same metrics by sentence length in words, with the `count` of sentences.
@@ -73,6 +78,9 @@ class Fidelity:
 
     sentences: int
     num_candidates: int
+    corrections: int
+    close_enough: float | None
+    rate: float = field(compare=False)
     overall: dict[str, Interval]
     by_length: dict[str, dict[str, float]]
     by_origin: dict[str, dict[str, float]]
@@ -90,6 +98,8 @@ def measure_fidelity(
     origins: Sequence[str] | None = None,
     num_pairs: int = 60,
     num_candidates: int = 1,
+    corrections: int = 0,
+    close_enough: float | None = None,
     num_mixes: int = 200,
     seed: int = 0,
 ) -> Fidelity:
@@ -101,6 +111,8 @@ def measure_fidelity(
         origins: Where each sentence comes from (N,), to group the results by.
         num_pairs: Number of cross-topic pairs for lambda recovery, each decoded at five ratios.
         num_candidates: 1 decodes greedily; a larger value samples that many and keeps the closest.
+        corrections: How often the closest sentence is corrected; see `DecodeSettings`.
+        close_enough: Cosine at which a sentence is not decoded again.
         num_mixes: Number of mixes to sample when measuring the fraction of distinct sentences.
         seed: Seed for the pairs and the sampling.
 
@@ -113,15 +125,20 @@ def measure_fidelity(
     errors.at_least("num_mixes", num_mixes, 1)
     if origins is not None and len(origins) != len(sentences):
         raise errors.bad("origins", f"name one of each of {len(sentences)}", len(origins))
-    decoding = _decoding(num_candidates, seed)
+    decoding = _decoding(num_candidates, corrections, close_enough, seed)
     embeddings = inverter.encode(sentences)
+    start = perf_counter()
     decoded = inverter.invert(embeddings, **decoding)
+    rate = len(sentences) / (perf_counter() - start)
     scores = _Scores(inverter.encode(decoded), embeddings, decoded, sentences)
     pairs = cross_topic_pairs(embeddings, num_pairs, counter_rng(seed))
     control = _Control(inverter, embeddings, pairs, decoding)
     return Fidelity(
         sentences=len(sentences),
         num_candidates=num_candidates,
+        corrections=corrections,
+        close_enough=close_enough,
+        rate=rate,
         overall=scores.with_intervals(seed),
         by_length=scores.grouped(_length_names(sentences)),
         by_origin=scores.grouped(origins) if origins is not None else {},
@@ -225,11 +242,18 @@ class _Control:
         ]
 
 
-def _decoding(num_candidates: int, seed: int) -> dict[str, Any]:
+def _decoding(
+    num_candidates: int, corrections: int, close_enough: float | None, seed: int
+) -> dict[str, Any]:
     errors.at_least("num_candidates", num_candidates, 1)
-    if num_candidates == 1:
-        return {"temperature": 0.0}
-    return {"temperature": 0.7, "num_candidates": num_candidates, "seed": seed}
+    found: dict[str, Any] = {"temperature": 0.0}
+    if num_candidates > 1:
+        found = {"temperature": 0.7, "num_candidates": num_candidates, "seed": seed}
+    if corrections:
+        found["corrections"] = corrections
+    if close_enough is not None:
+        found["close_enough"] = close_enough
+    return found
 
 
 def _distinct(inverter: RoundTrip, embeddings: Tensor, count: int, seed: int) -> float:

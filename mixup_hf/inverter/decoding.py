@@ -1,4 +1,4 @@
-"""From embeddings to sentences: batches that fit in memory, several candidates, the best one."""
+"""From embeddings to sentences, in batches that fit in memory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mixup_hf import errors
+from mixup_hf.inverter.correction import decode_closest
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.guidance import favour
 from mixup_hf.inverter.parent_words import Parents
+from mixup_hf.mixing.interpolation import linear
 from mixup_hf.runtime import memory_ran_out
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ class _Request(NamedTuple):
 
     prompts: Tensor
     favour: Tensor | None
+
+    def of(self, rows: Sequence[int]) -> _Request:
+        """The request of these rows (ascending) only."""
+        if len(rows) == len(self.prompts):
+            return self
+        favoured = None if self.favour is None else self.favour[list(rows)]
+        return _Request(self.prompts[list(rows)], favoured)
 
 
 def check_request(
@@ -52,6 +60,15 @@ def seed_keys(seed: int | Sequence[int]) -> tuple[int, ...]:
     return keys
 
 
+def mixes_between(inverter: Inverter, first: str, second: str, lams: Sequence[float]) -> Tensor:
+    """Mixes (n, D) of two texts at ratios `lams` (n); raises `InvalidInput` beyond [0, 1]."""
+    for lam in lams:
+        errors.in_range("lams", lam, 0.0, 1.0, "1 is the first text, 0 the second.")
+    ends = inverter.encode([first, second])
+    weights = inverter.mix_weights(torch.tensor(list(lams), dtype=torch.float32))
+    return linear(ends[:1].expand(len(lams), -1), ends[1:].expand(len(lams), -1), weights)
+
+
 def decode_embeddings(
     inverter: Inverter,
     embeddings: Tensor,
@@ -70,7 +87,7 @@ def decode_embeddings(
         embeddings: (N, D).
         llm: The causal LM, for the size of its vocabulary.
         settings: How to sample.
-        keys: Seeds; row r of candidate c samples from the stream (*keys, c, r).
+        keys: Seeds; attempt t of row r samples from the stream (*keys, t, r).
         parents: Of each embedding (N), for hints from their words; None for none.
         batch_size: Rows decoded at a time.
         on_batch: Called with the number of rows after each batch.
@@ -90,9 +107,10 @@ def decode_embeddings(
         some = slice(start, start + batch_size)
         rows = embeddings[some]
         try:
-            request = _request(inverter, llm, rows, None if parents is None else parents[some])
+            near = None if parents is None else parents[some]
             wanted = None if lengths is None else lengths[some]
-            sentences += _best(inverter, rows, request, settings, keys, start, wanted)
+            batch = _Batch(inverter, llm, settings, keys, start, rows, near, wanted)
+            sentences += decode_closest(batch.decode, inverter.encode, rows, settings)
         except RuntimeError as error:
             batch_size = _smaller_batch(error, len(rows))
             continue
@@ -100,44 +118,59 @@ def decode_embeddings(
     return sentences
 
 
-def _request(
-    inverter: Inverter, llm: Any, embeddings: Tensor, parents: Sequence[Parents] | None
-) -> _Request:
-    given = embeddings.to(inverter.device).float()
-    if parents is None:
-        return _Request(inverter.prompts(given), favour(inverter.aligner, llm, given))
-    words = inverter.parent_words
-    preferred = words.preferred(parents)
-    guided = favour(inverter.aligner, llm, given, preferred, partial(words.pieces, parents))
-    return _Request(inverter.prompts(given, preferred), guided)
+class _Batch:
+    """Rows that are decoded together, as often as it takes.
 
+    Args:
+        inverter: Encoder, prompt and engine.
+        llm: The causal LM.
+        settings: How to sample.
+        keys: Seeds.
+        start: Number of the first row: row r samples from the stream (*keys, turn, start + r).
+        embeddings: (B, D).
+        parents: Of each row (B); None for hints from the embeddings alone.
+        lengths: Wanted lengths (B), in tokens; None leaves them to the LLM.
+    """
 
-def _best(
-    inverter: Inverter,
-    embeddings: Tensor,
-    request: _Request,
-    settings: DecodeSettings,
-    keys: tuple[int, ...],
-    start: int,
-    lengths: Sequence[int] | None,
-) -> list[str]:
-    """For each row the candidate whose round trip is closest to its embedding."""
-    # Engines of other packages need not know of guidance and lengths.
-    asked: dict[str, Any] = {} if lengths is None else {"lengths": lengths}
-    if request.favour is not None:
-        asked["favour"] = request.favour
-    candidates = []
-    for turn in range(settings.num_candidates):
-        streams = [(*keys, turn, start + row) for row in range(len(embeddings))]
-        texts = inverter.writer.write(request.prompts, settings, streams, **asked)
-        candidates.append([_tidy(text) for text in texts])
-    if len(candidates) == 1:
-        return candidates[0]
-    closeness = torch.stack(
-        [F.cosine_similarity(inverter.encode(texts), embeddings.cpu()) for texts in candidates]
-    )
-    winners = closeness.argmax(0).tolist()
-    return [candidates[winner][row] for row, winner in enumerate(winners)]
+    def __init__(
+        self,
+        inverter: Inverter,
+        llm: Any,
+        settings: DecodeSettings,
+        keys: tuple[int, ...],
+        start: int,
+        embeddings: Tensor,
+        parents: Sequence[Parents] | None,
+        lengths: Sequence[int] | None,
+    ) -> None:
+        self._inverter, self._llm, self._settings = inverter, llm, settings
+        self._keys, self._start = keys, start
+        self._parents, self._lengths = parents, lengths
+        self._request = self._ask(embeddings, range(len(embeddings)))
+
+    def decode(self, turn: int, rows: Sequence[int], targets: Tensor | None) -> list[str]:
+        """An `Attempt`: one sentence for each of the rows (n), of targets (n, D) if given."""
+        request = self._request.of(rows) if targets is None else self._ask(targets, rows)
+        # Engines of other packages need not know of guidance and lengths.
+        asked: dict[str, Any] = {}
+        if self._lengths is not None:
+            asked["lengths"] = [self._lengths[row] for row in rows]
+        if request.favour is not None:
+            asked["favour"] = request.favour
+        streams = [(*self._keys, turn, self._start + row) for row in rows]
+        texts = self._inverter.writer.write(request.prompts, self._settings, streams, **asked)
+        return [_tidy(text) for text in texts]
+
+    def _ask(self, embeddings: Tensor, rows: Sequence[int]) -> _Request:
+        inverter, llm = self._inverter, self._llm
+        given = embeddings.to(inverter.device).float()
+        if self._parents is None:
+            return _Request(inverter.prompts(given), favour(inverter.aligner, llm, given))
+        parents = [self._parents[row] for row in rows]
+        words = inverter.parent_words
+        preferred = words.preferred(parents)
+        guided = favour(inverter.aligner, llm, given, preferred, partial(words.pieces, parents))
+        return _Request(inverter.prompts(given, preferred), guided)
 
 
 def _smaller_batch(error: RuntimeError, size: int) -> int:

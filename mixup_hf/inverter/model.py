@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mixup_hf import errors
 from mixup_hf.inverter.aligner import Aligner, on_curve
-from mixup_hf.inverter.decoding import check_request, decode_embeddings, seed_keys
+from mixup_hf.inverter.decoding import check_request, decode_embeddings, mixes_between, seed_keys
 from mixup_hf.inverter.encoder import FrozenEncoder
 from mixup_hf.inverter.engines import make_writer
 from mixup_hf.inverter.engines.base import DecodeSettings, DecodingParts, Writer
@@ -28,7 +28,6 @@ from mixup_hf.inverter.parent_words import HINTS, Hints, Parents, ParentWords
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids
 from mixup_hf.inverter.quantization import Quantization
 from mixup_hf.inverter.states import hidden_states
-from mixup_hf.mixing.interpolation import linear
 
 
 class Inverter:
@@ -165,6 +164,8 @@ class Inverter:
         top_k: int = 50,
         num_candidates: int = 1,
         questions: bool = True,
+        corrections: int = 0,
+        close_enough: float | None = None,
         lengths: Sequence[int] | None = None,
         parents: Sequence[Parents] | None = None,
         batch_size: int = 256,
@@ -184,9 +185,10 @@ class Inverter:
             temperature: 0 decodes greedily.
             top_p: Nucleus sampling.
             top_k: Tokens considered at each step.
-            num_candidates: Sentences decoded per embedding, of which the one closest to the
-                embedding when encoded again is returned.
+            num_candidates: Sentences per embedding; the closest, encoded again, is returned.
             questions: Whether sentences may be questions; see `DecodeSettings`.
+            corrections: How often the closest sentence is corrected; see `DecodeSettings`.
+            close_enough: Cosine at which a row is not decoded again; None decodes every time.
             lengths: Wanted lengths (N), in tokens: sentences end near them, where an end is likely.
             parents: The texts that each embedding was mixed from, with their shares (N): their
                 words are hinted too. Default: hints come from the embeddings alone.
@@ -197,7 +199,8 @@ class Inverter:
         Raises:
             ValueError: A setting is out of range, or `embeddings` is not (N, D).
         """
-        how = DecodeSettings(max_new_tokens, temperature, top_p, top_k, num_candidates, questions)
+        sampling = (max_new_tokens, temperature, top_p, top_k)
+        how = DecodeSettings(*sampling, num_candidates, questions, corrections, close_enough)
         check_request(self.aligner.config.embedding_dim, embeddings, parents, batch_size)
         request = (self._base, how, seed_keys(seed), parents, batch_size)
         with tqdm(total=len(embeddings), desc="decoding", delay=2, disable=not progress) as bar:
@@ -241,11 +244,7 @@ class Inverter:
             **settings: As for `invert`; greedy by default.
         """
         errors.one_of("hints", hints, HINTS)
-        for lam in lams:
-            errors.in_range("lams", lam, 0.0, 1.0, "1 is the first text, 0 the second.")
-        ends = self.encode([first, second])
-        weights = self.mix_weights(torch.tensor(list(lams), dtype=torch.float32))
-        mixes = linear(ends[:1].expand(len(lams), -1), ends[1:].expand(len(lams), -1), weights)
+        mixes = mixes_between(self, first, second, lams)
         if hints == "parents":
             settings["parents"] = [((first, lam), (second, 1 - lam)) for lam in lams]
         return self.invert(mixes, **({"temperature": 0.0} | settings))

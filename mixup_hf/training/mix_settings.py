@@ -101,6 +101,8 @@ def decode_settings(config: MixupConfig, texts: Sequence[str] = ()) -> DecodeSet
         config.top_k,
         config.num_candidates,
         check is None or check.asks,
+        config.corrections,
+        config.close_enough,
     )
 
 

@@ -129,6 +129,7 @@ def test_preview_shows_both_ends_and_the_steps_between(
     output = run(
         *("preview", "--a", "red market", "--b", "film star"),
         *("--steps", 3, "--aligner", saved_aligner()),
+        *("--corrections", 1, "--close-enough", 0.99),
     )
     for shown in ("red market", "film star", "1.00", "0.50", "0.00"):
         assert shown in output
@@ -222,8 +223,10 @@ def test_align_evaluate_prints_and_writes_the_fidelity(
         *("align", "--evaluate", saved_aligner(lora=True), "--data", tmp_path / "data.txt"),
         *("--origins", tmp_path / "origins.txt", "--min_words", 3, "--num_pairs", 3),
         *("--max_sentences", 30, "--output_dir", tmp_path / "out"),
+        *("--corrections", 2, "--close-enough", 0.99),
     )
-    assert "lambda slope" in shown
+    for expected in ("lambda slope", "greedy, corrections: 2, close enough: 0.99"):
+        assert expected in shown
     report = json.loads((tmp_path / "out" / "fidelity.json").read_text())
     assert report["sentences"] == 24  # the short one was left out, and its origin with it
     assert {name: each["count"] for name, each in report["by_origin"].items()} == {

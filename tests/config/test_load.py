@@ -176,6 +176,8 @@ def test_a_missing_key_of_a_stage_is_named() -> None:
         ("mixup.top_p", "1.5", "top_p` must lie in"),
         ("mixup.top_k", "0", "top_k` must be at least 1"),
         ("mixup.num_candidates", "0", "num_candidates` must be at least 1"),
+        ("mixup.corrections", "-1", "corrections` must be at least 0"),
+        ("mixup.close_enough", "1.5", "close_enough` must lie in"),
         ("mixup.max_new_tokens", "0", "max_new_tokens` must be at least 1"),
         ("mixup", "off", "`mixup` must be a group of settings"),
         ("data.shots", "0", "`data.shots` must be at least 1"),

@@ -192,7 +192,7 @@ def test_the_report_is_printed_and_written(tmp_path: Path) -> None:
     console = Console(record=True, width=160)
     fidelity.show(console, found, "a title")
     text = console.export_text()
-    for expected in ("a title", "token_f1", "lambda slope", "news", "distinct of 200 mixes"):
+    for expected in ("a title", "token_f1", "lambda slope", "news", "sentences per second"):
         assert expected in text
     report, picture = fidelity.write(tmp_path / "new", found, "a title")
     content = json.loads(report.read_text())

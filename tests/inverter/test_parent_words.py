@@ -142,3 +142,34 @@ def test_a_favoured_token_is_written_once() -> None:
     assert found[0] == [1, 2, 3]  # what has been written is no longer favoured
     assert found[1] == [2]  # what is disfavoured stays so; then the end comes first
     assert nats[0, 1] == 2.0  # the caller's tensor is not touched
+
+
+def test_a_row_that_is_decoded_again_keeps_its_parents_length_and_random_numbers(
+    make: Callable[..., Inverter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inverter = make()
+    texts, vectors = ["old film", "red song", "market"], torch.eye(3, 16)
+    asked: list[list[str]] = []
+    written: list[tuple[Any, ...]] = []
+    preferred, write = inverter.parent_words.preferred, inverter.writer.write
+
+    def spied(parents: Any) -> Tensor:
+        asked.append([text for ((text, _),) in parents])
+        return preferred(parents)
+
+    def spy(prompts: Tensor, settings: Any, streams: Any, **given: Any) -> list[str]:
+        written.append((len(prompts), streams, given["lengths"]))
+        return write(prompts, settings, streams, **given)
+
+    # The first attempts at rows 0 and 2 come back exactly, the one at row 1 does not.
+    monkeypatch.setattr(inverter, "encode", lambda found: vectors[[0, 0, 2]][: len(found)])
+    monkeypatch.setattr(inverter.parent_words, "preferred", spied)
+    monkeypatch.setattr(inverter.writer, "write", spy)
+    near = [((text, 1.0),) for text in texts]
+    settings: dict[str, Any] = {"corrections": 1, "close_enough": 0.9, "seed": 7}
+    inverter.invert(vectors, parents=near, lengths=[4, 5, 6], **settings)
+    assert asked == [texts, ["red song"]]
+    assert written == [
+        (3, [(7, 0, 0), (7, 0, 1), (7, 0, 2)], [4, 5, 6]),
+        (1, [(7, 1, 1)], [5]),
+    ]

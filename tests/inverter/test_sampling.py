@@ -239,6 +239,9 @@ def test_without_temperature_the_likeliest_token_is_taken() -> None:
         ({"top_p": 1.1}, r"`top_p` must lie in \[0.0, 1.0\].*Use 1.0 to switch"),
         ({"top_k": 0}, "`top_k` must be at least 1"),
         ({"num_candidates": 0}, "`num_candidates` must be at least 1"),
+        ({"corrections": -1}, "`corrections` must be at least 0"),
+        ({"close_enough": 0.0}, "`close_enough` must be greater than 0"),
+        ({"close_enough": 1.2}, r"`close_enough` must lie in \[0.0, 1.0\].*It is a cosine"),
         ({"num_candidates": 2, "temperature": 0.0}, "makes them all identical. Raise"),
     ],
 )

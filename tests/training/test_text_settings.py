@@ -75,6 +75,8 @@ def test_cached_sentences_depend_on_what_ends_them(monkeypatch: pytest.MonkeyPat
     keys = [key(), key(form="free"), key(length="free"), key(**free)]
     assert keys[2] == keys[0]  # wanted lengths are part of each request: see test_lengths.py
     assert len(set(keys)) == 3
+    tries = [key(corrections=1), key(corrections=1, close_enough=0.9)]
+    assert len({keys[0], *tries}) == 3
     assert key(novel_names="forbid") == keys[0]  # decides about sentences, and changes none
     monkeypatch.setattr("mixup_hf.inverter.ending.VERSION", 99)
     assert key() != keys[0]

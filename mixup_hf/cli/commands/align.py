@@ -87,6 +87,8 @@ def _evaluate(console: Console, aligner: str, path: Path | None, overrides: Sequ
         origins=origins,
         num_pairs=settings.num_pairs,
         num_candidates=settings.best_of,
+        corrections=settings.corrections,
+        close_enough=settings.close_enough,
         seed=settings.seed,
     )
     title = f"{aligner} on {Path(settings.data).name}"

@@ -23,6 +23,12 @@ def command(
     num_candidates: Annotated[
         int, typer.Option(help="Candidates per sentence; the closest is kept. 1 decodes greedily.")
     ] = 1,
+    corrections: Annotated[
+        int, typer.Option(help="How often a sentence is corrected; the closest is kept.")
+    ] = 0,
+    close_enough: Annotated[
+        float | None, typer.Option(help="Cosine at which a sentence is not decoded again.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sampling, with several candidates.")] = 0,
 ) -> None:
     """Show the sentences between two texts.
@@ -39,9 +45,15 @@ def command(
     # Not in bf16: what is printed shall be the same on every CPU.
     inverter = Inverter.from_pretrained(aligner, dtype=torch.float32)
     lams = [1 - step / (steps - 1) for step in range(steps)]
-    temperature = 0.0 if num_candidates == 1 else 0.7
     texts = inverter.interpolate(
-        a, b, lams, temperature=temperature, num_candidates=num_candidates, seed=seed
+        a,
+        b,
+        lams,
+        temperature=0.0 if num_candidates == 1 else 0.7,
+        num_candidates=num_candidates,
+        corrections=corrections,
+        close_enough=close_enough,
+        seed=seed,
     )
     ends, decoded = inverter.encode([a, b]), inverter.encode(texts)
     found = recovered_lam(decoded, ends[0], ends[1])

@@ -16,6 +16,10 @@ from mixup_hf.evaluation.fidelity import Fidelity
 def show(console: Console, fidelity: Fidelity, title: str) -> None:
     """Print the tables, along with example sentences."""
     how = "greedy" if fidelity.num_candidates == 1 else f"best of {fidelity.num_candidates}"
+    if fidelity.corrections:
+        how += f", corrections: {fidelity.corrections}"
+    if fidelity.close_enough is not None:
+        how += f", close enough: {fidelity.close_enough:g}"
     table = Table(
         "measure", "value [95 % interval]", title=f"{title}: {fidelity.sentences} sentences, {how}"
     )
@@ -23,6 +27,7 @@ def show(console: Console, fidelity: Fidelity, title: str) -> None:
         table.add_row(name, str(figure), end_section=name == "bleu")
     for name, figure in fidelity.control.items():
         table.add_row(f"lambda {name}" if name != "mix_cosine" else name, str(figure))
+    table.add_row("sentences per second", f"{fidelity.rate:.3g}")
     table.add_row("distinct of 200 mixes", f"{fidelity.distinct:.3f}")
     console.print(table)
     for head, groups in (("length", fidelity.by_length), ("origin", fidelity.by_origin)):

@@ -26,6 +26,10 @@ class DecodeSettings:
         top_k: At most this many tokens are considered at each step, before `top_p`.
         num_candidates: Decode this many per embedding and keep the one whose round trip
             (`encode(sentence)`) is closest to the embedding.
+        corrections: How often part of what the closest sentence so far lacks is added to what it
+            was decoded from, and the result decoded; the closest sentence of all is kept.
+        close_enough: A row whose closest sentence has at least this cosine to the embedding is not
+            decoded again; None always decodes `num_candidates` and `corrections`.
         questions: Whether sentences may be questions: begin with an English question word, or have
             a question mark. A server ignores this.
     """
@@ -36,6 +40,8 @@ class DecodeSettings:
     top_k: int = 50
     num_candidates: int = 1
     questions: bool = True
+    corrections: int = 0
+    close_enough: float | None = None
 
     def __post_init__(self) -> None:
         errors.at_least("max_new_tokens", self.max_new_tokens, 1)
@@ -44,6 +50,10 @@ class DecodeSettings:
         errors.in_range("top_p", self.top_p, 0.0, 1.0, "Use 1.0 to switch nucleus sampling off.")
         errors.at_least("top_k", self.top_k, 1)
         errors.at_least("num_candidates", self.num_candidates, 1)
+        errors.at_least("corrections", self.corrections, 0)
+        if self.close_enough is not None:
+            errors.positive("close_enough", self.close_enough)
+            errors.in_range("close_enough", self.close_enough, 0.0, 1.0, "It is a cosine.")
         if self.num_candidates > 1 and self.temperature == 0:
             raise errors.InvalidInput(
                 f"`num_candidates` = {self.num_candidates} requests different candidates, but "
