@@ -69,6 +69,15 @@ def mixes_between(inverter: Inverter, first: str, second: str, lams: Sequence[fl
     return linear(ends[:1].expand(len(lams), -1), ends[1:].expand(len(lams), -1), weights)
 
 
+def lengths_between(
+    inverter: Inverter, first: str, second: str, lams: Sequence[float]
+) -> list[int]:
+    """Lengths (n) in tokens on the way from `second` (0) to `first` (1), for `invert(lengths=)`."""
+    ids = inverter.tokenizer([first, second], add_special_tokens=False)["input_ids"]
+    ends = [len(each) for each in ids]
+    return [max(1, round(lam * ends[0] + (1 - lam) * ends[1])) for lam in lams]
+
+
 def decode_embeddings(
     inverter: Inverter,
     embeddings: Tensor,

@@ -17,6 +17,7 @@ from mixup_hf.align.data import read_with_origins
 from mixup_hf.cli import main as cli
 from mixup_hf.cli.commands.finetune import print_mixes
 from mixup_hf.inverter.engines.base import DecodeSettings
+from mixup_hf.inverter.model import Inverter
 from mixup_hf.mixing.interpolation import linear
 
 NAMES = ("news", "film", "sport")
@@ -133,6 +134,24 @@ def test_preview_shows_both_ends_and_the_steps_between(
     )
     for shown in ("red market", "film star", "1.00", "0.50", "0.00"):
         assert shown in output
+
+
+def test_preview_takes_hints_and_lengths_from_both_texts(
+    run: Callable[..., str], saved_aligner: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def interpolate(self: Inverter, *texts: Any, **settings: Any) -> list[str]:
+        asked.append((texts[3], settings))
+        return ["film"] * len(texts[2])
+
+    monkeypatch.setattr(Inverter, "interpolate", interpolate)
+    words = ("preview", "--a", "red red red red", "--b", "film star", "--steps", 3)
+    words = (*words, "--aligner", saved_aligner())
+    run(*words, "--hints", "parents")
+    run(*words, "--length", "free")
+    assert [hints for hints, _ in asked] == ["parents", "embedding"]
+    assert asked[0][1]["lengths"] == [4, 3, 2] and "lengths" not in asked[1][1]
 
 
 def test_finetune_writes_metrics_and_every_sentence_used(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -29,6 +29,14 @@ def command(
     close_enough: Annotated[
         float | None, typer.Option(help="Cosine at which a sentence is not decoded again.")
     ] = None,
+    hints: Annotated[
+        Literal["embedding", "parents"],
+        typer.Option(help="Hint words from the mixed embedding alone, or from both texts too."),
+    ] = "embedding",
+    length: Annotated[
+        Literal["match", "free"],
+        typer.Option(help="About as long as the two texts, or as the LLM likes."),
+    ] = "match",
     seed: Annotated[int, typer.Option(help="Seed of the sampling, with several candidates.")] = 0,
 ) -> None:
     """Show the sentences between two texts.
@@ -40,20 +48,26 @@ def command(
     import torch
 
     from mixup_hf.evaluation.ratio_recovery import recovered_lam
+    from mixup_hf.inverter.decoding import lengths_between
     from mixup_hf.inverter.model import Inverter
 
     # Not in bf16: what is printed shall be the same on every CPU.
     inverter = Inverter.from_pretrained(aligner, dtype=torch.float32)
     lams = [1 - step / (steps - 1) for step in range(steps)]
+    chosen: dict[str, Any] = {}
+    if length == "match":
+        chosen["lengths"] = lengths_between(inverter, a, b, lams)
     texts = inverter.interpolate(
         a,
         b,
         lams,
+        hints,
         temperature=0.0 if num_candidates == 1 else 0.7,
         num_candidates=num_candidates,
         corrections=corrections,
         close_enough=close_enough,
         seed=seed,
+        **chosen,
     )
     ends, decoded = inverter.encode([a, b]), inverter.encode(texts)
     found = recovered_lam(decoded, ends[0], ends[1])
