@@ -36,7 +36,7 @@ def make_trainer():
             "runs/minimal",
             num_train_epochs=8,
             per_device_train_batch_size=16,
-            learning_rate=2e-4,
+            learning_rate=1e-4,
             logging_strategy="no",
             save_strategy="no",
             report_to=[],
