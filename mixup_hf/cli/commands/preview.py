@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -54,9 +54,6 @@ def command(
     # Not in bf16: what is printed shall be the same on every CPU.
     inverter = Inverter.from_pretrained(aligner, dtype=torch.float32)
     lams = [1 - step / (steps - 1) for step in range(steps)]
-    chosen: dict[str, Any] = {}
-    if length == "match":
-        chosen["lengths"] = lengths_between(inverter, a, b, lams)
     texts = inverter.interpolate(
         a,
         b,
@@ -67,7 +64,7 @@ def command(
         corrections=corrections,
         close_enough=close_enough,
         seed=seed,
-        **chosen,
+        lengths=lengths_between(inverter, a, b, lams) if length == "match" else None,
     )
     ends, decoded = inverter.encode([a, b]), inverter.encode(texts)
     found = recovered_lam(decoded, ends[0], ends[1])
