@@ -26,7 +26,7 @@ from mixup_hf.inverter.likelihood import label_log_likelihood
 from mixup_hf.inverter.loading import EMBEDDED_ALIGNER, load_parts
 from mixup_hf.inverter.parent_words import HINTS, Hints, Parents, ParentWords
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids
-from mixup_hf.inverter.quantization import Quantization
+from mixup_hf.inverter.quantization import Quantization, read_dtype
 from mixup_hf.inverter.states import hidden_states
 
 
@@ -93,7 +93,7 @@ class Inverter:
         revision: str | None = None,
         quantization: Quantization | None = None,
         device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         engine: str = "auto",
         server: ServerSettings | None = None,
     ) -> Inverter:
@@ -106,17 +106,18 @@ class Inverter:
                 elsewhere, where 4-bit weights save little and decode slower. Both use the same
                 rounded weights if the aligner was trained on them.
             device: Where the models go. Default: this process's device (its local rank's GPU).
-            dtype: Compute type. Default: bf16 where the engine is fast in it, else float32.
+            dtype: Compute type, or its name. Default: bf16 where the engine is fast in it, else
+                float32.
             engine: `"transformers"`, `"fast"` (a packed copy of the weights, on CPUs), `"auto"`:
                 fast where it can be, or `"vllm:http://host:8000"`, a server.
             server: How requests are sent, if the engine is a server.
 
         Raises:
-            AlignerMismatchError: The checkpoint is damaged, or its encoder or LLM is not the one it
-                was trained for.
+            AlignerMismatchError: The checkpoint is damaged, or made for another encoder or LLM.
             ServerError: `engine` is a server that does not answer or serves another LLM.
             SourceError: A base model cannot be fetched.
         """
+        dtype = read_dtype(dtype)
         parts = load_parts(
             str(aligner),
             revision=revision,

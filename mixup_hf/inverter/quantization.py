@@ -20,6 +20,9 @@ from mixup_hf.runtime import on_device
 
 Quantization = Literal["4bit", "none"]
 NF4_BLOCK_SIZE = 64
+COMPUTE_DTYPES = {
+    name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")
+}
 _TINY = 1e-38  # keeps a block of zeros from being divided by zero
 # Quantiles of the normal distribution, as bitsandbytes has them (float32).
 _NF4_CODE = (
@@ -74,6 +77,19 @@ def load_llm(
 def default_quantization(device: torch.device) -> Quantization:
     """`"4bit"` on CUDA, where it saves memory; `"none"` elsewhere, where it is only slower."""
     return "4bit" if device.type == "cuda" else "none"
+
+
+def read_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A compute type by its name, as transformers takes it; None stays None.
+
+    Raises:
+        InvalidInput: It is no type that the models compute in.
+    """
+    found = COMPUTE_DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if dtype is not None and found not in COMPUTE_DTYPES.values():
+        names = ", ".join(repr(name) for name in COMPUTE_DTYPES)
+        raise errors.bad("dtype", f"be one of {names}, or the type of torch of that name", dtype)
+    return found
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

@@ -162,7 +162,7 @@ class InversedMixup(JudgedPlugin):
         label_descriptions: Mapping[str, str] | None = None,
         config: MixupConfig | None = None,
         device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         **settings: Any,
     ) -> Self:
         """Load an aligner and prepare mixing.

@@ -13,7 +13,7 @@ from tiny import make_inverter, make_rows
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixup_hf import Inverter
+from mixup_hf import Inverter, errors
 from mixup_hf.inverter.loading import describe_aligner
 from mixup_hf.inverter.lora import AlignerMismatchError
 
@@ -232,6 +232,23 @@ def test_a_loaded_aligner_decodes_as_before_it_was_saved(
     assert torch.equal(loaded.encode(TEXTS), original.encode(TEXTS))
     for settings in ({"temperature": 0.0}, HOT):
         assert loaded.invert(embeddings, **settings) == original.invert(embeddings, **settings)
+
+
+@pytest.mark.parametrize("engine", ["fast", "transformers"])
+def test_a_compute_type_is_taken_by_its_name(
+    saved_aligner: Callable[..., Path], engine: str, embeddings: Tensor
+) -> None:
+    named = load(saved_aligner(), dtype="bfloat16", engine=engine)
+    given = load(saved_aligner(), dtype=torch.bfloat16, engine=engine)
+    assert named.llm.dtype == given.llm.dtype
+    greedy = {"temperature": 0.0}
+    assert named.invert(embeddings, **greedy) == given.invert(embeddings, **greedy)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", torch.int8, ["float32"]])
+def test_other_compute_types_are_refused(saved_aligner: Callable[..., Path], dtype: Any) -> None:
+    with pytest.raises(errors.InvalidInput, match="`dtype` must be one of 'float32', 'bfloat16'"):
+        load(saved_aligner(), dtype=dtype)
 
 
 def test_pooling_and_normalisation_come_from_the_checkpoint(
