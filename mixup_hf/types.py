@@ -163,6 +163,21 @@ class Supplies(Protocol):
         ...
 
 
+class Begins(Protocol):
+    """Changes a model before its first training step."""
+
+    def begin(self, model: Any, dataset: Any, args: Any, state: Any) -> None:
+        """Called by every process when a run begins.
+
+        Args:
+            model: The model, not wrapped.
+            dataset: The Trainer's training set.
+            args: The Trainer's `TrainingArguments`.
+            state: The Trainer's `TrainerState`.
+        """
+        ...
+
+
 class Follows(Protocol):
     """Keeps an inverter in sync with a model being trained."""
 

@@ -20,6 +20,14 @@ CONTRASTIVE_WEIGHT: Any = Field(
 CONTRASTIVE_ROWS: Any = Field(
     default="real", description="Which rows of a batch that term compares: real ones, or all."
 )
+CONTRASTIVE_START: Any = Field(
+    default=None,
+    ge=0,
+    description=(
+        "Optimizer steps of contrastive tuning of the model's body on the training rows, before "
+        "the first step; 0 leaves it as it is. By default 40 with a committee, for encoders."
+    ),
+)
 HEAD_START: Any = Field(
     default=None,
     description=(

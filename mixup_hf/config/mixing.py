@@ -218,6 +218,7 @@ class MixupConfig:
     )
     contrastive_weight: Number | None = _objective.CONTRASTIVE_WEIGHT
     contrastive_rows: _objective.ContrastiveRows = _objective.CONTRASTIVE_ROWS
+    contrastive_start: Whole | None = _objective.CONTRASTIVE_START
     head_start: bool | None = _objective.HEAD_START
     class_weights: Literal["balanced"] | tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
         default=None,

@@ -29,6 +29,7 @@ _NAMES = (
     "curriculum",
     "curriculum_fill",
     "contrastive_weight",
+    "contrastive_start",
     "head_start",
     "refill_every",
     "rows_per_refill",
@@ -46,6 +47,7 @@ class Chosen:
         contrastive_weight: Weight of the contrastive term in the loss.
         contrastive_optional: Whether the term is left out, instead of refused, where a model or a
             loss cannot have it: the user has not asked for it.
+        contrastive_start: Steps of contrastive tuning before the first step.
         refill_every: Epochs between refills.
         rows_per_refill: Sentences per refill; None for as many as it uses.
         head_start: Whether the head is fitted to the training rows before the first step.
@@ -56,15 +58,16 @@ class Chosen:
     curriculum_fill: str
     contrastive_weight: float
     contrastive_optional: bool
+    contrastive_start: int
     refill_every: int
     rows_per_refill: int | None
     head_start: bool
 
 
 # Where nobody can read labels off a sentence, or nothing has been measured.
-_WITH_PARENTS = Chosen("parents", "constant", "none", 0.0, True, 1, None, False)
+_WITH_PARENTS = Chosen("parents", "constant", "none", 0.0, True, 0, 1, None, False)
 # Generated rows first, real rows last, and a contrastive term on both.
-_WITH_COMMITTEE = Chosen("committee", "first:0.5", "real", 2.0, True, 0, None, True)
+_WITH_COMMITTEE = Chosen("committee", "first:0.5", "real", 2.0, True, 40, 0, None, True)
 
 
 def choose(config: MixupConfig, targets: Targets, *, recorded: int = 0) -> Chosen:
@@ -87,7 +90,9 @@ def choose(config: MixupConfig, targets: Targets, *, recorded: int = 0) -> Chose
         rows = recorded or min(max(_PER_ROW * len(targets.values), _FEWEST), _MOST)
         chosen = replace(chosen, rows_per_refill=rows)
     if config.mix_ratio == 0:
-        chosen = replace(chosen, contrastive_weight=0.0, head_start=False)  # the plain Trainer
+        chosen = replace(  # the plain Trainer
+            chosen, contrastive_weight=0.0, contrastive_start=0, head_start=False
+        )
     if config.contrastive_weight is not None:
         chosen = replace(chosen, contrastive_optional=False)
     given = {name: getattr(config, name) for name in _NAMES}
@@ -117,6 +122,8 @@ def describe_choice(
         parts[name] = _EVERY_EPOCH if rows is None else f"at most {rows:,} generated rows"
     parts["curriculum"] = _when(chosen)
     parts["contrastive_weight"] = _contrastive(chosen.contrastive_weight)
+    steps = chosen.contrastive_start
+    parts["contrastive_start"] = f"{steps} contrastive steps before the first" if steps else ""
     parts["head_start"] = "a fitted head to start from" if chosen.head_start else ""
     shown = {name: part for name, part in parts.items() if part and getattr(config, name) is None}
     if not shown:

@@ -13,6 +13,7 @@ One epoch, as the Trainer runs it:
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ from mixup_hf.training.checks import RowContract
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.contrastive import NO_CONTRAST, Contrast, check_contrastive
 from mixup_hf.training.curriculum import CONSTANT, RealRows, parse_curriculum
-from mixup_hf.training.head_start import HeadStart
 from mixup_hf.training.loss_hooks import SoftLabelHooks
 from mixup_hf.training.mixing_collator import Installed, MixingCollator
 from mixup_hf.training.pool import NEVER, MixupPool
@@ -42,7 +42,7 @@ from mixup_hf.training.row_pieces import background_of
 from mixup_hf.training.schedule import Lookahead, Schedule, mixed_per_real, schedule_of, start_of
 from mixup_hf.training.unsupported import check_refills, check_training, refuse_unwatchable
 from mixup_hf.training.usage import RowUsage
-from mixup_hf.types import Follows, MixedExample, Supplies
+from mixup_hf.types import Begins, Follows, MixedExample, Supplies
 
 
 class MixupCallback(TrainerCallback):
@@ -60,7 +60,7 @@ class MixupCallback(TrainerCallback):
         fill: Training rows in the place of those that the curriculum leaves out. Default: none.
         contrast: The contrastive term in the loss. Default: none.
         rehearsal: Makes the committee's copy of the model, when training begins.
-        head_start: Fits the model's head to the training rows, after that.
+        starts: What gives the model a better start, in this order, after that.
         settings: What the run depends on; stored with checkpoints and compared on resume.
         follower: Keeps the producer's inverter in step with the model.
         warmup_epochs: Epochs before anything is mixed.
@@ -91,7 +91,7 @@ class MixupCallback(TrainerCallback):
         contrast: Contrast = NO_CONTRAST,
         start_line: str | None = None,
         rehearsal: Rehearsal | None = None,
-        head_start: HeadStart | None = None,
+        starts: Sequence[Begins] = (),
     ) -> None:
         check_refills(refill_every, rows_per_refill, warmup_epochs, on_failure)
         check_contrastive(contrast.weight, collator.problem_type, collator.label_format)
@@ -105,7 +105,7 @@ class MixupCallback(TrainerCallback):
         self.contract, self.class_weights, self.fill = contract, class_weights, fill
         self.curriculum = parse_curriculum(curriculum)
         self._contrast = contrast
-        self.start_line, self.rehearsal, self.head_start = start_line, rehearsal, head_start
+        self.start_line, self.rehearsal, self.starts = start_line, rehearsal, starts
         self.attached = False  # `attach` sets it: the Trainer's label smoother is then ours
         self._background = background_of(producer) if background else None
         self.pool: MixupPool | None = None
@@ -139,7 +139,7 @@ class MixupCallback(TrainerCallback):
         check_training(args, loader, kwargs["model"], self.collator, attached=self.attached)
         if self.contract is not None:
             self.contract.check(kwargs["model"], loader.dataset)
-        for each in (self.rehearsal, self.head_start):
+        for each in (self.rehearsal, *self.starts):
             if each is not None:
                 each.begin(kwargs["model"], loader.dataset, args, state)
         self.pool = MixupPool(Path(str(args.output_dir)) / FOLDER / "pool", self.seed)

@@ -84,6 +84,9 @@ class ContrastiveTerm:
         contrast: How the term counts.
         problem_type: As in transformers' configs.
 
+    Attributes:
+        causal: Whether tokens see only those before them.
+
     Raises:
         InvalidInput: For regression, or for a model whose body cannot be found.
     """
@@ -96,7 +99,7 @@ class ContrastiveTerm:
         self._model = type(model).__name__
         inner = _without_wrapper(model)
         self._body = _body_of(inner)
-        self._causal = _is_causal(inner, self._body)
+        self.causal = _is_causal(inner, self._body)
         self._pad_token_id = getattr(getattr(inner, "config", None), "pad_token_id", None)
         self._hidden: Tensor | None = None
         self._listening = False
@@ -135,24 +138,40 @@ class ContrastiveTerm:
         """
         if self.weight == 0:
             return None
-        hidden, self._listening, self._hidden = self._hidden, False, None
-        shape = None if hidden is None else hidden.shape[:2]
-        wanted = attention_mask.shape if attention_mask is not None else shape
-        if hidden is None or hidden.ndim != 3 or shape != wanted or len(hidden) != len(targets):
+        pooled = self.pooled(len(targets), attention_mask, input_ids)
+        if pooled is None:
             if not self.contrast.optional:
                 raise _no_states(self._model)
             self.weight = 0.0
             _log_left_out(_no_states(self._model))
             return None
         directions, labelled = _directions(targets, self.problem_type)
-        if self._causal:
-            pooled = last_token(hidden, attention_mask, input_ids, self._pad_token_id)
-        else:
-            pooled = mean_pool(hidden, attention_mask)
         compared = labelled
         if self.contrast.rows == "real" and pool_rows is not None:
             compared = labelled & (pool_rows.to(labelled.device) < 0)
         return self.weight * contrastive_loss(pooled[compared], directions[compared])
+
+    def pooled(
+        self, rows: int, attention_mask: Tensor | None, input_ids: Tensor | None = None
+    ) -> Tensor | None:
+        """Embeddings (B, H) of the batch that went through, float32.
+
+        Args:
+            rows: B.
+            attention_mask: (B, T), or None.
+            input_ids: (B, T), or None.
+
+        Returns:
+            One embedding per row; None where the body's states are not those of the tokens.
+        """
+        hidden, self._listening, self._hidden = self._hidden, False, None
+        shape = None if hidden is None else hidden.shape[:2]
+        wanted = attention_mask.shape if attention_mask is not None else shape
+        if hidden is None or hidden.ndim != 3 or shape != wanted or len(hidden) != rows:
+            return None
+        if self.causal:
+            return last_token(hidden, attention_mask, input_ids, self._pad_token_id)
+        return mean_pool(hidden, attention_mask)
 
     def _keep(self, body: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
         if not self._listening or self.weight == 0:

@@ -50,10 +50,7 @@ class HeadStart:
         self, texts: Sequence[str], targets: Tensor, collator: MixupCollator, seed: int = 0
     ) -> None:
         order = runtime.counter_rng(seed, _ORDER).permutation(len(texts))[:MAX_ROWS].tolist()
-        values = targets.tolist()
-        self._rows = [
-            MixedExample(texts[at], tuple(values[at]), 1.0, (), (), 0, 0, 0, "") for at in order
-        ]
+        self._rows = [as_row(texts[at], targets[at]) for at in order]
         self._collator, self._seed = collator, seed
 
     def begin(self, model: Any, dataset: Any, args: TrainingArguments, state: TrainerState) -> None:
@@ -69,7 +66,8 @@ class HeadStart:
             return
         started = time.monotonic()
         device = next(model.parameters()).device
-        with own_random_state(device, self._seed), _evaluating(model):
+        with own_random_state(device, self._seed), keeping_modes(model):
+            model.eval()
             found = self._read(model, next(iter(dataset)), args)
         if found is None:
             runtime.log(
@@ -130,12 +128,7 @@ def _forward(model: Any, batch: Any, autocast: bool) -> tuple[nn.Linear, Tensor,
     Heads of encoders make (B, C) from (B, H). Those of decoders make (B, T, C) from all tokens, of
     which one is taken: the one whose scores are the logits.
     """
-    device = next(model.parameters()).device
-    inputs = {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-        if name != "labels"
-    }
+    inputs = without_labels(batch, next(model.parameters()).device)
     calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
 
     def keep(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -144,7 +137,8 @@ def _forward(model: Any, batch: Any, autocast: bool) -> tuple[nn.Linear, Tensor,
     linear = [each for each in model.modules() if isinstance(each, nn.Linear)]
     handles = [each.register_forward_hook(keep) for each in linear if each.weight.requires_grad]
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        kind = next(model.parameters()).device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=autocast):
             outputs = model(**inputs)
     finally:
         for handle in handles:
@@ -176,13 +170,26 @@ def _put(head: nn.Linear, weight: Tensor, bias: Tensor) -> None:
             head.bias.copy_(state["bias"])
 
 
+def as_row(text: str, target: Tensor) -> MixedExample:
+    """A training row with its label (C,), as the collator reads rows."""
+    return MixedExample(text, tuple(target.tolist()), 1.0, (), (), 0, 0, 0, "")
+
+
+def without_labels(batch: Any, device: torch.device) -> dict[str, Any]:
+    """What a model reads of a batch: all but its labels, on the model's device."""
+    return {
+        name: value.to(device) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+        if name != "labels"
+    }
+
+
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode for the block, and afterwards in the mode it was in."""
-    training = [each for each in model.modules() if each.training]
-    model.eval()
+def keeping_modes(model: nn.Module) -> Iterator[None]:
+    """After the block every module is in the mode, training or evaluation, that it was in."""
+    modes = [(each, each.training) for each in model.modules()]
     try:
         yield
     finally:
-        for each in training:
-            each.training = True
+        for each, training in modes:
+            each.training = training

@@ -17,6 +17,7 @@ from mixup_hf.training.callback import MixupCallback
 from mixup_hf.training.checks import check_loss
 from mixup_hf.training.collator import Collator, MixupCollator
 from mixup_hf.training.contrastive import Contrast
+from mixup_hf.training.contrastive_start import ContrastiveStart
 from mixup_hf.training.curriculum import RealRows
 from mixup_hf.training.head_start import HeadStart
 from mixup_hf.training.loss import LossFunction, soft_cross_entropy, takes_soft_labels
@@ -26,7 +27,7 @@ from mixup_hf.training.rehearsal import Rehearsal
 from mixup_hf.training.samples import SampleTables
 from mixup_hf.training.trainer_rows import Columns, read_eval_texts, read_trainer_rows
 from mixup_hf.training.training_rows import check_rows
-from mixup_hf.types import Follows, Supplies
+from mixup_hf.types import Begins, Follows, Supplies
 
 # Settings that say where or when sentences are made, and not which: a resumed run may change them.
 _CHANGE_NO_ROW = (
@@ -219,19 +220,38 @@ class TrainerPlugin(MixedTrainingSet):
             settings=self._settings(),
             start_line=describe_choice(self.config, used, self.targets, self.problem_type),
             rehearsal=self._new_rehearsal(collator),
-            head_start=self._new_head_start(collator),
+            starts=self._new_starts(collator),
         )
 
     def _new_rehearsal(self, collator: MixupCollator) -> Rehearsal | None:
         """What makes the committee's copy of the model being trained; None without one."""
         return None
 
-    def _new_head_start(self, collator: MixupCollator) -> HeadStart | None:
-        """What fits the head before the first step; None leaves it as it is."""
-        fits = self.chosen.head_start and self.problem_type == SINGLE_LABEL
-        if not fits or not self.config.enabled:
-            return None
-        return HeadStart(self.texts, self.targets, collator, self.seed)
+    def _new_starts(self, collator: MixupCollator) -> list[Begins]:
+        """What changes the model before the first step."""
+        if not self.config.enabled:
+            return []
+        if self.problem_type != SINGLE_LABEL:
+            for name in ("contrastive_start", "head_start"):
+                given = getattr(self.config, name)
+                if given:
+                    raise errors.bad(name, "be left out unless each row has one class", given)
+            return []
+        starts: list[Begins] = []
+        if self.chosen.contrastive_start:
+            starts.append(
+                ContrastiveStart(
+                    self.texts,
+                    self.targets,
+                    collator,
+                    max_steps=self.chosen.contrastive_start,
+                    optional=self.config.contrastive_start is None,
+                    seed=self.seed,
+                )
+            )
+        if self.chosen.head_start:
+            starts.append(HeadStart(self.texts, self.targets, collator, self.seed))
+        return starts
 
     def _contrastive_weight(self, label_format: str) -> float:
         chosen = self.chosen

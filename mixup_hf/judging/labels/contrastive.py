@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixup_hf.inverter.quantization import fast_autocast
-from mixup_hf.judging.labels.types import TunesEncoder
+from mixup_hf.judging.labels.types import Tunes, TunesEncoder
 from mixup_hf.runtime import counter_rng
 
-_LEARNING_RATE = 1e-4
+LEARNING_RATE = 1e-4
 _WARMUP = 0.1  # share of the steps
 _BATCH_ROWS = 24
 _TURNS = 30  # how often each row is drawn, where there are few of them
@@ -70,12 +70,13 @@ def draw_batches(classes: np.ndarray, max_steps: int, rng: np.random.Generator) 
 
 
 def tune(
-    encoder: TunesEncoder,
+    encoder: Tunes,
     texts: Sequence[str],
     classes: np.ndarray,
     *,
     max_steps: int,
     seed: int = 0,
+    learning_rate: float = LEARNING_RATE,
 ) -> None:
     """Draw embeddings of one class together and those of different classes apart, in place.
 
@@ -83,11 +84,12 @@ def tune(
     the global random state is left as it was.
 
     Args:
-        encoder: The encoder; only parameters that require a gradient change.
+        encoder: The encoder; only parameters that require a gradient, and get one, change.
         texts: (n).
         classes: Their classes (n).
         max_steps: Most optimizer steps, of 24 texts each.
         seed: Seed of batches and dropout.
+        learning_rate: Of AdamW, at its highest: it rises for a tenth of the steps, then falls.
     """
     batches = draw_batches(classes, max_steps, counter_rng(seed))
     steps = len(batches)
@@ -95,7 +97,7 @@ def tune(
         return
     targets = F.one_hot(torch.from_numpy(classes.astype(np.int64)))
     parameters = [each for each in encoder.model.parameters() if each.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / (_WARMUP * steps)) * (steps - step) / steps
     )

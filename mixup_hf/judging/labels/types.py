@@ -30,8 +30,8 @@ class ReadsText(Protocol):
         ...
 
 
-class TunesEncoder(Protocol):
-    """A sentence encoder that may be trained, such as `TunableEncoder`."""
+class Tunes(Protocol):
+    """A model that embeds texts and may be trained to."""
 
     @property
     def model(self) -> nn.Module:
@@ -41,6 +41,10 @@ class TunesEncoder(Protocol):
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Embed n texts as (n, D), with gradients."""
         ...
+
+
+class TunesEncoder(Tunes, Protocol):
+    """A sentence encoder that may be trained, such as `TunableEncoder`."""
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embed n texts as (n, D), float32, on the CPU, without gradients."""

@@ -1,0 +1,157 @@
+"""Contrastive tuning of the model's body on the training rows, before the first step.
+
+SetFit (arXiv 2209.11055) tunes a sentence encoder contrastively and fits a head to it. The same
+makes a better start for fine-tuning: a head that is fitted to a body as it is reads off it what
+pre-training put there, which may be another thing than the task asks for. `HeadStart` comes next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerState, TrainingArguments
+
+from mixup_hf import errors, runtime
+from mixup_hf.data.targets import SINGLE_LABEL
+from mixup_hf.judging.labels.contrastive import LEARNING_RATE, tune
+from mixup_hf.training.collator import MixupCollator
+from mixup_hf.training.contrastive import Contrast, ContrastiveTerm, contrastive_term
+from mixup_hf.training.head_start import as_row, keeping_modes, without_labels
+from mixup_hf.training.rehearsal import own_random_state
+
+_RATE = 2.0  # times the run's: whoever trains a large model at a low rate needs a low one here too
+_LONGEST = 64  # tokens of a text: what is tuned is read by its beginning, at a third of the cost
+
+
+class ContrastiveStart:
+    """Draws the model's embeddings of rows of one class together, before the first step.
+
+    Adapters are tuned where only they are trained, and the head stays as it is. A resumed run and
+    weights in shards are left alone; so are, unless the user asked for this, models that have no
+    embeddings to compare and decoders, for which nothing has been measured. The learning rate is
+    twice the run's, at most 1e-4.
+
+    Args:
+        texts: The training texts (N).
+        targets: Their labels (N, C), one class each.
+        collator: Makes the model's inputs, as it makes those of mixed rows.
+        max_steps: Most optimizer steps, of 24 texts each.
+        optional: The user has not asked for it.
+        seed: Seed of batches and dropout.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        targets: Tensor,
+        collator: MixupCollator,
+        *,
+        max_steps: int,
+        optional: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self._texts, self._targets, self._collator = list(texts), targets, collator
+        self._max_steps, self._optional, self._seed = max_steps, optional, seed
+
+    def begin(self, model: Any, dataset: Any, args: TrainingArguments, state: TrainerState) -> None:
+        """Tune the body when a run begins. Every process calls this; all get the same weights.
+
+        Args:
+            model: The model, not wrapped.
+            dataset: The Trainer's training set; its first row shows which columns a row has.
+            args: The Trainer's.
+            state: The Trainer's.
+
+        Raises:
+            InvalidInput: The user asked for it, and the model has no embeddings to compare.
+        """
+        if state.global_step or runtime.is_sharded():
+            return
+        started = time.monotonic()
+        device = next(model.parameters()).device
+        with own_random_state(device, self._seed), keeping_modes(model):
+            if not self._tune(model, next(iter(dataset)), args.learning_rate):
+                return
+        _agree(model)
+        runtime.log(
+            f"the body was tuned contrastively on {len(self._texts):,} rows before the first step "
+            f"({time.monotonic() - started:.0f} s; `contrastive_start: 0` leaves it as it is)"
+        )
+
+    def _tune(self, model: Any, like: Any, learning_rate: float) -> bool:
+        """Tune the body; False where it has no embeddings to compare, or is a decoder's."""
+        term = contrastive_term(model, Contrast(1.0, self._optional), SINGLE_LABEL)
+        if term is None or (term.causal and self._optional):
+            return False
+        handle = term.install()
+        try:
+            body = _Body(model, term, self._collator, like, self._targets.shape[1])
+            if self._optional and body.pooled(self._texts[:1]) is None:
+                return False  # the loss has the same term, and says why that is left out
+            tune(
+                body,
+                self._texts,
+                self._targets.argmax(1).numpy(),
+                max_steps=self._max_steps,
+                seed=self._seed,
+                learning_rate=min(_RATE * learning_rate, LEARNING_RATE),
+            )
+        finally:
+            handle.remove()
+        return True
+
+
+class _Body:
+    """The model being trained as something that embeds texts."""
+
+    def __init__(
+        self, model: Any, term: ContrastiveTerm, collator: MixupCollator, like: Any, num_labels: int
+    ) -> None:
+        self.model: nn.Module = model
+        self._term, self._collator, self._like = term, collator, like
+        self._no_label = torch.full((num_labels,), 1 / num_labels)
+
+    def pooled(self, texts: Sequence[str]) -> Tensor | None:
+        """Embeddings (n, H); None where the body has no state for each token."""
+        rows = [as_row(text, self._no_label) for text in texts]
+        batch = self._collator.base_collator(self._collator.mixed_features(rows, self._like))
+        inputs = _cut(without_labels(batch, next(self.model.parameters()).device))
+        self._term.listen()
+        self.model(**inputs)
+        return self._term.pooled(len(texts), inputs.get("attention_mask"), inputs.get("input_ids"))
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings (n, H), with gradients."""
+        pooled = self.pooled(texts)
+        if pooled is None:
+            name = type(self.model).__name__
+            raise errors.bad("contrastive_start", "be 0 for a model without states per token", name)
+        return pooled
+
+
+def _cut(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Inputs (B, T) of at most 64 tokens: the first ones, or where padding is left, the last."""
+    mask = inputs.get("attention_mask")
+    if mask is None or mask.ndim != 2 or mask.shape[1] <= _LONGEST:
+        return inputs
+    width = mask.shape[1]
+    kept = slice(width - _LONGEST, width) if (mask[:, 0] == 0).any() else slice(0, _LONGEST)
+    return {
+        name: value[:, kept] if isinstance(value, Tensor) and value.shape[1:] == (width,) else value
+        for name, value in inputs.items()
+    }
+
+
+def _agree(model: nn.Module) -> None:
+    """The main process's weights on all, because kernels may differ in the last digits."""
+    if runtime.world_size() == 1:
+        return
+    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    agreed = runtime.agree_on_weights({name: each.detach() for name, each in trained.items()})
+    with torch.no_grad():
+        for name, each in trained.items():
+            each.copy_(agreed[name])
