@@ -19,7 +19,7 @@ from mixup_hf import errors, runtime
 from mixup_hf.data.targets import SINGLE_LABEL
 from mixup_hf.judging.labels.contrastive import LEARNING_RATE, tune
 from mixup_hf.training.collator import MixupCollator
-from mixup_hf.training.contrastive import Contrast, ContrastiveTerm, contrastive_term
+from mixup_hf.training.contrastive import Contrast, ContrastiveTerm
 from mixup_hf.training.head_start import as_row, keeping_modes, without_labels
 from mixup_hf.training.rehearsal import own_random_state
 
@@ -84,14 +84,19 @@ class ContrastiveStart:
 
     def _tune(self, model: Any, like: Any, learning_rate: float) -> bool:
         """Tune the body; False where it has no embeddings to compare, or is a decoder's."""
-        term = contrastive_term(model, Contrast(1.0, self._optional), SINGLE_LABEL)
-        if term is None or (term.causal and self._optional):
+        try:
+            term = ContrastiveTerm(model, Contrast(1.0), SINGLE_LABEL)
+        except errors.InvalidInput as error:
+            if self._optional:
+                return False  # the loss has the same term, and says why that is left out
+            raise _refused(model) from error
+        if term.causal and self._optional:
             return False
         handle = term.install()
         try:
             body = _Body(model, term, self._collator, like, self._targets.shape[1])
             if self._optional and body.pooled(self._texts[:1]) is None:
-                return False  # the loss has the same term, and says why that is left out
+                return False
             tune(
                 body,
                 self._texts,
@@ -128,9 +133,13 @@ class _Body:
         """Embeddings (n, H), with gradients."""
         pooled = self.pooled(texts)
         if pooled is None:
-            name = type(self.model).__name__
-            raise errors.bad("contrastive_start", "be 0 for a model without states per token", name)
+            raise _refused(self.model)
         return pooled
+
+
+def _refused(model: Any) -> errors.InvalidInput:
+    rule = "be 0 for a model whose `base_model` gives no hidden state for each token (B, T, H)"
+    return errors.bad("contrastive_start", rule, type(model).__name__)
 
 
 def _cut(inputs: dict[str, Any]) -> dict[str, Any]:
