@@ -161,8 +161,10 @@ def test_processes_take_the_main_ones_weights(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_run_tunes_the_body_first_and_fits_the_head_to_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("mixup_hf.runtime.log", said.append)
     found = []
     for steps in (0, 0, 3):
         model = make_classifier(LABELS)
@@ -175,7 +177,6 @@ def test_a_run_tunes_the_body_first_and_fits_the_head_to_it(
     assert_identical(found[0], found[1])
     for name in (BODY, "classifier.weight"):
         assert not torch.equal(found[1][name], found[2][name])
-    said = capsys.readouterr().err.splitlines()
     lines = [each for each in said if "body was tuned" in each or "the head starts" in each]
     tuned = [at for at, each in enumerate(lines) if "tuned contrastively on 12 rows" in each]
     fitted = [at for at, each in enumerate(lines) if "a linear fit to 12 training rows" in each]
