@@ -8,14 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from mixup_hf import runtime
 from mixup_hf.generation.background import BackgroundProducer, Chunk
 from mixup_hf.generation.generator import Producer
 from mixup_hf.judging.report import events_line
 from mixup_hf.training.pool import NEVER, MixupPool
-from mixup_hf.training.row_pieces import pieces_of
+from mixup_hf.training.row_pieces import generating_bar, pieces_of
 from mixup_hf.training.schedule import Lookahead, Schedule
 from mixup_hf.types import Follows, MixedExample, Supplies
 
@@ -199,13 +197,7 @@ class Refiller:
     def _make(self, needed: int, limit: int, size: int) -> None:
         refill = self.pool.refill
         total = self._source.stop(needed, size) - len(self.pool)
-        silent = not runtime.is_main_process()
-        with (
-            tqdm(
-                total=total, desc="generating sentences", delay=1, leave=False, disable=silent
-            ) as bar,
-            runtime.ticking(bar),
-        ):
+        with generating_bar(total) as bar:
             while (position := len(self.pool)) < needed:
                 chunks = self._source.piece(position, limit, size)
                 rows = self._source.make(refill, chunks, size, bar.update)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from tqdm.auto import tqdm
 
 from mixup_hf import errors, runtime
 from mixup_hf.generation.background import BackgroundProducer, Chunk
@@ -115,3 +118,12 @@ def pieces_of(producer: Supplies, background: BackgroundProducer | None) -> RowP
     if isinstance(producer, Producer):
         return DecodedPieces(producer, background)
     return StoredPieces(producer)
+
+
+@contextmanager
+def generating_bar(total: int) -> Iterator[Any]:
+    """A progress bar of the main process over `total` rows, redrawn while a chunk is decoded."""
+    silent = not runtime.is_main_process()
+    shown = tqdm(total=total, desc="generating sentences", delay=1, leave=False, disable=silent)
+    with shown as bar, runtime.ticking(bar):
+        yield bar
