@@ -212,10 +212,10 @@ def warn(message: str) -> None:
 
 @contextmanager
 def ticking(bar: Any, seconds: float = 1.0) -> Iterator[None]:
-    """Redraw a tqdm bar after decoding steps, at most every `seconds`, while the block runs.
+    """Redraw a tqdm bar after steps of work, at most every `seconds`, while the block runs.
 
-    A chunk is decoded as one batch, which may take many seconds: without this the bar would stand
-    still. Steps of all threads count.
+    A chunk is decoded as one batch, and a committee is fitted before the first: each may take many
+    seconds, in which the bar would stand still. Steps of all threads count.
     """
     last = time.monotonic()
 
@@ -232,8 +232,8 @@ def ticking(bar: Any, seconds: float = 1.0) -> Iterator[None]:
         _LISTENERS.remove(redraw)
 
 
-def decoding_step_done() -> None:
-    """Let the bars of `ticking` move."""
+def step_done() -> None:
+    """Let the bars of `ticking` move: a token was decoded, a batch was encoded, a weight updated."""
     for listener in list(_LISTENERS):
         listener()
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from mixup_hf import errors
+from mixup_hf import errors, runtime
 from mixup_hf.inverter.pretrained import load_model, load_tokenizer, readable
 
 Pooling = Literal["mean", "cls", "last"]
@@ -86,6 +86,7 @@ class _Encoder:
         for start in tqdm(starts, desc="embedding", delay=2, disable=not progress):
             rows = order[start : start + batch_size]
             result[rows] = self._embed([self.prefix + texts[row] for row in rows])
+            runtime.step_done()
         return result
 
     @torch.inference_mode()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from mixup_hf import runtime
 from mixup_hf.inverter.lora import without_lora
 
 TEMPLATE = "{text}\nThe topic of this text is:"
@@ -67,6 +68,7 @@ def label_log_likelihood(
             size = max(1, min(_BATCH_TOKENS // width, _MOST_LOGITS // (read + 1)))
             rows, order = order[-size:], order[:-size]
             result[rows] = _scores(llm, [questions[row] for row in rows], answers)
+            runtime.step_done()
     return result
 
 

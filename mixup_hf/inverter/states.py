@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from mixup_hf import runtime
 from mixup_hf.data.text_pairs import split_sides
 from mixup_hf.inverter.lora import without_lora
 from mixup_hf.inverter.quantization import fast_autocast
@@ -79,6 +80,7 @@ def hidden_states(
         for at in range(0, len(order), batch_size):
             rows = order[at : at + batch_size]
             result[rows] = _read(llm, [read[row] for row in rows])
+            runtime.step_done()
     return result
 
 

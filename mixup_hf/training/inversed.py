@@ -96,9 +96,7 @@ class InversedMixup(JudgedPlugin):
             self._bind(*checked, eval_texts)
 
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
-        if are_pairs(texts):
-            check_pairs(self.config)
-        check_partners(pairing_of(self.config, targets.problem_type), targets.groups)
+        _check_mixable(self.config, texts, targets)
         super()._bind(texts, targets, eval_texts)
         self.encoder = PairEncoder(self.inverter) if are_pairs(texts) else self.inverter
         self.producer = self._new_producer()
@@ -186,7 +184,9 @@ class InversedMixup(JudgedPlugin):
         refuse_rows_file(config)  # before minutes of loading
         check_unlabeled(config, "unlabeled_texts", given=len(unlabeled_texts) > 0)
         if texts is not None or labels is not None:
-            check_rows(texts or (), labels, num_labels, label_names, problem_type)
+            _check_mixable(
+                config, *check_rows(texts or (), labels, num_labels, label_names, problem_type)
+            )
         decode_settings(config)
         inverter = Inverter.from_pretrained(
             config.aligner,
@@ -258,3 +258,10 @@ class InversedMixup(JudgedPlugin):
                 "`source` = 'task' mixes embeddings of a model in training, and there is none "
                 "here. Fine-tune with `attach` or `trainer_kwargs`, or set `source: frozen`."
             )
+
+
+def _check_mixable(config: MixupConfig, texts: Sequence[str], targets: Targets) -> None:
+    """Refuse rows that the settings cannot mix."""
+    if are_pairs(texts):
+        check_pairs(config)
+    check_partners(pairing_of(config, targets.problem_type), targets.groups)

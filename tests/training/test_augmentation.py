@@ -77,6 +77,8 @@ def test_one_row_per_class_is_nothing_to_mix() -> None:
     few = Dataset.from_dict({"text": TEXTS[:3], "label": [0, 1, 2]})
     with pytest.raises(ValueError, match="there is nothing to mix"):
         augment(few, pairing="same_class")
+    with pytest.raises(ValueError, match="there is nothing to mix"):  # before a model is loaded
+        InversedMixup.from_pretrained("no/such-aligner", TEXTS[:3], [0, 1, 2])
     assert len(augment(few, pairing="random", num_samples=2)) == 2
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixup_hf import runtime
 from mixup_hf.inverter.quantization import fast_autocast
 from mixup_hf.judging.labels.types import TunesEncoder
-from mixup_hf.runtime import counter_rng
 
 _LEARNING_RATE = 1e-4
 _WARMUP = 0.1  # share of the steps
@@ -89,7 +89,7 @@ def tune(
         max_steps: Most optimizer steps, of 24 texts each.
         seed: Seed of batches and dropout.
     """
-    batches = draw_batches(classes, max_steps, counter_rng(seed))
+    batches = draw_batches(classes, max_steps, runtime.counter_rng(seed))
     steps = len(batches)
     if len(texts) < 2:
         return
@@ -110,6 +110,7 @@ def tune(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+            runtime.step_done()
     encoder.model.eval()
 
 
