@@ -233,7 +233,7 @@ def ticking(bar: Any, seconds: float = 1.0) -> Iterator[None]:
 
 
 def step_done() -> None:
-    """Let the bars of `ticking` move: a token was decoded, a batch was encoded, a weight updated."""
+    """Let the bars of `ticking` move: tokens decoded, a batch encoded, a model tuned a step."""
     for listener in list(_LISTENERS):
         listener()
 

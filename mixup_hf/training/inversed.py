@@ -28,6 +28,7 @@ from mixup_hf.training.mix_settings import (
 )
 from mixup_hf.training.mixed_set import read_config
 from mixup_hf.training.production import new_producer
+from mixup_hf.training.row_pieces import generating_bar
 from mixup_hf.training.training_rows import check_rows
 from mixup_hf.types import Follows, MixedExample, Supplies
 
@@ -223,14 +224,17 @@ class InversedMixup(JudgedPlugin):
         Args:
             n: How many.
             epoch: Another epoch gives other pairs, ratios and sentences.
-            on_chunk: Called with the number of rows of each chunk made, for a progress bar.
+            on_chunk: Called with the number of rows of each chunk made, in place of a progress bar.
 
         Raises:
             InvalidState: The plugin has no training rows yet.
             InvalidInput: The embeddings of a model in training are to be mixed, and there is none.
         """
         self._check_can_generate()
-        return self.producer.produce(epoch, n, on_chunk)
+        if on_chunk is not None:
+            return self.producer.produce(epoch, n, on_chunk)
+        with generating_bar(n) as bar:
+            return self.producer.produce(epoch, n, bar.update)
 
     def stream(self, n: int, *, epoch: int = 0) -> Iterator[list[MixedExample]]:
         """The rows of `generate`, chunk by chunk: memory does not grow with `n`.

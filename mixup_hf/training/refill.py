@@ -168,15 +168,18 @@ class Refiller:
         if rows:
             found["mixup_hf/doubtful_rate"] = self._tally["doubtful"] / rows
             found["mixup_hf/redraws_per_row"] = self._tally["redraws"] / rows
+            found["mixup_hf/copied_rate"] = self._tally["copies"] / rows
         return found
 
     def report(self) -> None:
-        """Log what the judges found in the refill that is being left."""
+        """Log what the judges found in the refill that is being left; copies are printed."""
         if self.pool.refill < 0 or not runtime.is_main_process():
             return
-        line = events_line(self.pool.rows(), self._producer.texts)
+        rows = self.pool.rows()
+        line = events_line(rows, self._producer.texts)
         if line is not None:
-            runtime.log(line)
+            copied = any(row.is_copy for row in rows)
+            (runtime.announce if copied else runtime.log)(line)
 
     def _size(self, refill: int) -> int:
         wanted = self.rows_per_refill or self.schedule.size(refill, len(self._producer.texts))
@@ -206,6 +209,7 @@ class Refiller:
                     rows=len(rows),
                     doubtful=sum(bool(row.events) for row in rows),
                     redraws=sum(row.attempts - 1 for row in rows),
+                    copies=sum(row.is_copy for row in rows),
                 )
 
     def _announce(self, last: int) -> None:

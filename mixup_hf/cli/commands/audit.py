@@ -116,6 +116,7 @@ def _of_a_run(
     import torch
 
     from mixup_hf.evaluation.privacy import audit, plant
+    from mixup_hf.generation.summary import summarize
     from mixup_hf.training.inversed import InversedMixup
 
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -125,6 +126,7 @@ def _of_a_run(
     settings = how | {"seed": seed, "committee": ("knn",)}
     mixup = InversedMixup.from_pretrained(aligner, texts, labels, **settings)
     made = mixup.generate(num_samples)
+    typer.echo(str(summarize(made)), err=True)
     return audit(
         [row.text for row in made],
         texts,
