@@ -233,9 +233,39 @@ def ticking(bar: Any, seconds: float = 1.0) -> Iterator[None]:
 
 
 def step_done() -> None:
-    """Let the bars of `ticking` move: tokens decoded, a batch encoded, a model tuned a step."""
+    """Let the bars of `ticking` move: tokens decoded, a layer passed, a model tuned a step."""
     for listener in list(_LISTENERS):
         listener()
+
+
+@contextmanager
+def layers_as_steps(model: torch.nn.Module) -> Iterator[None]:
+    """Count the pass of each of a model's layers as a step of work while the block runs.
+
+    A batch of long texts may take many seconds.
+    """
+    lists = [each for each in model.modules() if isinstance(each, torch.nn.ModuleList)]
+    layers: Any = max(lists, key=len, default=[model])
+
+    def tell(*_: Any) -> None:
+        step_done()
+
+    handles = [layer.register_forward_hook(tell) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def progress_bar(
+    total: int, desc: str, *, delay: float = 2.0, leave: bool = True, disable: bool = False
+) -> Iterator[Any]:
+    """A tqdm bar, shown once it has taken `delay` seconds, that `ticking` redraws."""
+    bar = tqdm(total=total, desc=desc, delay=delay, leave=leave, disable=disable)
+    with bar, ticking(bar):
+        yield bar
 
 
 def memory_in_use() -> str:

@@ -62,13 +62,12 @@ def label_log_likelihood(
     order = sorted(range(len(questions)), key=lambda row: len(questions[row]))
     result = torch.empty(len(questions), len(answers))
     read = sum(len(answer) - 1 for answer in answers)
-    with without_lora(llm, lora):
+    with without_lora(llm, lora), runtime.layers_as_steps(llm):
         while order:
             width = len(questions[order[-1]]) + read
             size = max(1, min(_BATCH_TOKENS // width, _MOST_LOGITS // (read + 1)))
             rows, order = order[-size:], order[:-size]
             result[rows] = _scores(llm, [questions[row] for row in rows], answers)
-            runtime.step_done()
     return result
 
 

@@ -76,11 +76,10 @@ def hidden_states(
     read = [([*start, *content, *end], len(start) + len(content) - 1) for content in contents]
     order = sorted(range(len(read)), key=lambda row: len(read[row][0]))
     result = torch.empty(len(read), 2, llm.get_input_embeddings().weight.shape[1])
-    with without_lora(llm, lora):
+    with without_lora(llm, lora), runtime.layers_as_steps(llm):
         for at in range(0, len(order), batch_size):
             rows = order[at : at + batch_size]
             result[rows] = _read(llm, [read[row] for row in rows])
-            runtime.step_done()
     return result
 
 

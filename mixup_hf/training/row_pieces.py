@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
-
-from tqdm.auto import tqdm
 
 from mixup_hf import errors, runtime
 from mixup_hf.generation.background import BackgroundProducer, Chunk
@@ -120,10 +118,7 @@ def pieces_of(producer: Supplies, background: BackgroundProducer | None) -> RowP
     return StoredPieces(producer)
 
 
-@contextmanager
-def generating_bar(total: int) -> Iterator[Any]:
+def generating_bar(total: int) -> AbstractContextManager[Any]:
     """A progress bar of the main process over `total` rows, redrawn while a chunk is decoded."""
     silent = not runtime.is_main_process()
-    shown = tqdm(total=total, desc="generating sentences", delay=1, leave=False, disable=silent)
-    with shown as bar, runtime.ticking(bar):
-        yield bar
+    return runtime.progress_bar(total, "generating sentences", delay=1, leave=False, disable=silent)
