@@ -101,7 +101,9 @@ def tune(
     )
     device = parameters[0].device
     encoder.model.train()
-    with _own_random_state(device, seed):
+    silent = not runtime.is_main_process()
+    bar_of = runtime.progress_bar(steps, "tuning an encoder", leave=False, disable=silent)
+    with _own_random_state(device, seed), bar_of as bar:
         for batch in batches:
             with fast_autocast(device):
                 embedded = encoder.embed([texts[row] for row in batch])
@@ -110,6 +112,7 @@ def tune(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+            bar.update()
             runtime.step_done()
     encoder.model.eval()
 
