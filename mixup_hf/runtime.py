@@ -211,13 +211,15 @@ def warn(message: str) -> None:
 
 
 @contextmanager
-def ticking(bar: Any, seconds: float = 1.0) -> Iterator[None]:
+def ticking(bar: Any, seconds: float = 1.0, delay: float = 0.0) -> Iterator[None]:
     """Redraw a tqdm bar after steps of work, at most every `seconds`, while the block runs.
+
+    Not before `delay` seconds: tqdm does not clear a bar that it has not shown itself.
 
     A chunk is decoded as one batch, and a committee is fitted before the first: each may take many
     seconds, in which the bar would stand still. Steps of all threads count.
     """
-    last = time.monotonic()
+    last = time.monotonic() + max(0.0, delay - seconds)
 
     def redraw() -> None:
         nonlocal last
@@ -264,7 +266,7 @@ def progress_bar(
 ) -> Iterator[Any]:
     """A tqdm bar, shown once it has taken `delay` seconds, that `ticking` redraws."""
     bar = tqdm(total=total, desc=desc, delay=delay, leave=leave, disable=disable)
-    with bar, ticking(bar):
+    with bar, ticking(bar, delay=delay):
         yield bar
 
 

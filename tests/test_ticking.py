@@ -54,6 +54,13 @@ def test_a_bar_is_redrawn_at_most_once_a_second() -> None:
     assert bar.drawn == 0
 
 
+def test_a_bar_with_a_delay_is_not_drawn_before_it() -> None:
+    bar = Bar()
+    with runtime.ticking(bar, seconds=0, delay=60):
+        runtime.step_done()
+    assert bar.drawn == 0
+
+
 def test_memory_is_stated_with_its_unit() -> None:
     number, unit, *_ = runtime.memory_in_use().split()
     assert float(number) > 0
