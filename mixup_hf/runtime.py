@@ -211,13 +211,15 @@ def warn(message: str) -> None:
 
 
 @contextmanager
-def ticking(bar: Any, seconds: float = 1.0) -> Iterator[None]:
-    """Redraw a tqdm bar after decoding steps, at most every `seconds`, while the block runs.
+def ticking(bar: Any, seconds: float = 1.0, delay: float = 0.0) -> Iterator[None]:
+    """Redraw a tqdm bar after steps of work, at most every `seconds`, while the block runs.
 
-    A chunk is decoded as one batch, which may take many seconds: without this the bar would stand
-    still. Steps of all threads count.
+    Not before `delay` seconds: tqdm does not clear a bar that it has not shown itself.
+
+    A chunk is decoded as one batch, and a committee is fitted before the first: each may take many
+    seconds, in which the bar would stand still. Steps of all threads count.
     """
-    last = time.monotonic()
+    last = time.monotonic() + max(0.0, delay - seconds)
 
     def redraw() -> None:
         nonlocal last
@@ -232,10 +234,40 @@ def ticking(bar: Any, seconds: float = 1.0) -> Iterator[None]:
         _LISTENERS.remove(redraw)
 
 
-def decoding_step_done() -> None:
-    """Let the bars of `ticking` move."""
+def step_done() -> None:
+    """Let the bars of `ticking` move: tokens decoded, a layer passed, a model tuned a step."""
     for listener in list(_LISTENERS):
         listener()
+
+
+@contextmanager
+def layers_as_steps(model: torch.nn.Module) -> Iterator[None]:
+    """Count the pass of each of a model's layers as a step of work while the block runs.
+
+    A batch of long texts may take many seconds.
+    """
+    lists = [each for each in model.modules() if isinstance(each, torch.nn.ModuleList)]
+    layers: Any = max(lists, key=len, default=[model])
+
+    def tell(*_: Any) -> None:
+        step_done()
+
+    handles = [layer.register_forward_hook(tell) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def progress_bar(
+    total: int, desc: str, *, delay: float = 2.0, leave: bool = True, disable: bool = False
+) -> Iterator[Any]:
+    """A tqdm bar, shown once it has taken `delay` seconds, that `ticking` redraws."""
+    bar = tqdm(total=total, desc=desc, delay=delay, leave=leave, disable=disable)
+    with bar, ticking(bar, delay=delay):
+        yield bar
 
 
 def memory_in_use() -> str:

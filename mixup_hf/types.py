@@ -78,6 +78,11 @@ class MixedExample:
         return self.sides[1] if len(self.sides) > 1 else None
 
     @property
+    def is_copy(self) -> bool:
+        """Whether this is a training row's own text, in place of a sentence found fit."""
+        return self.mitigation == "parent"
+
+    @property
     def hard_label(self) -> int:
         """The class with the largest share; the first one in case of a tie."""
         return max(range(len(self.label)), key=self.label.__getitem__)

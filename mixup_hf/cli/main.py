@@ -98,9 +98,21 @@ def _is_the_disk(error: BaseException) -> bool:
     return number in _DISK or any(word in str(error) for word in words)
 
 
+class _AboveBars(logging.Handler):
+    """Prints a record without breaking the progress bars that are being shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm  # only once there is something to print
+
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:  # as every handler of the standard library does
+            self.handleError(record)
+
+
 def _prepare_streams() -> None:
     """Show the package's progress lines; never fail on a sign that the terminal cannot print."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_AboveBars()])
     logging.getLogger("mixup_hf").setLevel(logging.INFO)
     # Not a fault: bitsandbytes looks for an optional kernel when transformers imports it.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -119,9 +119,7 @@ def audit(
         ValueError: There are too few texts, or a text is in both `texts` and `holdout`.
     """
     size = min(len(texts), len(holdout))
-    for name, given in (("rows", rows), ("texts", texts), ("holdout", holdout)):
-        if len(given) < _FEWEST:
-            raise errors.bad(name, f"hold at least {_FEWEST} texts", len(given))
+    require_enough(rows=len(rows), texts=len(texts), holdout=len(holdout))
     shared = sorted({*texts} & {*holdout})
     if shared:
         raise errors.bad(
@@ -152,6 +150,13 @@ def audit(
         copies_by_lam=rates_by_lam(copies, lams) if lams else {},
         canaries=_rate([secret in said for secret in secrets]) if secrets else None,
     )
+
+
+def require_enough(**counts: int) -> None:
+    """Raise unless each of the sets, by name, has enough texts for an audit."""
+    for name, count in counts.items():
+        if count < _FEWEST:
+            raise errors.bad(name, f"hold at least {_FEWEST} texts", count)
 
 
 def plant(

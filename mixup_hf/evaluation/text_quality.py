@@ -178,7 +178,7 @@ def _control(
 
 def _is_mix_of_two(row: MixedExample) -> bool:
     distinct = len(row.parents) == 2 and row.parents[0] != row.parents[1]
-    return distinct and row.mitigation != "parent"
+    return distinct and not row.is_copy
 
 
 def _two_sample(made: Tensor, real: Tensor, seed: int) -> list[Figure]:

@@ -12,6 +12,7 @@ from mixup_hf import errors, runtime
 from mixup_hf.data.row_files import mixed_json
 from mixup_hf.data.row_writer import write_rows
 from mixup_hf.data.targets import SINGLE_LABEL
+from mixup_hf.training.checkpointing import FOLDER
 from mixup_hf.types import MixedExample
 
 METRICS, HISTORY, MIXED, BASELINE = "metrics.json", "history.json", "mixed.jsonl", "baseline"
@@ -44,7 +45,7 @@ def clear(folder: Path) -> None:
     """Remove what an earlier run of this command wrote, and log it; other files stay."""
     if not runtime.is_main_process():
         return
-    removed = [name for each in (folder, folder / BASELINE) for name in _clear(each)]
+    removed = _clear(folder) + [f"{BASELINE}/{name}" for name in _clear(folder / BASELINE)]
     if removed:
         runtime.log(f"Removed files of an earlier run from {folder}: {', '.join(removed)}.")
 
@@ -107,4 +108,7 @@ def _clear(folder: Path) -> list[str]:
     removed = [name for name in _OWN if (folder / name).is_file()]
     for name in removed:
         (folder / name).unlink()
+    if (folder / FOLDER).is_dir():
+        shutil.rmtree(folder / FOLDER)
+        removed.append(f"{FOLDER}/")
     return removed

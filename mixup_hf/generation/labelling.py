@@ -74,7 +74,7 @@ class Labelling:
 
 def _is_known(row: MixedExample) -> bool:
     """Whether the text is a training row's, and not an unlabelled one that replaced the row."""
-    return row.mitigation == "parent" and bool(row.label)
+    return row.is_copy and bool(row.label)
 
 
 def _rounded(probabilities: Tensor) -> tuple[float, ...]:

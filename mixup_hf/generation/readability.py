@@ -102,7 +102,7 @@ class Readability:
         )
 
     def accepted(self, *, fail: bool) -> Readability:
-        """These figures, once a poor round trip has been reported.
+        """These figures, once they have been printed, or a poor round trip has been reported.
 
         Args:
             fail: Raise if the texts are not readable, instead of a warning.
@@ -114,6 +114,8 @@ class Readability:
             raise errors.InvalidInput(self.warning)
         if self.warning:
             runtime.warn(self.warning)
+        else:
+            runtime.announce(f"mixup_hf: {self.summary}")
         return self
 
 

@@ -58,7 +58,7 @@ class RowSummary:
             self.redrawn += row.attempts > 1
             self.relabelled += row.mitigation in ("relabelled", "blended")
             self.downweighted += row.mitigation == "weighted"
-            self.copies += row.mitigation == "parent"
+            self.copies += row.is_copy
             self.cut += row.mitigation == CUT
             self.events.update(row.events)
             self.invented += bool(self.texts and novel_names(row, self.texts))

@@ -11,10 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from mixup_hf import errors
+from mixup_hf import errors, runtime
 from mixup_hf.inverter.pretrained import load_model, load_tokenizer, readable
 
 Pooling = Literal["mean", "cls", "last"]
@@ -83,9 +82,12 @@ class _Encoder:
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         result = torch.empty(len(texts), self.embedding_dim)
         starts = range(0, len(order), batch_size)
-        for start in tqdm(starts, desc="embedding", delay=2, disable=not progress):
-            rows = order[start : start + batch_size]
-            result[rows] = self._embed([self.prefix + texts[row] for row in rows])
+        bar_of = runtime.progress_bar(len(starts), "embedding", disable=not progress)
+        with bar_of as bar, runtime.layers_as_steps(self.model):
+            for start in starts:
+                rows = order[start : start + batch_size]
+                result[rows] = self._embed([self.prefix + texts[row] for row in rows])
+                bar.update()
         return result
 
     @torch.inference_mode()

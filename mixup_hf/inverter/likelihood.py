@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from mixup_hf import runtime
 from mixup_hf.inverter.lora import without_lora
 
 TEMPLATE = "{text}\nThe topic of this text is:"
@@ -61,7 +62,7 @@ def label_log_likelihood(
     order = sorted(range(len(questions)), key=lambda row: len(questions[row]))
     result = torch.empty(len(questions), len(answers))
     read = sum(len(answer) - 1 for answer in answers)
-    with without_lora(llm, lora):
+    with without_lora(llm, lora), runtime.layers_as_steps(llm):
         while order:
             width = len(questions[order[-1]]) + read
             size = max(1, min(_BATCH_TOKENS // width, _MOST_LOGITS // (read + 1)))

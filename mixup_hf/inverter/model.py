@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from mixup_hf import errors
+from mixup_hf import errors, runtime
 from mixup_hf.inverter.aligner import Aligner, on_curve
 from mixup_hf.inverter.decoding import check_request, decode_embeddings, mixes_between, seed_keys
 from mixup_hf.inverter.encoder import FrozenEncoder
@@ -204,7 +203,7 @@ class Inverter:
         how = DecodeSettings(*sampling, num_candidates, questions, corrections, close_enough)
         check_request(self.aligner.config.embedding_dim, embeddings, parents, batch_size)
         request = (self._base, how, seed_keys(seed), parents, batch_size)
-        with tqdm(total=len(embeddings), desc="decoding", delay=2, disable=not progress) as bar:
+        with runtime.progress_bar(len(embeddings), "decoding", disable=not progress) as bar:
             return decode_embeddings(self, embeddings, *request, bar.update, lengths)
 
     def to_be_refined(self) -> Inverter:

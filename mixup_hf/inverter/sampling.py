@@ -184,7 +184,7 @@ def decode(
         if search is not None:
             alive &= ~search.over(rows, step)
         output[rows[alive], step] = tokens[alive]
-        runtime.decoding_step_done()
+        runtime.step_done()
         if step + 1 == settings.max_new_tokens or not alive.any():
             break
         size = engine.size_for(int(alive.sum()), len(alive))

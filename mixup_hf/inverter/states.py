@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from mixup_hf import runtime
 from mixup_hf.data.text_pairs import split_sides
 from mixup_hf.inverter.lora import without_lora
 from mixup_hf.inverter.quantization import fast_autocast
@@ -75,7 +76,7 @@ def hidden_states(
     read = [([*start, *content, *end], len(start) + len(content) - 1) for content in contents]
     order = sorted(range(len(read)), key=lambda row: len(read[row][0]))
     result = torch.empty(len(read), 2, llm.get_input_embeddings().weight.shape[1])
-    with without_lora(llm, lora):
+    with without_lora(llm, lora), runtime.layers_as_steps(llm):
         for at in range(0, len(order), batch_size):
             rows = order[at : at + batch_size]
             result[rows] = _read(llm, [read[row] for row in rows])

@@ -124,6 +124,9 @@ def events_line(rows: Iterable[MixedExample], texts: Sequence[str] = ()) -> str 
             f"{doubtful} of {len(rows)} generated sentences were doubtful at first ({found}). "
             f"Actions: {done}"
         )
+        copies = sum(row.is_copy for row in rows)
+        if copies:
+            parts.append(f"{copies} are copies of training rows, every redraw being doubtful too")
     invented = sum(bool(novel_names(row, texts)) for row in rows) if texts else 0
     if invented:
         parts.append(

@@ -20,6 +20,7 @@ from mixup_hf.inverter.model import Inverter
 from mixup_hf.training.inversed import InversedMixup
 from mixup_hf.training.mixed_set import read_config
 from mixup_hf.training.regeneration import record_of, run_record
+from mixup_hf.training.row_pieces import generating_bar
 from mixup_hf.types import MixedExample
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def augment_dataset(
         columns: Columns of the result, see `data.row_formats`. Default: all.
         provenance: `full`, or `none` for text and labels alone.
         parents: Include the parents' texts, which are training data.
-        on_chunk: Called with the number of rows of each chunk, for a progress bar.
+        on_chunk: Called with the number of rows of each chunk, in place of a progress bar.
         **settings: Fields of `MixupConfig`.
 
     Returns:
@@ -127,10 +128,11 @@ def augment_dataset(
         Written(tuple(columns), provenance, parents), table, mixup, dataset, label_column
     )
     records: list[dict[str, Any]] = []
-    for rows in _chunks(mixup, num_samples or len(table)):
-        records += [record_of(row, mixup, written) for row in rows]
-        if on_chunk is not None:
-            on_chunk(len(rows))
+    count = num_samples or len(table)
+    with generating_bar(count) as bar:
+        for rows in _chunks(mixup, count):
+            records += [record_of(row, mixup, written) for row in rows]
+            (on_chunk or bar.update)(len(rows))
     return rows_dataset(records, _class_label(dataset, label_column))
 
 

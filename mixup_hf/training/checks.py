@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -45,6 +45,7 @@ class RowContract:
     label_names: Sequence[str]
     collator: MixupCollator
     rows: bool = True
+    _warned: set[str] = field(default_factory=set, init=False)
 
     def check(self, model: Any, dataset: Any) -> None:
         """Raise when rows or classes differ; warn when generated rows are formatted differently.
@@ -147,12 +148,18 @@ class RowContract:
             )
         decode = self.collator.tokenizer.decode
         for where, real, generated in common_ends(sample):
-            runtime.warn(
+            self._warn_once(
                 f"All training rows {where} with {decode(real)!r}, generated rows with "
                 f"{decode(generated)!r}: the model could tell them apart by it. Pass the function "
                 "that formats the training rows: `preprocess(texts, text_pairs=None) -> features`, "
                 "in attach() or trainer_kwargs()."
             )
+
+    def _warn_once(self, message: str) -> None:
+        """Rows are checked by `attach`, and again when training begins."""
+        if message not in self._warned:
+            self._warned.add(message)
+            runtime.warn(message)
 
 
 def check_class_order(names: Sequence[str], config: Any) -> None:

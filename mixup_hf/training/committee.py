@@ -71,6 +71,10 @@ def build_committee(
     )
     latest = _LATEST.get(inverter)
     if latest is None or latest[0] != key:
+        runtime.announce(
+            f"mixup_hf: fitting a committee ({', '.join(members)}) on {len(texts)} training rows, "
+            "to label generated sentences"
+        )
         inputs = _inputs(inverter, encoder, texts, embeddings, targets, descriptions, seed)
         latest = _LATEST[inverter] = key, fit_committee(inputs, members)
     committee = copy(latest[1])  # calibrating replaces its temperatures

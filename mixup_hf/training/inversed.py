@@ -28,6 +28,7 @@ from mixup_hf.training.mix_settings import (
 )
 from mixup_hf.training.mixed_set import read_config
 from mixup_hf.training.production import new_producer
+from mixup_hf.training.row_pieces import generating_bar
 from mixup_hf.training.training_rows import check_rows
 from mixup_hf.types import Follows, MixedExample, Supplies
 
@@ -96,9 +97,7 @@ class InversedMixup(JudgedPlugin):
             self._bind(*checked, eval_texts)
 
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
-        if are_pairs(texts):
-            check_pairs(self.config)
-        check_partners(pairing_of(self.config, targets.problem_type), targets.groups)
+        _check_mixable(self.config, texts, targets)
         super()._bind(texts, targets, eval_texts)
         self.encoder = PairEncoder(self.inverter) if are_pairs(texts) else self.inverter
         self.producer = self._new_producer()
@@ -186,7 +185,9 @@ class InversedMixup(JudgedPlugin):
         refuse_rows_file(config)  # before minutes of loading
         check_unlabeled(config, "unlabeled_texts", given=len(unlabeled_texts) > 0)
         if texts is not None or labels is not None:
-            check_rows(texts or (), labels, num_labels, label_names, problem_type)
+            _check_mixable(
+                config, *check_rows(texts or (), labels, num_labels, label_names, problem_type)
+            )
         decode_settings(config)
         inverter = Inverter.from_pretrained(
             config.aligner,
@@ -223,14 +224,17 @@ class InversedMixup(JudgedPlugin):
         Args:
             n: How many.
             epoch: Another epoch gives other pairs, ratios and sentences.
-            on_chunk: Called with the number of rows of each chunk made, for a progress bar.
+            on_chunk: Called with the number of rows of each chunk made, in place of a progress bar.
 
         Raises:
             InvalidState: The plugin has no training rows yet.
             InvalidInput: The embeddings of a model in training are to be mixed, and there is none.
         """
         self._check_can_generate()
-        return self.producer.produce(epoch, n, on_chunk)
+        if on_chunk is not None:
+            return self.producer.produce(epoch, n, on_chunk)
+        with generating_bar(n) as bar:
+            return self.producer.produce(epoch, n, bar.update)
 
     def stream(self, n: int, *, epoch: int = 0) -> Iterator[list[MixedExample]]:
         """The rows of `generate`, chunk by chunk: memory does not grow with `n`.
@@ -258,3 +262,10 @@ class InversedMixup(JudgedPlugin):
                 "`source` = 'task' mixes embeddings of a model in training, and there is none "
                 "here. Fine-tune with `attach` or `trainer_kwargs`, or set `source: frozen`."
             )
+
+
+def _check_mixable(config: MixupConfig, texts: Sequence[str], targets: Targets) -> None:
+    """Refuse rows that the settings cannot mix."""
+    if are_pairs(texts):
+        check_pairs(config)
+    check_partners(pairing_of(config, targets.problem_type), targets.groups)

@@ -20,7 +20,7 @@ from mixup_hf.training.checks import RowContract
 from mixup_hf.training.collator import Collator, MixupCollator
 from mixup_hf.training.curriculum import CONSTANT
 from mixup_hf.training.loss import read_class_weights
-from mixup_hf.training.plain_loop import LoopTargets, loop_loss, mixed_batches, mixed_rows
+from mixup_hf.training.plain_loop import LoopRows, LoopTargets, loop_loss, mixed_batches, mixed_rows
 from mixup_hf.training.preprocess import Preprocess
 from mixup_hf.types import Supplies
 
@@ -54,6 +54,7 @@ class MixedTrainingSet:
         self.config = config
         self.seed = config.seed or 0
         self.has_rows = False
+        self._loop_rows: LoopRows | None = None
 
     def batches(
         self,
@@ -76,8 +77,8 @@ class MixedTrainingSet:
         There is neither curriculum nor contrastive term here. A committee's labels help most in the
         first half of a run: then iterate over the plain loader in the second one.
 
-        In several processes, each calls it; rows are decoded together and every process draws from
-        all of them.
+        Rows are made as batches draw them. In several processes, each calls it: rows are decoded
+        together, all before the first batch, and the processes take turns in drawing them.
 
         Args:
             loader: A torch `DataLoader` over the training set, prepared by accelerate or not. Its
@@ -110,10 +111,16 @@ class MixedTrainingSet:
         every = max(1, self.chosen.refill_every)
         refill = epoch // every if self.chosen.refill_every else 0
         count = self.chosen.rows_per_refill or mixed_rows(len(self.texts) * every, plain.mix_ratio)
-        rows = self.producer.produce(refill, max(1, count))
+        rows = self._rows_of(refill, max(1, count))
         start = (epoch - refill * every) * mixed_rows(len(self.texts), plain.mix_ratio)
-        start %= len(rows)
-        return mixed_batches(loader, plain, [*rows[start:], *rows[:start]])
+        return mixed_batches(loader, plain, rows, start)
+
+    def _rows_of(self, refill: int, count: int) -> LoopRows:
+        """A refill's rows; those of the last one are kept for further epochs."""
+        kept = self._loop_rows
+        if kept is None or (kept.refill, kept.wanted) != (refill, count):
+            self._loop_rows = kept = LoopRows(self.producer, refill, count)
+        return kept
 
     def loss(
         self, outputs: Any, targets: LoopTargets, num_rows: int | Tensor | None = None
@@ -148,6 +155,7 @@ class MixedTrainingSet:
     def _guard(self, eval_texts: Sequence[Any]) -> None:
         """Keep the evaluation texts out of training, as `leaks` says."""
         self.eval_texts = join_sides("eval_texts", list(eval_texts))
+        self._loop_rows = None  # made without knowing these texts
         if self.config.leaks != "off":
             _check_parents(self.texts, self.eval_texts, fail=self.config.leaks == "fail")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mixup_hf import errors
+from mixup_hf import errors, runtime
 from mixup_hf.training.collator import Features, MixupCollator
 from mixup_hf.training.loss import row_losses
 from mixup_hf.training.mixing_collator import (
@@ -18,8 +18,9 @@ from mixup_hf.training.mixing_collator import (
     Drawn,
     MixingCollator,
 )
+from mixup_hf.training.row_pieces import generating_bar, pieces_of
 from mixup_hf.training.schedule import mixed_per_real
-from mixup_hf.types import MixedExample
+from mixup_hf.types import MixedExample, Supplies
 
 _ADDED = ("labels", SOFT_LABELS, ROW_WEIGHTS, POOL_ROWS)
 
@@ -41,20 +42,60 @@ class LoopTargets(NamedTuple):
     mixed: Tensor
 
 
-class _InOrder(MixingCollator):
-    """Adds the rows of an epoch in their order, as many as the ratio asks for on average."""
+class LoopRows:
+    """The rows of a refill, made chunk by chunk as the loop draws them.
 
-    def __init__(self, plain: MixupCollator, rows: Sequence[MixedExample]) -> None:
+    In several processes all are made at once: their loops need not be in step with each other.
+
+    Args:
+        producer: Makes the rows, or has them.
+        refill: Which rows; other refills have others.
+        wanted: How many rows the refill has.
+    """
+
+    def __init__(self, producer: Supplies, refill: int, wanted: int) -> None:
+        self.refill, self.wanted = refill, wanted
+        self._pieces = pieces_of(producer, None)
+        self._size = self._pieces.size(refill, wanted, None)
+        self._made: list[MixedExample] = []
+
+    def __len__(self) -> int:
+        return self._size
+
+    def take(self, places: list[int]) -> list[MixedExample]:
+        """The rows at the given places, made now if they are not there yet."""
+        needed = max(places, default=-1) + 1
+        if needed > len(self._made):
+            self._make(needed if runtime.world_size() == 1 else self._size)
+        return [self._made[place] for place in places]
+
+    def _make(self, needed: int) -> None:
+        missing = self._pieces.stop(needed, self._size) - len(self._made)
+        with generating_bar(missing) as bar:
+            while len(self._made) < needed:
+                chunks = self._pieces.piece(len(self._made), self._size, self._size)
+                self._made += self._pieces.make(self.refill, chunks, self._size, bar.update)
+
+
+class _InOrder(MixingCollator):
+    """Adds the rows of an epoch in their order, as many as the ratio asks for on average.
+
+    Several processes take turns, so that no row is used twice before all have been used.
+    """
+
+    def __init__(self, plain: MixupCollator, rows: LoopRows, start: int) -> None:
         self.plain = plain
         self._rows = rows
+        self._start = start
         self._real_rows = self._used = 0
 
     def _draw(self, real: Features) -> tuple[Drawn, list[MixedExample]]:
         self._real_rows += len(real)
         due = mixed_rows(self._real_rows, self.plain.mix_ratio)
-        places = [at % len(self._rows) for at in range(self._used, due)]
+        first, step = self._start + runtime.rank(), runtime.world_size()
+        places = [(first + at * step) % len(self._rows) for at in range(self._used, due)]
         self._used = due
-        return [(at, self._rows[at]) for at in places], []
+        return list(zip(places, self._rows.take(places), strict=True)), []
 
 
 def mixed_rows(real_rows: int, mix_ratio: float) -> int:
@@ -63,7 +104,7 @@ def mixed_rows(real_rows: int, mix_ratio: float) -> int:
 
 
 def mixed_batches(
-    loader: Any, plain: MixupCollator, rows: Sequence[MixedExample]
+    loader: Any, plain: MixupCollator, rows: LoopRows, start: int = 0
 ) -> Iterator[tuple[dict[str, Any], LoopTargets]]:
     """Iterate over a data loader with generated rows added to each batch.
 
@@ -72,7 +113,8 @@ def mixed_batches(
     Args:
         loader: A torch `DataLoader`, prepared by accelerate or not.
         plain: Wraps the loader's collator.
-        rows: Generated rows of this epoch (M), at least one.
+        rows: The generated rows of this epoch's refill, at least one.
+        start: Where in them this epoch begins.
 
     Yields:
         The model's inputs, and the targets.
@@ -86,7 +128,7 @@ def mixed_batches(
         raise errors.InvalidState(
             "This data loader is already in a `mixup.batches` loop. Finish or close that one first."
         )
-    collate = _InOrder(plain, rows)
+    collate = _InOrder(plain, rows, start)
     device = getattr(loader, "device", None)
     inner.collate_fn = _features
     try:

@@ -8,14 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from mixup_hf import runtime
 from mixup_hf.generation.background import BackgroundProducer, Chunk
 from mixup_hf.generation.generator import Producer
 from mixup_hf.judging.report import events_line
 from mixup_hf.training.pool import NEVER, MixupPool
-from mixup_hf.training.row_pieces import pieces_of
+from mixup_hf.training.row_pieces import generating_bar, pieces_of
 from mixup_hf.training.schedule import Lookahead, Schedule
 from mixup_hf.types import Follows, MixedExample, Supplies
 
@@ -170,15 +168,18 @@ class Refiller:
         if rows:
             found["mixup_hf/doubtful_rate"] = self._tally["doubtful"] / rows
             found["mixup_hf/redraws_per_row"] = self._tally["redraws"] / rows
+            found["mixup_hf/copied_rate"] = self._tally["copies"] / rows
         return found
 
     def report(self) -> None:
-        """Log what the judges found in the refill that is being left."""
+        """Log what the judges found in the refill that is being left; copies are printed."""
         if self.pool.refill < 0 or not runtime.is_main_process():
             return
-        line = events_line(self.pool.rows(), self._producer.texts)
+        rows = self.pool.rows()
+        line = events_line(rows, self._producer.texts)
         if line is not None:
-            runtime.log(line)
+            copied = any(row.is_copy for row in rows)
+            (runtime.announce if copied else runtime.log)(line)
 
     def _size(self, refill: int) -> int:
         wanted = self.rows_per_refill or self.schedule.size(refill, len(self._producer.texts))
@@ -199,13 +200,7 @@ class Refiller:
     def _make(self, needed: int, limit: int, size: int) -> None:
         refill = self.pool.refill
         total = self._source.stop(needed, size) - len(self.pool)
-        silent = not runtime.is_main_process()
-        with (
-            tqdm(
-                total=total, desc="generating sentences", delay=1, leave=False, disable=silent
-            ) as bar,
-            runtime.ticking(bar),
-        ):
+        with generating_bar(total) as bar:
             while (position := len(self.pool)) < needed:
                 chunks = self._source.piece(position, limit, size)
                 rows = self._source.make(refill, chunks, size, bar.update)
@@ -214,6 +209,7 @@ class Refiller:
                     rows=len(rows),
                     doubtful=sum(bool(row.events) for row in rows),
                     redraws=sum(row.attempts - 1 for row in rows),
+                    copies=sum(row.is_copy for row in rows),
                 )
 
     def _announce(self, last: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from mixup_hf import errors, runtime
 from mixup_hf.generation.background import BackgroundProducer, Chunk
@@ -115,3 +116,9 @@ def pieces_of(producer: Supplies, background: BackgroundProducer | None) -> RowP
     if isinstance(producer, Producer):
         return DecodedPieces(producer, background)
     return StoredPieces(producer)
+
+
+def generating_bar(total: int) -> AbstractContextManager[Any]:
+    """A progress bar of the main process over `total` rows, redrawn while a chunk is decoded."""
+    silent = not runtime.is_main_process()
+    return runtime.progress_bar(total, "generating sentences", delay=1, leave=False, disable=silent)

@@ -120,7 +120,8 @@ def test_lists_that_are_none_are_refused_in_words(texts: Any, labels: Any, messa
         (gzip.compress(b"the bank\n" * 99)[:-20], "cannot be unpacked"),
         (gzip.compress(b"x" * 3_000_000), "a line of more than 999,999 characters"),
     ],
-    # gzip writes the time into its header, and two processes would name the tests differently.
+    # Named, because gzip writes the time into its header, and two processes would name the tests
+    # differently.
     ids=["not UTF-8", "cut off", "one long line"],
 )
 def test_sentences_that_cannot_be_read_are_refused(

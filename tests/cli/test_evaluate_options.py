@@ -73,3 +73,16 @@ def test_an_audit_of_rows_refuses_how_to_make_rows(tmp_path: Path) -> None:
     words = ["audit", "--data", data, "--rows", data, "--holdout", data, "--canaries", 3]
     result = CliRunner().invoke(app, list(map(str, words)))
     assert "--canaries cannot be used with --rows" in str(result.exception)
+
+
+def test_an_audit_of_too_few_texts_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+    data = tmp_path / "x.csv"
+    data.write_text("text,label\n" + "".join(f"text {at},{at % 2}\n" for at in range(60)))
+    for words, name in (
+        (["--num-samples", 8], "num_samples"),
+        (["--rows", tmp_path / "few.jsonl", "--holdout", data], "rows"),
+    ):
+        (tmp_path / "few.jsonl").write_text('{"text": "a", "soft_label": {"0": 1}, "shares": [1]}')
+        command = ["audit", "--data", data, "--aligner", "no/such-aligner", *words]
+        result = CliRunner().invoke(app, list(map(str, command)))
+        assert f"`{name}` must hold at least 20 texts" in str(result.exception)

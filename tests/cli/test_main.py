@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 from typer.testing import CliRunner
 
 from mixup_hf import __main__, registry
@@ -118,6 +119,15 @@ def test_an_ascii_terminal_prints_a_substitute() -> None:
 def test_progress_lines_of_the_package_are_shown() -> None:
     cli._prepare_streams()
     assert logging.getLogger("mixup_hf.anything").isEnabledFor(logging.INFO)
+
+
+def test_a_line_does_not_break_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with tqdm(total=3, desc="generating") as bar:
+        bar.update()
+        cli._AboveBars().emit(logging.makeLogRecord({"msg": "a line"}))
+    before, _, after = capsys.readouterr().err.partition("a line\n")
+    assert before.endswith("\r")  # the bar's line was cleared first
+    assert "generating" in after  # and drawn again below
 
 
 def test_outputs_are_checked_before_any_work(tmp_path: Path) -> None:

@@ -99,9 +99,10 @@ def test_files_of_an_earlier_run_are_removed_and_foreign_ones_stay(
     finetune(make_config(mixup={}))
     output = tmp_path / "out"
     (output / "notes.txt").write_text("mine")
-    assert (output / "mixed.jsonl").is_file()
+    assert (output / "mixed.jsonl").is_file() and (output / "mixup_hf").is_dir()
     finetune(make_config())
     assert not (output / "mixed.jsonl").exists()
+    assert not (output / "mixup_hf").exists()  # the rows of its pool
     assert (output / "notes.txt").read_text() == "mine"
     assert "Removed files of an earlier run" in caplog.text and "mixed.jsonl" in caplog.text
 

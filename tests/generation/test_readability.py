@@ -43,6 +43,17 @@ def test_texts_that_are_reproduced_need_no_warning() -> None:
     assert "mean cosine 1.00" in found.summary
 
 
+def test_a_good_round_trip_is_printed_and_a_poor_one_is_a_warning(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only warnings used to be seen in a script that configures no logging."""
+    check(ENGLISH, max_words=30).accepted(fail=False)
+    assert "mixup_hf: round trip of 32 training texts: mean cosine 1.00" in capsys.readouterr().err
+    check(ENGLISH, perfect=False).accepted(fail=False)
+    assert "cannot reproduce these texts" in caplog.text
+    assert capsys.readouterr().err == ""
+
+
 def test_texts_that_are_not_reproduced_are_unreadable() -> None:
     found = check(ENGLISH, perfect=False)
     assert not found.readable

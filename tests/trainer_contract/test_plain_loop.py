@@ -13,7 +13,10 @@ from torch.utils.data import DataLoader
 from trainer_runs import LABELS, assert_moved, weights
 from transformers import DataCollatorWithPadding
 
+from mixup_hf import runtime
 from mixup_hf.errors import MixupError
+from mixup_hf.generation.replay import RecordedRows
+from mixup_hf.training.plain_loop import LoopRows, mixed_batches
 
 
 def make_loader(data: Any = None, **settings: Any) -> DataLoader[Any]:
@@ -65,6 +68,41 @@ def test_every_generated_row_is_used_once_and_other_epochs_get_others() -> None:
         assert rows == TOKENIZER(made)["input_ids"]
         seen.append(rows)
     assert seen[0] != seen[1]
+
+
+def test_rows_are_made_as_they_are_drawn() -> None:
+    """All rows of an epoch used to be made before its first batch, without a progress bar."""
+    texts, labels = make_rows(100)
+    mixup = make_mixup(texts, labels, chunk_size=64)
+    loader = make_loader(tokenized(texts, labels).remove_columns("text"))
+    made = []
+    for _ in mixup.batches(loader, TOKENIZER, epoch=0):
+        made.append(mixup.producer.decoded)
+    assert made[0] == 8
+    assert made[-1] == 100
+
+
+def test_rows_that_serve_all_epochs_are_made_once() -> None:
+    mixup, loader = make_mixup(TEXTS, CLASSES, refill_every=0), make_loader()
+    for epoch in range(3):
+        assert len(list(mixup.batches(loader, TOKENIZER, epoch=epoch))) == 3
+    assert mixup.producer.decoded == 12
+
+
+def test_processes_take_turns_in_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both of two processes used to draw the first half of the rows, and neither the second."""
+    rows = make_mixup(TEXTS, CLASSES).generate(12)
+    texts = [row.text for row in rows]
+    collator = make_mixup(TEXTS, CLASSES).trainer_kwargs(TOKENIZER)["data_collator"]
+    drawn = []
+    monkeypatch.setattr(collator, "preprocess", lambda made: drawn.extend(made) or TOKENIZER(made))
+    monkeypatch.setattr(runtime, "world_size", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr(runtime, "rank", lambda rank=rank: rank)
+        half = make_loader(tokenized().remove_columns("text").shard(2, rank))
+        list(mixed_batches(half, collator, LoopRows(RecordedRows(TEXTS, rows), 0, 12)))
+    assert sorted(drawn) == sorted(texts)
+    assert drawn == texts[::2] + texts[1::2]
 
 
 @pytest.mark.parametrize("ratio", [0.05, 0.3, 0.75])

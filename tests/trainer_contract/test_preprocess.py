@@ -57,9 +57,9 @@ def test_a_prefix_that_generated_rows_would_lack_is_shown(
     trainer = plain_trainer(tmp_path, train_dataset=tokenized(prefix=PREFIX), **kwargs)
     if attached:
         mixup.attach(trainer)
-    else:
-        trainer.train()
-    assert "All training rows start with '[CLS] what is the', generated rows" in caplog.text
+    trainer.train()
+    shown = "All training rows start with '[CLS] what is the', generated rows"
+    assert caplog.text.count(shown) == 1  # `attach` and the training that begins both look
     assert "preprocess" in caplog.text
 
 

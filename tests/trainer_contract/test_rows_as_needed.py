@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,24 @@ def test_a_resume_within_a_refill_goes_on_with_its_next_row(tmp_path: Path, step
     assert_identical(weights(again.model), weights(whole.model))
     made = sum(count for _, count in again.producer.made)
     assert made < sum(count for _, count in whole.producer.made)
+
+
+class CopiesTheFirst:
+    """A gate that puts a training row in the place of the first of a chunk."""
+
+    def review(self, rows: list[MixedExample], redraw: Any) -> list[MixedExample]:
+        return [replace(rows[0], events=("degenerate",), mitigation="parent"), *rows[1:]]
+
+
+def test_copies_of_training_rows_are_printed_and_logged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script that configures no logging used to learn nothing of them."""
+    run = prepare(tmp_path)
+    run.callback.producer._make_gate = CopiesTheFirst
+    run.train()
+    assert run.logged("mixup_hf/copied_rate")[-1] == 0.25  # chunks hold four rows
+    assert "6 are copies of training rows" in capsys.readouterr().err
 
 
 def test_what_was_generated_stands_in_the_logs(tmp_path: Path) -> None:

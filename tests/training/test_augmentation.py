@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,10 +76,29 @@ def test_rows_with_several_classes_are_counted_for_each(tmp_path: Path) -> None:
     )
 
 
+def test_generating_shows_a_bar_unless_the_caller_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bars: list[Any] = []
+
+    @contextmanager
+    def bar(total: int) -> Iterator[Any]:
+        bars.append(SimpleNamespace(total=total, n=0))
+        yield SimpleNamespace(update=lambda count: setattr(bars[-1], "n", bars[-1].n + count))
+
+    for home in ("augmentation", "inversed"):
+        monkeypatch.setattr(f"mixup_hf.training.{home}.generating_bar", bar)
+    augment(labelled(), num_samples=10)
+    InversedMixup(make_inverter(), TEXTS, LABELS, label_source="parents", **FAST).generate(5)
+    assert [(each.total, each.n) for each in bars] == [(10, 10), (5, 5)]
+
+
 def test_one_row_per_class_is_nothing_to_mix() -> None:
     few = Dataset.from_dict({"text": TEXTS[:3], "label": [0, 1, 2]})
     with pytest.raises(ValueError, match="there is nothing to mix"):
         augment(few, pairing="same_class")
+    with pytest.raises(ValueError, match="there is nothing to mix"):  # before a model is loaded
+        InversedMixup.from_pretrained("no/such-aligner", TEXTS[:3], [0, 1, 2])
     assert len(augment(few, pairing="random", num_samples=2)) == 2
 
 

@@ -84,7 +84,7 @@ def command(
 
 def _of_rows(rows: Path, table: LabelledTexts, others: list[str], aligner: str, seed: int) -> Audit:
     from mixup_hf.data.row_files import read_shown
-    from mixup_hf.evaluation.privacy import audit
+    from mixup_hf.evaluation.privacy import audit, require_enough
     from mixup_hf.generation.unlabeled import UNLABELED
     from mixup_hf.inverter.model import Inverter
 
@@ -101,6 +101,7 @@ def _of_rows(rows: Path, table: LabelledTexts, others: list[str], aligner: str, 
         )
     lams = [max(row.shares) for row in made]
     texts = [row.text for row in made]
+    require_enough(rows=len(texts), texts=len(table), holdout=len(others))
     inverter = Inverter.from_pretrained(aligner)
     return audit(texts, table.texts, others, inverter, lams=lams, seed=seed)
 
@@ -115,16 +116,19 @@ def _of_a_run(
 ) -> Audit:
     import torch
 
-    from mixup_hf.evaluation.privacy import audit, plant
+    from mixup_hf.evaluation.privacy import audit, plant, require_enough
+    from mixup_hf.generation.summary import summarize
     from mixup_hf.training.inversed import InversedMixup
 
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed)).tolist()
     inside, outside = table.take(order[::2]), table.take(order[1::2])
+    require_enough(num_samples=num_samples, texts=len(inside), holdout=len(outside))
     texts, labels, secrets = plant(inside.texts, inside.labels, canaries, seed)
     # Labels are not looked at: the member that costs least.
     settings = how | {"seed": seed, "committee": ("knn",)}
     mixup = InversedMixup.from_pretrained(aligner, texts, labels, **settings)
     made = mixup.generate(num_samples)
+    typer.echo(str(summarize(made)), err=True)
     return audit(
         [row.text for row in made],
         texts,

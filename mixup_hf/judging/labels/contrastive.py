@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mixup_hf import runtime
 from mixup_hf.inverter.quantization import fast_autocast
 from mixup_hf.judging.labels.types import Tunes, TunesEncoder
-from mixup_hf.runtime import counter_rng
 
 LEARNING_RATE = 1e-4
 _WARMUP = 0.1  # share of the steps
@@ -91,7 +91,7 @@ def tune(
         seed: Seed of batches and dropout.
         learning_rate: Of AdamW, at its highest: it rises for a tenth of the steps, then falls.
     """
-    batches = draw_batches(classes, max_steps, counter_rng(seed))
+    batches = draw_batches(classes, max_steps, runtime.counter_rng(seed))
     steps = len(batches)
     if len(texts) < 2:
         return
@@ -103,7 +103,9 @@ def tune(
     )
     device = parameters[0].device
     encoder.model.train()
-    with _own_random_state(device, seed):
+    silent = not runtime.is_main_process()
+    bar_of = runtime.progress_bar(steps, "tuning an encoder", leave=False, disable=silent)
+    with _own_random_state(device, seed), bar_of as bar:
         for batch in batches:
             with fast_autocast(device):
                 embedded = encoder.embed([texts[row] for row in batch])
@@ -112,6 +114,8 @@ def tune(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+            bar.update()
+            runtime.step_done()
     encoder.model.eval()
 
 
