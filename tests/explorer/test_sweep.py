@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tiny import make_inverter
 
-from mixup_hf import Inverter
+from mixup_hf import Inverter, MixupConfig
 from mixup_hf.errors import InvalidInput
+from mixup_hf.explorer.session import Session
 from mixup_hf.explorer.sweep import sweep
+from mixup_hf.inverter.decoding import lengths_between
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.lexicon import hint_words
 
@@ -39,6 +43,30 @@ def test_a_sweep_decodes_what_interpolate_does(tiny_inverter: Inverter) -> None:
     greedy = DecodeSettings(6, temperature=0.0)
     found = sweep(tiny_inverter, FIRST, SECOND, greedy, num_stops=3)
     assert found.texts == tiny_inverter.interpolate(FIRST, SECOND, [0, 0.5, 1], max_new_tokens=6)
+
+
+def test_a_sweep_takes_lengths_and_hints_of_the_two_texts() -> None:
+    inverter = make_inverter(num_hints=3, lexicon_words=6)
+    lams, greedy = [0.0, 0.5, 1.0], DecodeSettings(12, temperature=0.0)
+    lengths = lengths_between(inverter, FIRST, SECOND, lams)
+    found = sweep(inverter, FIRST, SECOND, greedy, hints="parents", match_length=True, num_stops=3)
+    assert found.texts == inverter.interpolate(
+        FIRST, SECOND, lams, "parents", max_new_tokens=12, lengths=lengths
+    )
+    assert [len(text.split()) for text in found.texts] == lengths
+
+
+@pytest.mark.parametrize(("length", "matched"), [("match", True), ("free", False)])
+def test_the_page_decodes_as_training_does(
+    tiny_inverter: Inverter, monkeypatch: pytest.MonkeyPatch, length: str, matched: bool
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "mixup_hf.explorer.session.sweep", lambda *_, **how: asked.append(how) or "sweep"
+    )
+    session = Session(tiny_inverter, MixupConfig(length=length, hints="parents"))
+    assert session.sweep(FIRST, SECOND, 2, 3) == session.sweep(FIRST, SECOND, 2, 3) == "sweep"
+    assert asked == [{"hints": "parents", "match_length": matched, "seed": 3}]
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def command(
     from mixup_hf.explorer import server
 
     server.check_address(host, port)  # before a minute of loading
+    console.print("The models are loaded …" if data is None else "Models and rows are loaded …")
     source = {"data": data, "name": name, "split": split, "eval_data": None, "unlabeled_file": None}
     session = _session(source | {"columns": [text_column, label_column, None]}, output, overrides)
     if host not in server.LOCAL:
