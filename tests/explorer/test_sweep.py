@@ -12,7 +12,6 @@ from mixup_hf import Inverter, MixupConfig
 from mixup_hf.errors import InvalidInput
 from mixup_hf.explorer.session import Session
 from mixup_hf.explorer.sweep import sweep
-from mixup_hf.inverter.decoding import lengths_between
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.lexicon import hint_words
 
@@ -45,15 +44,23 @@ def test_a_sweep_decodes_what_interpolate_does(tiny_inverter: Inverter) -> None:
     assert found.texts == tiny_inverter.interpolate(FIRST, SECOND, [0, 0.5, 1], max_new_tokens=6)
 
 
-def test_a_sweep_takes_lengths_and_hints_of_the_two_texts() -> None:
-    inverter = make_inverter(num_hints=3, lexicon_words=6)
-    lams, greedy = [0.0, 0.5, 1.0], DecodeSettings(12, temperature=0.0)
-    lengths = lengths_between(inverter, FIRST, SECOND, lams)
-    found = sweep(inverter, FIRST, SECOND, greedy, hints="parents", match_length=True, num_stops=3)
-    assert found.texts == inverter.interpolate(
-        FIRST, SECOND, lams, "parents", max_new_tokens=12, lengths=lengths
-    )
-    assert [len(text.split()) for text in found.texts] == lengths
+def test_a_sweep_takes_lengths_and_hints_of_the_two_texts(
+    tiny_inverter: Inverter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def invert(mixes: torch.Tensor, **how: Any) -> list[str]:
+        asked.append(how)
+        return ["the film"] * len(mixes)
+
+    monkeypatch.setattr(tiny_inverter, "invert", invert)
+    settings = DecodeSettings(12, num_candidates=2)
+    sweep(tiny_inverter, FIRST, SECOND, settings, num_stops=3)
+    assert not {"lengths", "parents"} & set(asked.pop())
+    sweep(tiny_inverter, "a", SECOND, settings, hints="parents", match_length=True, num_stops=3)
+    (how,) = asked
+    assert how["lengths"] == [3, 2, 1] * 2  # as many tokens as words
+    assert how["parents"] == [(("a", lam), (SECOND, 1 - lam)) for lam in (0.0, 0.5, 1.0)] * 2
 
 
 @pytest.mark.parametrize(("length", "matched"), [("match", True), ("free", False)])
