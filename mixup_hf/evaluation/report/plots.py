@@ -44,7 +44,7 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], label: str) -> st
         axis.plot(*zip(*points, strict=True), color=colour, label=name, marker=".", markersize=4)
     axis.set(xlabel="step", ylabel=label)
     axis.grid(axis="y", color=LINES, linewidth=0.6)
-    legend(axis)
+    legend(axis, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     return svg(made)
 
 
@@ -134,7 +134,7 @@ def members(rows: Sequence[tuple[str, Rate | None, float | None]], accuracy: str
                 (0, 5),
                 ha="center",
                 textcoords="offset points",
-                fontsize="small",
+                fontsize=9,
                 color=INK,
             )
         if weight is not None:
@@ -146,7 +146,7 @@ def members(rows: Sequence[tuple[str, Rate | None, float | None]], accuracy: str
                 textcoords="offset points",
                 va="center",
                 color=INK,
-                fontsize="small",
+                fontsize=9,
             )
     left.set(yticks=range(len(rows)), yticklabels=[name for name, _, _ in rows], xlabel=accuracy)
     heaviest = max((weight or 0.0) for _, _, weight in rows)
@@ -201,7 +201,7 @@ def scatter(
             axis.scatter(*points[here].T, **style)
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
-    legend(axis, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
+    legend(axis, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
     return svg(drawn)
 
 
