@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from mixup_hf.explorer.session import Session
 
 
+_STARTING = "Starting: models and rows are loaded …"
+
+
 @register("command", "explore", help="a page to mix texts and to review generated rows")
 @takes_settings(MixupConfig)
 def command(
@@ -54,11 +57,11 @@ def command(
         return
     if output is not None:
         _check_output(output)
+    console.print("Starting: models are loaded …" if data is None else _STARTING)
     errors.optional("gradio", "explore", "The explorer")
     from mixup_hf.explorer import server
 
     server.check_address(host, port)  # before a minute of loading
-    console.print("The models are loaded …" if data is None else "Models and rows are loaded …")
     source = {"data": data, "name": name, "split": split, "eval_data": None, "unlabeled_file": None}
     session = _session(source | {"columns": [text_column, label_column, None]}, output, overrides)
     if host not in server.LOCAL:
