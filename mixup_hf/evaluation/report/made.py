@@ -84,8 +84,9 @@ def read_made(file: Path) -> list[Made]:
 def _written_classes(content: Mapping[str, Any]) -> Sequence[str]:
     """`parent_labels` of a row, if they are one for each parent."""
     found = content.get("parent_labels")
-    fits = isinstance(found, list) and len(found) == len(content.get("parent_texts", ()))
-    return [str(each) for each in found] if fits else ()
+    if not isinstance(found, list) or len(found) != len(content.get("parent_texts", ())):
+        return ()
+    return [str(each) for each in found]
 
 
 def _line(text: str) -> str:
