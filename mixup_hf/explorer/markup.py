@@ -32,6 +32,11 @@ def alert(text: str) -> str:
     return f'<p class="mx-alert" role="alert">{escape(text)}</p>'
 
 
+def lead(text: str) -> str:
+    """What a tab is for."""
+    return f'<p class="mx-quiet">{escape(text)}</p>'
+
+
 def header(session_of: str, data: str) -> str:
     """The head of the page."""
     return (
@@ -40,7 +45,14 @@ def header(session_of: str, data: str) -> str:
     )
 
 
-def sweep_view(found: Sweep, votes: Votes, names: Sequence[str], *, waiting: bool = False) -> str:
+def sweep_view(
+    found: Sweep,
+    votes: Votes,
+    names: Sequence[str],
+    *,
+    waiting: bool = False,
+    committee: bool = False,
+) -> str:
     """All ratios of a sweep, of which the page shows the one the slider is at.
 
     Args:
@@ -48,12 +60,15 @@ def sweep_view(found: Sweep, votes: Votes, names: Sequence[str], *, waiting: boo
         votes: On the sentence kept at each ratio; may be empty.
         names: The classes.
         waiting: Votes are being collected.
+        committee: There is a committee, which can be asked if it has not voted.
     """
     sections = []
     for at, stop in enumerate(found.stops):
         voted = "" if names else _no_votes()
         if names:
             voted = _asked() if waiting else vote_table(votes, at, names)
+        if committee and not waiting and not votes.members:
+            voted += _unasked()
         sections.append(
             f'<section class="mx-stop" data-at="{at}" data-lam="{stop.lam:.2f}" hidden>'
             f"{_sentence(stop)}{_hints(stop)}{_titled('Votes', voted)}{_candidates(stop)}</section>"
@@ -166,7 +181,10 @@ def _hints(stop: Stop) -> str:
     if not stop.hints:
         return ""
     words = "".join(f"<li>{escape(word)}</li>" for word in stop.hints)
-    return _titled("Hints: words the LLM is given", f'<ul class="mx-words">{words}</ul>')
+    return _titled(
+        "Hints: words, and pieces of them, that the LLM is given",
+        f'<ul class="mx-words">{words}</ul>',
+    )
 
 
 def _candidates(stop: Stop) -> str:
@@ -199,6 +217,13 @@ def _asked() -> str:
     return "<p class='mx-quiet'>Votes are being collected …</p>"
 
 
+def _unasked() -> str:
+    return (
+        "<p class='mx-quiet'>A judge says which class a sentence looks like. The committee, which "
+        "labels generated rows, votes once you press “Ask the committee”.</p>"
+    )
+
+
 def _voter(name: str, what: str, shares: Sequence[float], names: Sequence[str]) -> str:
     """A line of a table of votes."""
     parts = "".join(
@@ -206,18 +231,25 @@ def _voter(name: str, what: str, shares: Sequence[float], names: Sequence[str]) 
         for at, share in enumerate(shares)
         if share >= _SMALL
     )
-    words = _in_words(shares, names)
+    words = "".join(
+        f'<span class="mx-class"><i class="mx-c{at % COLORS}" aria-hidden="true"></i>'
+        f"{escape(names[at])} {share:.2f}</span> "
+        for share, at in _largest(shares)
+    )
     return (
         f'<tr><th scope="row">{escape(name)} <small>{escape(what)}</small></th>'
-        f'<td><span class="mx-bar" aria-hidden="true">{parts}</span>'
-        f"<span>{escape(words)}</span></td></tr>"
+        f'<td><span class="mx-bar" aria-hidden="true">{parts}</span>{words}</td></tr>'
     )
 
 
+def _largest(shares: Sequence[float]) -> list[tuple[float, int]]:
+    """The largest shares and their places, as many as are shown in words."""
+    ranked = sorted(zip(shares, range(len(shares)), strict=True), key=lambda each: -each[0])
+    return [each for each in ranked if each[0] >= _SMALL][:_SHOWN_CLASSES] or ranked[:1]
+
+
 def _in_words(shares: Sequence[float], names: Sequence[str]) -> str:
-    ranked = sorted(zip(shares, names, strict=True), key=lambda each: -each[0])
-    shown = [each for each in ranked if each[0] >= _SMALL][:_SHOWN_CLASSES] or ranked[:1]
-    return " · ".join(f"{name} {share:.2f}" for share, name in shown)
+    return " · ".join(f"{names[at]} {share:.2f}" for share, at in _largest(shares))
 
 
 def _label(label: Sequence[float], data: LabelledSet) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mixup_hf import errors
@@ -68,6 +69,8 @@ def _described(data: LabelledSet | None) -> str:
     if data is None:
         return "no data set: start with a file of texts and labels to see votes"
     source = str(data.data["data"])
+    if Path(source).is_file():
+        source = Path(source).name  # its folder takes three lines on a phone
     if data.problem_type == REGRESSION:
         return f"{source}: {len(data.texts)} rows with numbers"
     return f"{source}: {len(data.texts)} rows, {len(data.names)} classes"

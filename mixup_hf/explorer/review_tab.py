@@ -12,9 +12,13 @@ from mixup_hf.explorer.review import Draft, Review
 from mixup_hf.explorer.session import Session
 from mixup_hf.explorer.wiring import Values, Wiring, html, status_line
 
+_LEAD = (
+    "Sentences are generated from your rows and labelled, as in training. Keep those you like, "
+    "mend a text or a label, reject the rest, and write what you kept to a file to train on."
+)
 _LONGEST = 2000  # characters of a text
 _IN_A_LIST = 90  # of a text in the list of rows
-_MARKS = {"open": "○", "kept": "✓", "rejected": "✗"}
+_MARKS = {"open": "", "kept": "✓ ", "rejected": "✗ "}
 
 
 def review_tab(gr: Any, page: Any, tab: Any, session: Session, review: Review) -> None:
@@ -28,6 +32,7 @@ def review_tab(gr: Any, page: Any, tab: Any, session: Session, review: Review) -
         review: The rows.
     """
     data = review.data
+    html(gr, markup.lead(_LEAD))
     with gr.Row(equal_height=True):
         count = gr.Slider(1, 64, 8, step=1, label="Rows to generate", elem_id="mx-count")
         start = gr.Button("Generate rows", variant="primary", elem_id="mx-generate")
@@ -41,6 +46,7 @@ def review_tab(gr: Any, page: Any, tab: Any, session: Session, review: Review) -
         context = html(gr, elem_classes="mx-context")
         rows = gr.Radio([], label="All rows", elem_id="mx-rows")
         export = gr.Button("Write the kept rows to a file", elem_id="mx-export")
+        written = status_line(gr, "mx-export-status")  # where it is seen on a phone too
         file = gr.DownloadButton("Download the file", visible=False, elem_id="mx-download")
     place = gr.State(0)
     shown = [card, heading, text, label, context, rows, place]
@@ -54,7 +60,7 @@ def review_tab(gr: Any, page: Any, tab: Any, session: Session, review: Review) -
     for button, step in zip(buttons, steps, strict=True):
         wire.on(button.click, step, current, shown)
     wire.on(rows.input, handlers.jump, [*current, rows], shown)
-    wire.on(export.click, handlers.write, current, [*shown, file], says=True)
+    Wiring(gr, written).on(export.click, handlers.write, current, [*shown, file], says=True)
     wire.on(page.load, lambda: handlers.show(0), [], shown)
     wire.on(tab.select, handlers.refresh, current, shown)
 
@@ -172,11 +178,12 @@ def _label_update(gr: Any, draft: Draft, data: LabelledSet) -> Any:
     value = _label_value(draft, data)
     if data.problem_type in (REGRESSION, MULTI_LABEL):
         return gr.update(value=value)
-    choices = [("as it is", ""), *((name, name) for name in data.names)]
+    now = f"as it is: {markup.soft_words(draft.row.label, data)}"
+    choices = [(now, ""), *((name, name) for name in data.names)]
     return gr.update(choices=choices, value=value)
 
 
 def _listed(draft: Draft, number: int, data: LabelledSet) -> str:
     text = draft.row.text
     short = text if len(text) <= _IN_A_LIST else f"{text[:_IN_A_LIST]}…"
-    return f"{_MARKS[draft.decision]} {number + 1}. {short} ({data.words_of(draft.row.label)})"
+    return f"{_MARKS[draft.decision]}{number + 1}. {short} ({data.words_of(draft.row.label)})"

@@ -16,7 +16,7 @@ from mixup_hf.explorer.projection import Projection, draw_rows, project
 from mixup_hf.explorer.review import Draft, Review
 from mixup_hf.explorer.sweep import Sweep, sweep
 from mixup_hf.inverter.model import Inverter
-from mixup_hf.training.mix_settings import decode_settings
+from mixup_hf.training.mix_settings import decode_settings, matches_length
 
 EXAMPLE = ("Dollar slides ahead of New Year", "Henman overcomes rival Rusedski")
 _REMEMBERED = 64  # sweeps: a page that is loaded again shows them at once
@@ -78,7 +78,7 @@ class Session:
         return EXAMPLE if self.data is None else self.data.pair(number)
 
     def sweep(self, first: str, second: str, candidates: int, seed: int) -> Sweep:
-        """Decode two texts in every ratio; the same call is answered from memory.
+        """Decode two texts in every ratio, as in training; answered from memory the next time.
 
         Raises:
             InvalidInput: A text is empty, or a number is out of range.
@@ -90,11 +90,22 @@ class Session:
         errors.at_least("seed", seed, 0)
         key = (first, second, candidates, seed)
         if key not in self._sweeps:
-            settings = decode_settings(replace(self.config, num_candidates=candidates))
-            self._sweeps[key] = sweep(self.inverter, first, second, settings, seed=seed)
+            self._sweeps[key] = self._decode(first, second, candidates, seed)
             if len(self._sweeps) > _REMEMBERED:
                 self._sweeps.popitem(last=False)
         return self._sweeps[key]
+
+    def _decode(self, first: str, second: str, candidates: int, seed: int) -> Sweep:
+        rows = [] if self.data is None else self.data.texts
+        return sweep(
+            self.inverter,
+            first,
+            second,
+            decode_settings(replace(self.config, num_candidates=candidates), rows),
+            hints=self.config.hints,
+            match_length=matches_length(self.inverter, self.config),
+            seed=seed,
+        )
 
     def votes(self, texts: Sequence[str], *, fit: bool = False) -> Votes:
         """What judges say of texts, and the committee if it has been fitted, or is to be now.

@@ -18,12 +18,13 @@ def theme(gradio: Any) -> Any:
         gradio: The package.
     """
     font = gradio.themes.utils.fonts.Font
-    return gradio.themes.Base(
+    base = gradio.themes.Base(
         primary_hue="blue",
         neutral_hue="slate",
         font=[font(name) for name in _FONTS],
         font_mono=[font(name) for name in _FIXED],
     )
+    return base.set(block_info_text_size="*text_md")  # as large as the labels
 
 
 def head() -> str:

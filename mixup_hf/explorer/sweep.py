@@ -9,9 +9,11 @@ from torch.nn import functional as F
 
 from mixup_hf import errors
 from mixup_hf.evaluation.ratio_recovery import recovered_lam
+from mixup_hf.inverter.decoding import lengths_between
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.lexicon import hint_words
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.inverter.parent_words import Hints
 from mixup_hf.mixing.interpolation import linear
 
 
@@ -78,6 +80,8 @@ def sweep(
     second: str,
     settings: DecodeSettings,
     *,
+    hints: Hints = "embedding",
+    match_length: bool = False,
     num_stops: int = 11,
     seed: int = 0,
 ) -> Sweep:
@@ -88,6 +92,8 @@ def sweep(
         first: The text at λ = 1.
         second: The text at λ = 0.
         settings: How to sample; `num_candidates` sentences for each ratio.
+        hints: Whether hints come from the mixed embedding alone, or from both texts too.
+        match_length: Whether sentences are about as long as the two texts.
         num_stops: How many ratios, 0 and 1 included.
         seed: Seed of the sampling.
 
@@ -102,15 +108,19 @@ def sweep(
     mixes = linear(ends[:1].expand(num_stops, -1), ends[1:].expand(num_stops, -1), weights)
     count = settings.num_candidates
     how = asdict(settings) | {"num_candidates": 1}
+    if match_length:
+        how["lengths"] = lengths_between(inverter, first, second, lams.tolist()) * count
+    if hints == "parents":
+        how["parents"] = [((first, lam), (second, 1 - lam)) for lam in lams.tolist()] * count
     sentences = inverter.invert(mixes.repeat(count, 1), seed=seed, progress=False, **how)
     embedded = inverter.encode(sentences)
     closeness = F.cosine_similarity(embedded, mixes.cpu().repeat(count, 1)).tolist()
     found = recovered_lam(embedded, ends[:1], ends[1:]).tolist()
     every = [Candidate(*parts) for parts in zip(sentences, closeness, found, strict=True)]
-    hints = hint_words(inverter.aligner.hints, inverter.tokenizer, mixes)
+    hinted = hint_words(inverter.aligner.hints, inverter.tokenizer, mixes)
     stops = [
         _stop(lam, every[place::num_stops], words)
-        for place, (lam, words) in enumerate(zip(lams.tolist(), hints, strict=True))
+        for place, (lam, words) in enumerate(zip(lams.tolist(), hinted, strict=True))
     ]
     return Sweep(first, second, tuple(stops))
 

@@ -75,9 +75,15 @@ class Wiring:
         )
 
 
-def status_line(gr: Any, name: str) -> Any:
-    """A place for what is going on and what went wrong; takes no room while there is nothing."""
-    return html(gr, elem_id=name, elem_classes="mx-status")
+def status_line(gr: Any, name: str, value: str = "") -> Any:
+    """A place for what is going on and what went wrong; takes no room while there is nothing.
+
+    Args:
+        gr: Gradio.
+        name: The element's id.
+        value: What it says before anything is asked for.
+    """
+    return html(gr, value, elem_id=name, elem_classes="mx-status")
 
 
 def html(gr: Any, value: str = "", **settings: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from mixup_hf import errors, runtime
 from mixup_hf.data.row_files import mixed_json
 from mixup_hf.data.row_writer import write_rows
-from mixup_hf.data.targets import SINGLE_LABEL
+from mixup_hf.data.targets import SINGLE_LABEL, Targets
 from mixup_hf.training.checkpointing import FOLDER
 from mixup_hf.types import MixedExample
 
@@ -75,8 +75,7 @@ def write(
     history: Sequence[dict[str, float]],
     used: Sequence[tuple[MixedExample, int]],
     texts: Sequence[str],
-    names: Sequence[str],
-    problem_type: str = SINGLE_LABEL,
+    targets: Targets | None = None,
 ) -> None:
     """Write `metrics.json`, `history.json` and, for a run that mixed, `mixed.jsonl`.
 
@@ -86,19 +85,22 @@ def write(
         history: What the Trainer logged.
         used: The mixed rows that were trained on, and how often.
         texts: The training texts (N).
-        names: The classes (C).
-        problem_type: As transformers names it.
+        targets: Their labels; None for a run that did not mix.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     (folder / HISTORY).write_text(json.dumps(list(history)) + "\n", encoding="utf-8")
-    if not used:
-        return
-    lines = [
-        mixed_json(row, texts, names, problem_type=problem_type) | {"times_used": count}
-        for row, count in used
-    ]
-    write_rows(folder / MIXED, lines)
+    if used and targets is not None:
+        lines = [_line(row, texts, targets) | {"times_used": count} for row, count in used]
+        write_rows(folder / MIXED, lines)
+
+
+def _line(row: MixedExample, texts: Sequence[str], targets: Targets) -> dict[str, Any]:
+    """A row with its parents' texts; with several classes, also with their classes."""
+    line = mixed_json(row, texts, targets.names, problem_type=targets.problem_type)
+    if targets.problem_type == SINGLE_LABEL:
+        line["parent_labels"] = [targets.names[int(targets.groups[at])] for at in row.parents]
+    return line
 
 
 def _clear(folder: Path) -> list[str]:

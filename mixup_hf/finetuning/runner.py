@@ -88,18 +88,10 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
             "comparison": compare.compare(fitted, baseline),
         }
         if runtime.is_main_process():
-            results.write(output / results.BASELINE, baseline.metrics, baseline.history, [], (), ())
+            results.write(output / results.BASELINE, baseline.metrics, baseline.history, [], ())
     metrics = metrics | {"seconds": round(time.monotonic() - started, 1)}
     if runtime.is_main_process():
-        results.write(
-            output,
-            metrics,
-            fitted.history,
-            fitted.used,
-            data.train.texts,
-            data.targets.names,
-            data.targets.problem_type,
-        )
+        results.write(output, metrics, fitted.history, fitted.used, data.train.texts, data.targets)
     return metrics
 
 

@@ -170,8 +170,9 @@ def test_finetune_writes_metrics_and_every_sentence_used(
     rows = read_jsonl(tmp_path / "out" / "mixed.jsonl")
     assert len(rows) == metrics["mixed_rows"] > 0
     assert sum(row["times_used"] for row in rows) == metrics["mixed_draws"] == 2 * 4
-    texts = {row["text"] for row in read_jsonl(data)}
-    assert all(set(row["parent_texts"]) <= texts for row in rows)
+    labels = {row["text"]: row["label"] for row in read_jsonl(data)}
+    for row in rows:
+        assert row["parent_labels"] == [labels[text] for text in row["parent_texts"]]
     assert "test_accuracy" in printed
     assert rows[0]["parent_texts"][0].split()[0] in printed
 

@@ -54,6 +54,7 @@ def test_it_serves_the_page_on_this_machine_until_it_is_interrupted(
 
         patch.setattr(server, "serve", asked)
         printed = explore(data, *options)
+    assert printed.startswith("Starting: models and rows are loaded …\n")
     assert "http://127.0.0.1:" in printed and "Ctrl-C" in printed
     assert "mixup-hf explore" in answers[0] and "24 rows, 3 classes" in answers[0]
     assert "fonts.googleapis.com" not in answers[0]

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 import runpy
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from aligning import save_partners
 from page_blocks import ROOT, Block, read_blocks, run_here, write_files_of_a_reader
+from tiny import make_llm, word_tokenizer
 
 import mixup_hf
-from mixup_hf import Inverter, MixupConfig, registry
+from mixup_hf import Inverter, MixupConfig, fetch_embedded, registry
+from mixup_hf.inverter.aligner import Aligner, AlignerConfig
+from mixup_hf.inverter.encoder import FrozenEncoder
 
 DOCS = ROOT / "recipes" / "docs"
 PAGES = {
@@ -23,7 +29,8 @@ PAGES = {
 RUN = ("bash", "python")
 SHOWN = ("diff", "text")  # what a reader looks at, unless it is a file
 MOST_NOT_RUN = 4
-# Pages that take a minute or more: an alignment, two audits, an experiment.
+# Pages that take a minute or more: an alignment, two audits, an experiment. Every run of the tests
+# runs them with a small random LLM; `pytest -m long` runs them with the embedded aligner's own.
 LONG = ("how-to/encoder-and-llm.md", "how-to/experiments.md", "how-to/privacy.md")
 
 _STEPS = "--training.max-steps 2 --training.per-device-train-batch-size 4"
@@ -179,9 +186,58 @@ def embedded() -> Inverter:
 _load: Any = Inverter.from_pretrained
 
 
-def load(aligner: str, **settings: Any) -> Inverter:
-    """The embedded aligner, loaded once for all pages."""
-    return embedded() if aligner == "embedded" else _load(aligner, **settings)
+@cache
+def small() -> Inverter:
+    """The embedded aligner's encoder with a random aligner and a random LLM, which decode at once.
+
+    Words that such an LLM does not know would all be one to it, but it only decodes.
+    """
+    encoder = FrozenEncoder.from_pretrained(fetch_embedded("all-minilm-l6-v2"))
+    torch.manual_seed(0)
+    sizes = {"llm_dim": 32, "projector_width": 24, "num_soft_tokens": 3, "base_grid": None}
+    aligner = Aligner(AlignerConfig(**sizes, embedding_rms=0.4))
+    tokenizer = word_tokenizer(classifier=False)
+    return Inverter(encoder, aligner, make_llm(), tokenizer, name="small", fingerprint="f00d")
+
+
+def loads(stand_in: Callable[[], Inverter]) -> Callable[..., Inverter]:
+    """`Inverter.from_pretrained`, with one aligner in the place of "embedded", loaded once."""
+
+    def load(aligner: str, **settings: Any) -> Inverter:
+        return stand_in() if aligner == "embedded" else _load(aligner, **settings)
+
+    return load
+
+
+def run_page(page: str, replaced: list[tuple[str, str]]) -> None:
+    """Run what a page says in the working folder, as a reader does, shortened.
+
+    Args:
+        page: Its name.
+        replaced: Texts of its code, and what takes their place.
+    """
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in runs(page):
+        code = block.code
+        for old, new in replaced:
+            code = code.replace(old, new)
+        if block.not_run:
+            continue
+        if block.file:
+            Path(block.file).write_text(code, encoding="utf-8")
+        elif block.language == "bash":
+            for command in lines(block):
+                run_here(f"{command} {options_of(page, command)[0]}")
+        else:
+            exec(compile(code, f"{page}: python block", "exec"), names)
+
+
+def shorter(page: str) -> list[tuple[str, str]]:
+    return [(old, new) for at, old, new in REPLACED if at == page]
+
+
+def places(page: str) -> int:
+    return 14 if page == "how-to/privacy.md" else 5  # an audit needs twenty texts or more
 
 
 @pytest.mark.slow
@@ -195,20 +251,22 @@ def load(aligner: str, **settings: Any) -> Inverter:
     ],
 )
 def test_what_a_page_says_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = 14 if page == "how-to/privacy.md" else 5  # an audit needs twenty texts or more
-    monkeypatch.chdir(write_files_of_a_reader(tmp_path, places))
-    monkeypatch.setattr(Inverter, "from_pretrained", load)
-    names: dict[str, Any] = {"__name__": "__main__"}
-    for block in runs(page):
-        code = block.code
-        for at, old, new in REPLACED:
-            code = code.replace(old, new) if at == page else code
-        if block.not_run:
-            continue
-        if block.file:
-            Path(block.file).write_text(code, encoding="utf-8")
-        elif block.language == "bash":
-            for command in lines(block):
-                run_here(f"{command} {options_of(page, command)[0]}")
-        else:
-            exec(compile(code, f"{page}: python block", "exec"), names)
+    monkeypatch.chdir(write_files_of_a_reader(tmp_path, places(page)))
+    monkeypatch.setattr(Inverter, "from_pretrained", loads(embedded))
+    run_page(page, shorter(page))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", LONG)
+def test_what_a_long_page_says_runs_with_a_small_llm(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_files_of_a_reader(tmp_path, places(page)))
+    monkeypatch.setattr(Inverter, "from_pretrained", loads(small))
+    partners = save_partners(tmp_path / "partners")
+    of_align = [
+        ("data: sentences.txt", f"data: {partners['data']}\nmin_words: 2"),  # words that it knows
+        ("encoder: all-minilm-l6-v2", f"encoder: {partners['encoder']}"),
+        ("llm: smollm2-135m-instruct", f"llm: {partners['llm']}\nnum_hints: 3\nlexicon_common: 2"),
+    ]
+    run_page(page, [*shorter(page), *of_align])

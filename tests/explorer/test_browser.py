@@ -152,7 +152,7 @@ def test_rows_are_reviewed_with_the_keyboard(opened: Browser) -> None:
     page.keyboard.press("Space")
     heading.get_by_text("1 rejected").wait_for()
     page.click("#mx-export")
-    status = page.locator("#mx-review-status")
+    status = page.locator("#mx-export-status")
     status.get_by_text("1 row written to").wait_for()
     file = opened.session.output
     assert str(file) in status.inner_text()

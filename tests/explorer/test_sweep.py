@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tiny import make_inverter
 
-from mixup_hf import Inverter
+from mixup_hf import Inverter, MixupConfig
 from mixup_hf.errors import InvalidInput
+from mixup_hf.explorer.session import Session
 from mixup_hf.explorer.sweep import sweep
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.lexicon import hint_words
@@ -39,6 +42,38 @@ def test_a_sweep_decodes_what_interpolate_does(tiny_inverter: Inverter) -> None:
     greedy = DecodeSettings(6, temperature=0.0)
     found = sweep(tiny_inverter, FIRST, SECOND, greedy, num_stops=3)
     assert found.texts == tiny_inverter.interpolate(FIRST, SECOND, [0, 0.5, 1], max_new_tokens=6)
+
+
+def test_a_sweep_takes_lengths_and_hints_of_the_two_texts(
+    tiny_inverter: Inverter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def invert(mixes: torch.Tensor, **how: Any) -> list[str]:
+        asked.append(how)
+        return ["the film"] * len(mixes)
+
+    monkeypatch.setattr(tiny_inverter, "invert", invert)
+    settings = DecodeSettings(12, num_candidates=2)
+    sweep(tiny_inverter, FIRST, SECOND, settings, num_stops=3)
+    assert not {"lengths", "parents"} & set(asked.pop())
+    sweep(tiny_inverter, "a", SECOND, settings, hints="parents", match_length=True, num_stops=3)
+    (how,) = asked
+    assert how["lengths"] == [3, 2, 1] * 2  # as many tokens as words
+    assert how["parents"] == [(("a", lam), (SECOND, 1 - lam)) for lam in (0.0, 0.5, 1.0)] * 2
+
+
+@pytest.mark.parametrize(("length", "matched"), [("match", True), ("free", False)])
+def test_the_page_decodes_as_training_does(
+    tiny_inverter: Inverter, monkeypatch: pytest.MonkeyPatch, length: str, matched: bool
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "mixup_hf.explorer.session.sweep", lambda *_, **how: asked.append(how) or "sweep"
+    )
+    session = Session(tiny_inverter, MixupConfig(length=length, hints="parents"))
+    assert session.sweep(FIRST, SECOND, 2, 3) == session.sweep(FIRST, SECOND, 2, 3) == "sweep"
+    assert asked == [{"hints": "parents", "match_length": matched, "seed": 3}]
 
 
 @pytest.mark.parametrize(

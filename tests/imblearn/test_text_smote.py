@@ -130,6 +130,11 @@ OF_TEXT = [
     checks.check_samplers_sample_indices,
     checks.check_samplers_2d_target,
     checks.check_param_validation,
+    checks.check_samplers_list,
+    checks.check_samplers_multiclass_ova,
+    checks.check_samplers_pandas,
+    checks.check_sampler_get_feature_names_out,
+    checks.check_sampler_get_feature_names_out_pandas,
 ]
 
 
@@ -138,8 +143,11 @@ def test_checks_of_imbalanced_learn(
     sampler: TextSMOTE, monkeypatch: pytest.MonkeyPatch, check: Any
 ) -> None:
     texts, labels = table(4, 6, 12)
-    rows = np.array(texts, dtype=object), np.array([ord(label) - ord("a") for label in labels])
+    # One column, for the check with pandas names the columns of a table.
+    column = np.array(texts, dtype=object)[:, None]
+    rows = column, np.array([ord(label) - ord("a") for label in labels])
     monkeypatch.setattr(checks, "sample_dataset_generator", lambda: rows)
+    monkeypatch.setattr(checks, "assert_allclose", np.testing.assert_array_equal)  # texts, too
     monkeypatch.setattr(Inverter, "invert", lambda self, mixes, **_: ["big film"] * len(mixes))
     check("TextSMOTE", sampler)
 

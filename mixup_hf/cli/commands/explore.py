@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from mixup_hf.explorer.session import Session
 
 
+_STARTING = "Starting: models and rows are loaded …"
+
+
 @register("command", "explore", help="a page to mix texts and to review generated rows")
 @takes_settings(MixupConfig)
 def command(
@@ -54,6 +57,7 @@ def command(
         return
     if output is not None:
         _check_output(output)
+    console.print("Starting: models are loaded …" if data is None else _STARTING)
     errors.optional("gradio", "explore", "The explorer")
     from mixup_hf.explorer import server
 

@@ -14,7 +14,7 @@ LEFT_OUT = (
 # Paul Tol's "bright", which colour-blind readers can tell apart; the last one is for the rest.
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 INK, LINES = "#222222", "#d0d0d0"
-_WIDTH = 5.0  # inches: text stays readable when the plot is scaled to the width of a phone
+_WIDTH = 4.0  # inches: 10 points are 11 to 12 px when the plot is scaled to the width of a phone
 # A page has light and dark colours under these names, see report.html.j2.
 _ON_A_PAGE = {colour: f"var(--c{at}, {colour})" for at, colour in enumerate(COLOURS)} | {
     INK: "currentColor",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mixup_hf.data.row_files import read_shown
 from mixup_hf.evaluation.experiment.primary import Primary
 from mixup_hf.evaluation.experiment.primary import in_words as contrast_in_words
 from mixup_hf.evaluation.experiment.primary import rows as primary_rows
@@ -17,62 +15,29 @@ from mixup_hf.evaluation.experiment.summary import Summary, Together, cells, tog
 from mixup_hf.evaluation.experiment.wording import TOGETHER, explained, in_words
 from mixup_hf.evaluation.report import drawing, plots
 from mixup_hf.evaluation.report.baseline import METRICS, baseline_section, tiles_of
-from mixup_hf.evaluation.report.committee import Voted, committee_section
+from mixup_hf.evaluation.report.committee import committee_section
 from mixup_hf.evaluation.report.course import course_section
+from mixup_hf.evaluation.report.made import Made, read_made
 from mixup_hf.evaluation.report.measured import measured_elsewhere
 from mixup_hf.evaluation.report.pages import PlotOf, Section, TableOf, read_json, render
 from mixup_hf.evaluation.statistics import Comparison
 from mixup_hf.evaluation.text_scores import copied_share, matched_variety
 from mixup_hf.intervals import wilson
 from mixup_hf.judging import intrusion_report
-from mixup_hf.types import Encodes, MixedExample
+from mixup_hf.types import Encodes
 
 _MOST_SAMPLES = 200
 _SHOWN_FIRST = 20
 _MOST_POINTS = 400
-_WORTH_NAMING = 0.05  # a class's share in a label: a committee leaves every class a little
-_FACTS = ("train_rows", "test_rows", "steps", "mixed_rows", "mixed_draws", "seed", "seconds")
-
-
-@dataclass(frozen=True)
-class Made:
-    """A generated row as a report shows it."""
-
-    row: MixedExample
-    parents: list[str]
-    names: list[str]
-
-    @property
-    def text(self) -> str:
-        """The sentence; both sides of a pair in one line."""
-        return _line(self.row.text)
-
-    @property
-    def lam(self) -> float:
-        """Share of the first parent."""
-        return self.row.lam
-
-    @property
-    def label(self) -> str:
-        """Classes with their shares, the largest first; without those of next to nothing."""
-        shares = sorted(zip(self.row.label, self.names, strict=True), reverse=True)
-        shown = [each for each in shares if each[0] >= _WORTH_NAMING] or shares[:1]
-        return ", ".join(f"{name} {share:.2f}" for share, name in shown)
-
-    @property
-    def events(self) -> tuple[str, ...]:
-        """What judges found."""
-        return self.row.events
-
-    @property
-    def voted(self) -> Voted:
-        """The sentence with its label and the opinions it was made from."""
-        return Voted(self.text, self.row.label, self.row.votes, self.names)
-
-    @property
-    def mitigation(self) -> str:
-        """What was done about it."""
-        return "" if self.row.mitigation == "none" else self.row.mitigation
+_FACTS = {
+    "train_rows": "training rows",
+    "test_rows": "test rows",
+    "steps": "steps",
+    "mixed_rows": "generated sentences",
+    "mixed_draws": "times they were used, in all",
+    "seed": "seed",
+    "seconds": "seconds",
+}
 
 
 def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
@@ -90,14 +55,14 @@ def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
         ValueError: A file is damaged.
     """
     metrics = read_json(folder / "metrics.json")
-    made = _read_made(folder / "mixed.jsonl")
+    made = read_made(folder / "mixed.jsonl")
     mixes = [each for each in made if each.parents]  # not the unlabelled texts among them
     sections = [
         baseline_section(metrics, folder),
         course_section(folder),
         committee_section(metrics, [each.voted for each in made]),
         Section("Sentences", _about_sentences(mixes, made, encoder)),
-        Section("Figures", [_scores(metrics), _facts(metrics), *measured_elsewhere(folder)]),
+        Section("Figures", _figures(metrics, folder)),
     ]
     lead = [_headline(metrics), *([] if made else ["Nothing was generated in this run."])]
     lead += [] if drawing.available() else [drawing.LEFT_OUT]
@@ -183,13 +148,19 @@ def _headline(metrics: dict[str, Any]) -> str:
     )
 
 
+def _figures(metrics: dict[str, Any], folder: Path) -> list[TableOf]:
+    """Tables of figures; scores only if they are not beside those of a baseline."""
+    scores = [] if "comparison" in metrics else [_scores(metrics)]
+    return [*scores, _facts(metrics), *measured_elsewhere(folder)]
+
+
 def _scores(metrics: dict[str, Any]) -> TableOf:
     rows = [(name, f"{metrics[key]:.3f}") for key, name in METRICS.items() if key in metrics]
     return TableOf("Test scores", ("on test rows", "value"), rows)
 
 
 def _facts(metrics: dict[str, Any]) -> TableOf:
-    rows = [(key.replace("_", " "), str(metrics[key])) for key in _FACTS if key in metrics]
+    rows = [(name, str(metrics[key])) for key, name in _FACTS.items() if key in metrics]
     return TableOf("Run", (), rows)
 
 
@@ -233,8 +204,7 @@ def _map(made: Sequence[Made], encoder: Encodes) -> PlotOf:
     some = made[: _MOST_POINTS // 2]
     real: dict[str, str] = {}
     for each in made:
-        known = names[each.row.hard_label] if _pure(each) else plots.UNKNOWN
-        for parent in each.parents:
+        for parent, known in zip(each.parents, _classes(each), strict=True):
             if real.get(parent, plots.UNKNOWN) == plots.UNKNOWN:
                 real[parent] = known
     texts = [*real][: _MOST_POINTS // 2] + [each.row.text for each in some]
@@ -242,11 +212,14 @@ def _map(made: Sequence[Made], encoder: Encodes) -> PlotOf:
     flags = [False] * (len(texts) - len(some)) + [True] * len(some)
     points = _principal(encoder.encode(texts).numpy())
     note = (
-        "Rings are training rows, in grey where generated rows do not tell their class; dots are "
-        "generated rows, in the colour of their largest class. Two main directions (PCA) of the "
-        "embeddings: what looks near here may be far apart."
+        "Rings are training rows in the colour of their class, dots generated rows in that of "
+        "their largest class. Two main directions (PCA) of the embeddings: what looks near here "
+        "may be far apart."
     )
-    return PlotOf("Map of the embeddings", plots.scatter(points, classes, flags, names), note)
+    if plots.UNKNOWN in classes:
+        note += " Grey: this file does not tell the class."
+    svg = plots.scatter(points, classes, flags, names)
+    return PlotOf("Map of the embeddings", svg, note, tall=True)
 
 
 def _principal(rows: np.ndarray) -> np.ndarray:
@@ -258,16 +231,9 @@ def _principal(rows: np.ndarray) -> np.ndarray:
     return points
 
 
-def _pure(made: Made) -> bool:
-    """Whether the parents have one class, which the row's label says unless a committee gave it."""
-    return not made.row.votes and max(made.row.label) > 1 - 1e-6
-
-
-def _read_made(file: Path) -> list[Made]:
-    if not file.is_file():
-        return []
-    return [Made(*shown) for shown in read_shown(file)]
-
-
-def _line(text: str) -> str:
-    return " / ".join(text.split("\x1e"))
+def _classes(made: Made) -> Sequence[str]:
+    """The parents' classes: as written, or that of a label that only one class made."""
+    if made.classes:
+        return made.classes
+    pure = not made.row.votes and max(made.row.label) > 1 - 1e-6
+    return [made.names[made.row.hard_label] if pure else plots.UNKNOWN] * len(made.parents)

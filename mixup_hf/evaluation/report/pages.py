@@ -26,11 +26,19 @@ class TableOf:
 
 @dataclass(frozen=True)
 class PlotOf:
-    """A plot in a report."""
+    """A plot in a report.
+
+    Attributes:
+        title: Heading.
+        svg: The plot.
+        note: What it shows.
+        tall: It is as high as two others.
+    """
 
     title: str
     svg: str
     note: str
+    tall: bool = False
     kind: ClassVar[str] = "plot"
 
 

@@ -44,7 +44,7 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], label: str) -> st
         axis.plot(*zip(*points, strict=True), color=colour, label=name, marker=".", markersize=4)
     axis.set(xlabel="step", ylabel=label)
     axis.grid(axis="y", color=LINES, linewidth=0.6)
-    legend(axis)
+    legend(axis, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     return svg(made)
 
 
@@ -134,12 +134,20 @@ def members(rows: Sequence[tuple[str, Rate | None, float | None]], accuracy: str
                 (0, 5),
                 ha="center",
                 textcoords="offset points",
-                fontsize="small",
+                fontsize=9,
                 color=INK,
             )
         if weight is not None:
             right.barh(at, weight, height=0.6, color=colour)
-            right.annotate(f" {weight:.2f}", (weight, at), va="center", color=INK, fontsize="small")
+            right.annotate(
+                f"{weight:.2f}",
+                (weight, at),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                color=INK,
+                fontsize=9,
+            )
     left.set(yticks=range(len(rows)), yticklabels=[name for name, _, _ in rows], xlabel=accuracy)
     heaviest = max((weight or 0.0) for _, _, weight in rows)
     right.set(yticks=[], xlabel="weight", xlim=(0, heaviest * 1.3 or 1))
@@ -154,21 +162,19 @@ def members(rows: Sequence[tuple[str, Rate | None, float | None]], accuracy: str
 
 
 def matrix(names: Sequence[str], shares: np.ndarray) -> str:
-    """Plot shares (K, K) between K members, as a grid of cells with numbers."""
-    made, axis = figure(height=0.9 + 0.42 * len(names))
-    for row, column in np.ndindex(shares.shape):
-        if row == column:
-            continue
+    """Plot shares between K members (K, K), symmetric, as a triangle of cells with numbers."""
+    made, axis = figure(height=0.9 + 0.42 * (len(names) - 1))
+    for row, column in zip(*np.tril_indices(len(names), -1), strict=True):
         share = float(shares[row, column])
-        axis.add_patch(_cell(column, row, share))
+        axis.add_patch(_cell(int(column), int(row), share))
         axis.annotate(f"{share:.0%}", (column, row), ha="center", va="center", color=INK)
     axis.set(
-        xlim=(-0.5, len(names) - 0.5),
-        ylim=(len(names) - 0.5, -0.5),
-        xticks=range(len(names)),
-        yticks=range(len(names)),
-        xticklabels=names,
-        yticklabels=names,
+        xlim=(-0.5, len(names) - 1.5),
+        ylim=(len(names) - 0.5, 0.5),
+        xticks=range(len(names) - 1),
+        yticks=range(1, len(names)),
+        xticklabels=names[:-1],
+        yticklabels=names[1:],
     )
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
@@ -194,7 +200,8 @@ def scatter(
                 style["label"] = name
             axis.scatter(*points[here].T, **style)
     axis.set(xticks=[], yticks=[])
-    legend(axis, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
+    axis.spines[:].set_visible(False)
+    legend(axis, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
     return svg(drawn)
 
 
@@ -225,7 +232,8 @@ def _cell(column: int, row: int, share: float) -> Any:
     from matplotlib.patches import Rectangle
 
     corner = (column - 0.47, row - 0.47)
-    return Rectangle(corner, 0.94, 0.94, facecolor=_OURS, alpha=0.08 + 0.6 * share, linewidth=0)
+    shade = 0.06 + 0.64 * share**3  # most shares are large: what tells them apart is seen
+    return Rectangle(corner, 0.94, 0.94, facecolor=_OURS, alpha=shade, linewidth=0)
 
 
 def _percent(value: float, _position: int) -> str:

@@ -90,7 +90,26 @@ def test_a_report_holds_all_it_shows(run: Callable[..., Path]) -> None:
         assert re.search(f"<h[23]>{heading}</h[23]>", page)
     assert "Accuracy 75.0% on 40 test rows (95 % interval 59.8% to 85.8%)" in page
     assert "10 more" in page  # of thirty, twenty are shown at once
+    assert "<th>found</th>" in page and ">conflict</span>" in page
     assert page.rindex("<svg") < page.index("<details>")  # nobody scrolls past all to see the plots
+
+
+def test_training_rows_on_the_map_have_their_colour_if_the_file_tells_it(
+    run: Callable[..., Path],
+) -> None:
+    note = "Grey: this file does not tell the class."
+    assert note in report_of_a_run(run(), make_encoder())  # of soft labels, one cannot know
+    file = run() / "mixed.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    told = [row | {"parent_labels": [NAMES[0]] * len(row["parents"])} for row in rows]
+    file.write_text("".join(json.dumps(row) + "\n" for row in told))
+    page = report_of_a_run(file.parent, make_encoder())
+    assert "Map of the embeddings" in page and note not in page
+
+
+def test_no_column_of_doubts_without_any(run: Callable[..., Path]) -> None:
+    folder = run(events=[])
+    assert "<th>found</th>" not in report_of_a_run(folder)
 
 
 @pytest.mark.parametrize(

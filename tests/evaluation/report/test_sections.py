@@ -186,6 +186,7 @@ def test_without_matplotlib_tables_stand_in(monkeypatch: pytest.MonkeyPatch) -> 
 def test_plots_take_the_colours_of_the_page(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text(json.dumps(metrics()))
     page = report_of_a_run(tmp_path)
+    assert "<td>accuracy</td>" in page and page.count("Test scores") == 2  # title and its label
     drawn = "".join(re.findall(r"<svg.*?</svg>", page, re.S))
     assert "var(--c0" in drawn and "currentColor" in drawn
     assert not re.findall(r"(?:fill|stroke): #(?!000)", drawn)  # of ours, none stays as it was
