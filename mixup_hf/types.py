@@ -169,7 +169,13 @@ class Supplies(Protocol):
 
 
 class Begins(Protocol):
-    """Changes a model before its first training step."""
+    """Changes a model before its first training step.
+
+    Attributes:
+        steps: How many optimizer steps that took, once it has begun.
+    """
+
+    steps: int
 
     def begin(self, model: Any, dataset: Any, args: Any, state: Any) -> None:
         """Called by every process when a run begins.

@@ -34,8 +34,9 @@ def check(config: FinetuneConfig) -> None:
 def baseline_of(config: FinetuneConfig, mixed: Fitted) -> FinetuneConfig:
     """The baseline of a run that mixed.
 
-    It has the same seed, head, number of optimizer steps and rows per step. Its steps hold real
-    rows only, so it sees each real row more often: twice, where half of a batch is mixed.
+    It has the same seed, head, number of optimizer steps (contrastive ones before the run
+    included) and rows per step. Its steps hold real rows only, so it sees each real row more often:
+    twice, where half of a batch is mixed.
 
     Args:
         config: The run.
@@ -44,12 +45,14 @@ def baseline_of(config: FinetuneConfig, mixed: Fitted) -> FinetuneConfig:
     training = {k: v for k, v in config.training.items() if k != "resume_from_checkpoint"}
     batch = int(training.get(_BATCH, 8))
     training[_BATCH] = round(batch / (1 - config.mixup.mix_ratio))
-    training["max_steps"] = mixed.metrics["steps"]
+    steps = mixed.metrics["steps"]
+    training["max_steps"] = steps + mixed.metrics["contrastive_steps"]
+    longer = training["max_steps"] / max(steps, 1)
     if config.data.has_validation:  # as many choices among checkpoints, after the same steps
         for name in ("eval", "save"):
             if training.get(f"{name}_strategy", "epoch") == "epoch":
                 training[f"{name}_strategy"] = "steps"
-                training[f"{name}_steps"] = mixed.steps_per_epoch
+                training[f"{name}_steps"] = math.ceil(longer * mixed.steps_per_epoch)
     folder = str(Path(config.output_dir) / BASELINE)
     return replace(config, output_dir=folder, training=training)
 

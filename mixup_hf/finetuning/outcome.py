@@ -12,6 +12,7 @@ from mixup_hf import runtime
 from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from mixup_hf.finetuning import splits
 from mixup_hf.finetuning.metrics import REPORTED, negative_log_likelihood, row_losses
+from mixup_hf.training.callback import MixupCallback
 from mixup_hf.types import MixedExample
 
 
@@ -56,10 +57,18 @@ def counted(
         "mixed_draws": sum(count for _, count in used),
         "doubtful": sum(bool(row.events) for row, _ in used),
         "steps": trainer.state.global_step,
+        "contrastive_steps": _contrastive_steps(trainer),
         "processes": runtime.world_size(),
         "problem_type": data.targets.problem_type,
         "classes": list(data.targets.names),
     }
+
+
+def _contrastive_steps(trainer: Trainer) -> int:
+    """Optimizer steps before the first of the run."""
+    callbacks = trainer.callback_handler.callbacks
+    starts = [each.starts for each in callbacks if isinstance(each, MixupCallback)]
+    return sum(start.steps for each in starts for start in each)
 
 
 def learned(problem_type: str, predicted: Any) -> dict[str, float]:

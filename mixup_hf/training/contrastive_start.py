@@ -17,7 +17,7 @@ from transformers import TrainerState, TrainingArguments
 
 from mixup_hf import errors, runtime
 from mixup_hf.data.targets import SINGLE_LABEL
-from mixup_hf.judging.labels.contrastive import LEARNING_RATE, tune
+from mixup_hf.judging.labels.contrastive import LEARNING_RATE, count_steps, tune
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.contrastive import Contrast, ContrastiveTerm
 from mixup_hf.training.head_start import as_row, keeping_modes, without_labels
@@ -42,6 +42,10 @@ class ContrastiveStart:
         max_steps: Most optimizer steps, of 24 texts each.
         optional: The user has not asked for it.
         seed: Seed of batches and dropout.
+
+    Attributes:
+        steps: Optimizer steps before the run's first; 0 where nothing was tuned. A resumed run
+            counts those of the run that it continues.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class ContrastiveStart:
     ) -> None:
         self._texts, self._targets, self._collator = list(texts), targets, collator
         self._max_steps, self._optional, self._seed = max_steps, optional, seed
+        self.steps = 0
 
     def begin(self, model: Any, dataset: Any, args: TrainingArguments, state: TrainerState) -> None:
         """Tune the body when a run begins. Every process calls this; all get the same weights.
@@ -69,12 +74,18 @@ class ContrastiveStart:
         Raises:
             InvalidInput: The user asked for it, and the model has no embeddings to compare.
         """
-        if state.global_step or runtime.is_sharded():
+        self.steps = 0
+        term = None if runtime.is_sharded() else self._term(model)
+        if term is None:
+            return
+        self.steps = count_steps(len(self._texts), self._max_steps)
+        if state.global_step:
             return
         started = time.monotonic()
-        device = next(model.parameters()).device
-        with own_random_state(device, self._seed), keeping_modes(model):
-            if not self._tune(model, next(iter(dataset)), args.learning_rate):
+        body = _Body(model, term, self._collator, next(iter(dataset)), self._targets.shape[1])
+        with own_random_state(next(model.parameters()).device, self._seed), keeping_modes(model):
+            if not self._tune(body, term, args.learning_rate):
+                self.steps = 0
                 return
         _agree(model)
         runtime.log(
@@ -82,19 +93,20 @@ class ContrastiveStart:
             f"({time.monotonic() - started:.0f} s; `contrastive_start: 0` leaves it as it is)"
         )
 
-    def _tune(self, model: Any, like: Any, learning_rate: float) -> bool:
-        """Tune the body; False where it has no embeddings to compare, or is a decoder's."""
+    def _term(self, model: Any) -> ContrastiveTerm | None:
+        """What compares the model's embeddings; None where it has none, or is a decoder."""
         try:
             term = ContrastiveTerm(model, Contrast(1.0), SINGLE_LABEL)
         except errors.InvalidInput as error:
             if self._optional:
-                return False  # the loss has the same term, and says why that is left out
+                return None  # the loss has the same term, and says why that is left out
             raise _refused(model) from error
-        if term.causal and self._optional:
-            return False
+        return None if term.causal and self._optional else term
+
+    def _tune(self, body: _Body, term: ContrastiveTerm, learning_rate: float) -> bool:
+        """Tune the body; False where its states are not those of tokens."""
         handle = term.install()
         try:
-            body = _Body(model, term, self._collator, like, self._targets.shape[1])
             if self._optional and body.pooled(self._texts[:1]) is None:
                 return False
             tune(

@@ -44,6 +44,9 @@ class HeadStart:
         targets: Their labels (N, C), one class each.
         collator: Makes the model's inputs, as it makes those of mixed rows.
         seed: Seed of the rows that are used where there are more than 2,000.
+
+    Attributes:
+        steps: 0: a fit takes no optimizer steps.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class HeadStart:
         order = runtime.counter_rng(seed, _ORDER).permutation(len(texts))[:MAX_ROWS].tolist()
         self._rows = [as_row(texts[at], targets[at]) for at in order]
         self._collator, self._seed = collator, seed
+        self.steps = 0
 
     def begin(self, model: Any, dataset: Any, args: TrainingArguments, state: TrainerState) -> None:
         """Fit the head when a run begins. Every process calls this; all get the same weights.

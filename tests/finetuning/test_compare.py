@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,10 @@ def test_the_baseline_has_the_same_head_steps_and_rows_per_step(
     metrics = finetune(make_config(mixup={}, training=training, compare=True))
     mixed, baseline = trained
     torch.testing.assert_close(mixed["head"], baseline["head"], rtol=0, atol=0)
-    assert mixed["rows"] == baseline["rows"] == [8] * 12
-    assert metrics["baseline"]["steps"] == metrics["steps"] == 12
+    before = metrics["contrastive_steps"]
+    assert metrics["steps"] == 12 < metrics["steps"] + before
+    assert mixed["rows"] == [8] * 12 and baseline["rows"] == [8] * (12 + before)
+    assert metrics["baseline"]["steps"] == 12 + before
     assert metrics["baseline"]["mixed_rows"] == 0 < metrics["mixed_rows"]
     accuracy = metrics["comparison"]["metrics"]["test_accuracy"]
     assert accuracy["mixup"] == metrics["test_accuracy"]
@@ -56,7 +59,8 @@ def test_the_baseline_has_the_same_head_steps_and_rows_per_step(
     console = Console(record=True, width=120)
     show_result(console, metrics, tmp_path / "out")
     printed = console.export_text()
-    for shown in ("baseline", "difference", "McNemar p =", "oversampling", "One seed"):
+    shown_steps = f"{12 + before} steps (with mixup, {before} of them contrastive"
+    for shown in ("baseline", "difference", "McNemar p =", "oversampling", "One seed", shown_steps):
         assert shown in printed
 
 
@@ -70,9 +74,10 @@ def test_both_arms_choose_among_checkpoints_of_the_same_steps(
         "evaluate",
         lambda self, *a, **k: steps.append(self.state.global_step) or plain(self, *a, **k),
     )
-    finetune(make_config(data={"validation_share": 0.25}, mixup={}, compare=True))
-    half = len(steps) // 2
-    assert len(steps) == 4 and steps[:half] == steps[half:]
+    config = make_config(data={"validation_share": 0.25}, mixup={}, compare=True)
+    before = finetune(config)["contrastive_steps"]
+    last = 6 + before  # the contrastive steps before training are made up for
+    assert steps == [3, 6, math.ceil(last / 2), last] and before
     assert not list((tmp_path / "out").rglob("checkpoint-*"))
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {"baseline", "comparison"} <= set(content)

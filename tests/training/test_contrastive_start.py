@@ -27,12 +27,13 @@ STATE: Any = SimpleNamespace(global_step=0)
 
 def begin(
     model: Any, texts: list[str] = TEXTS, state: Any = STATE, rate: float = 5e-5, **settings: Any
-) -> None:
+) -> ContrastiveStart:
     collator = MixupCollator(word_tokenizer(classifier=True), num_labels=LABELS)
     settings = {"max_steps": 40} | settings
     start = ContrastiveStart(texts, TARGETS, collator, **settings)
     arguments: Any = SimpleNamespace(learning_rate=rate)
     start.begin(model, make_dataset(texts, CLASSES), arguments, state)
+    return start
 
 
 @torch.no_grad()
@@ -80,6 +81,23 @@ def test_the_same_seed_gives_the_same_weights_and_another_others() -> None:
     assert not torch.equal(
         *(each["bert.encoder.layer.0.output.dense.weight"] for each in found[1:])
     )
+
+
+def test_steps_are_counted_as_they_are_taken_and_in_a_resumed_run_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[int] = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda self, *args: taken.append(1) or step(self, *args)
+    )
+    for most, expected in ((40, 15), (4, 4)):
+        taken.clear()
+        assert begin(make_family("bert"), max_steps=most).steps == len(taken) == expected
+    resumed: Any = SimpleNamespace(global_step=3)
+    assert begin(make_family("bert"), state=resumed).steps == 15
+    assert begin(make_family("llama"), optional=True).steps == 0
+    assert begin(Bag(body=True), optional=True).steps == 0
 
 
 def test_weights_that_are_not_trained_stay() -> None:

@@ -84,9 +84,11 @@ def show_comparison(console: Console, metrics: dict[str, Any]) -> None:
         shown = (f"{values['mixup']:.4f}", f"{values['baseline']:.4f}")
         table.add_row(name, *shown, f"{values['difference']:+.4f}")
     console.print(table)
+    before = metrics["contrastive_steps"]
+    early = f" (with mixup, {before} of them contrastive, before training)" if before else ""
     console.print(
-        f"Same seed, head, {baseline['steps']} steps and rows per step; the baseline's rows are "
-        "all real, so it sees each of them more often (oversampling)."
+        f"Same seed, head, {baseline['steps']} steps{early} and rows per step; the baseline's "
+        "rows are all real, so it sees each of them more often (oversampling)."
     )
     if found["test"] == "mcnemar":
         console.print(

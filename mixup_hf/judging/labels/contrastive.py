@@ -61,12 +61,17 @@ def draw_batches(classes: np.ndarray, max_steps: int, rng: np.random.Generator) 
         rng: Draws order and partners.
     """
     half = _BATCH_ROWS // 2
-    steps = min(max_steps, -(-_TURNS * len(classes) // _BATCH_ROWS))
+    steps = count_steps(len(classes), max_steps)
     turns = -(-steps * half // max(len(classes), 1))
     order = [rng.permutation(len(classes)) for _ in range(turns)]
     rows = np.concatenate([*order, np.empty(0, np.int64)])[: steps * half].reshape(steps, half)
     partners = [[_partner(classes, row, rng) for row in batch] for batch in rows]
     return np.hstack([rows, np.array(partners, np.int64).reshape(steps, half)])
+
+
+def count_steps(rows: int, max_steps: int) -> int:
+    """How many steps `tune` takes on so many rows: each is drawn 30 times, if there is room."""
+    return min(max_steps, -(-_TURNS * rows // _BATCH_ROWS)) if rows > 1 else 0
 
 
 def tune(
