@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,17 @@ def no_sentences_from_earlier_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         "mixup_hf.training.mix_settings.default_cache_dir", lambda: tmp_path / "cache"
     )
+
+
+@pytest.fixture(autouse=True)
+def no_logging_from_earlier_tests() -> Iterator[None]:
+    """The command line shows INFO; a script that configures no logging does not."""
+    loggers = [logging.getLogger(name) for name in (None, "mixup_hf")]
+    before = [(each, each.level, list(each.handlers)) for each in loggers]
+    yield
+    for each, level, handlers in before:
+        each.setLevel(level)
+        each.handlers = handlers
 
 
 @pytest.fixture

@@ -64,6 +64,8 @@ class Recorder:
         """Tokens of the mixed rows of all training batches, without padding."""
         found = []
         for batch in self.training:
+            if "mixup_rows" not in batch:
+                continue  # the body was tuned on it before the run
             for row in (batch["mixup_rows"] >= 0).nonzero().flatten().tolist():
                 kept = batch["attention_mask"][row].bool()
                 found.append(tuple(batch["input_ids"][row][kept].tolist()))

@@ -130,10 +130,7 @@ def test_every_row_of_a_batch_has_a_partner_of_its_class() -> None:
     assert draw_batches(np.arange(2000) % 150, 90, np.random.default_rng(0)).shape == (90, 24)
 
 
-def test_tuning_draws_classes_apart_and_leaves_everything_else_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("mixup_hf.judging.labels.contrastive._LEARNING_RATE", 1e-2)
+def test_tuning_draws_classes_apart_and_leaves_everything_else_alone() -> None:
     texts = ["the market", "a bank", "the tax", "a film", "the song", "an actor"]
     classes = np.array([0, 0, 0, 1, 1, 1])
     source = make_encoder()
@@ -145,7 +142,7 @@ def test_tuning_draws_classes_apart_and_leaves_everything_else_alone(
     for seed in (0, 0, 1):
         encoder = TunableEncoder(source)
         for _ in range(6):
-            tune(encoder, texts, classes, max_steps=20, seed=seed)
+            tune(encoder, texts, classes, max_steps=20, seed=seed, learning_rate=1e-2)
         tuned.append(encoder.encode(texts))
         table = encoder.model.get_input_embeddings().weight
         assert torch.equal(table, source.model.get_input_embeddings().weight)
