@@ -159,6 +159,7 @@ def next_tokens(texts: list[str], quantization: Quantization) -> torch.Tensor:
     return logits.log_softmax(-1)
 
 
+@pytest.mark.long  # tests of tiny models and of the command `augment` say the same
 def test_the_same_seed_gives_the_same_rows(inverter: Inverter, headlines: list[str]) -> None:
     labels = [row % 2 for row in range(20)]
     mixup = InversedMixup(inverter, headlines[:20], labels)
@@ -167,6 +168,7 @@ def test_the_same_seed_gives_the_same_rows(inverter: Inverter, headlines: list[s
     assert len({row.text for row in first}) == 6
 
 
+@pytest.mark.long  # a shorter training of real models is among the README's commands
 def test_the_shipped_recipe_trains(tmp_path: Path) -> None:
     config = load_config(
         FinetuneConfig,

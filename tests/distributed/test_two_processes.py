@@ -49,7 +49,11 @@ class Launched:
         return [load_file(self.folder / f"{case}-{rank}.safetensors") for rank in (0, 1)]
 
 
-@pytest.fixture(scope="module", params=LAUNCHERS)
+_LONG = ("torchrun",)  # torch's own launcher starts the same processes as accelerate's
+_STARTED = [pytest.param(each, marks=[pytest.mark.long] * (each in _LONG)) for each in LAUNCHERS]
+
+
+@pytest.fixture(scope="module", params=_STARTED)
 def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Launched:
     folder = tmp_path_factory.mktemp(request.param)
     command = [sys.executable, "-m", *LAUNCHERS[request.param], str(free_port())]
