@@ -182,7 +182,7 @@ class Begins(Protocol):
 
         Args:
             model: The model, not wrapped.
-            dataset: The Trainer's training set.
+            dataset: The Trainer's training set; its first row shows which columns a row has.
             args: The Trainer's `TrainingArguments`.
             state: The Trainer's `TrainerState`.
         """

@@ -63,13 +63,7 @@ class ContrastiveStart:
         self.steps = 0
 
     def begin(self, model: Any, dataset: Any, args: TrainingArguments, state: TrainerState) -> None:
-        """Tune the body when a run begins. Every process calls this; all get the same weights.
-
-        Args:
-            model: The model, not wrapped.
-            dataset: The Trainer's training set; its first row shows which columns a row has.
-            args: The Trainer's.
-            state: The Trainer's.
+        """Tune the body, as `Begins.begin`; all processes get the same weights.
 
         Raises:
             InvalidInput: The user asked for it, and the model has no embeddings to compare.

@@ -58,14 +58,7 @@ class HeadStart:
         self.steps = 0
 
     def begin(self, model: Any, dataset: Any, args: TrainingArguments, state: TrainerState) -> None:
-        """Fit the head when a run begins. Every process calls this; all get the same weights.
-
-        Args:
-            model: The model, not wrapped.
-            dataset: The Trainer's training set; its first row shows which columns a row has.
-            args: The Trainer's.
-            state: The Trainer's.
-        """
+        """Fit the head, as `Begins.begin`; all processes get the same weights."""
         if state.global_step or runtime.is_sharded():
             return
         started = time.monotonic()
@@ -132,7 +125,8 @@ def _forward(model: Any, batch: Any, autocast: bool) -> tuple[nn.Linear, Tensor,
     Heads of encoders make (B, C) from (B, H). Those of decoders make (B, T, C) from all tokens, of
     which one is taken: the one whose scores are the logits.
     """
-    inputs = without_labels(batch, next(model.parameters()).device)
+    device = next(model.parameters()).device
+    inputs = without_labels(batch, device)
     calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
 
     def keep(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -141,8 +135,7 @@ def _forward(model: Any, batch: Any, autocast: bool) -> tuple[nn.Linear, Tensor,
     linear = [each for each in model.modules() if isinstance(each, nn.Linear)]
     handles = [each.register_forward_hook(keep) for each in linear if each.weight.requires_grad]
     try:
-        kind = next(model.parameters()).device.type
-        with torch.autocast(kind, torch.bfloat16, enabled=autocast):
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             outputs = model(**inputs)
     finally:
         for handle in handles:

@@ -84,15 +84,9 @@ class Rehearsal:
         self._batch_size, self._autocast = 1, False
 
     def begin(self, model: Any, dataset: Any, args: TrainingArguments, state: TrainerState) -> None:
-        """Make the copy: train it when a run begins, take it from the checkpoint on a resume.
+        """Make the copy, as `Begins.begin`: train it, or on a resume take it from the checkpoint.
 
-        Every process calls this; all get the main process's copy.
-
-        Args:
-            model: The model, not wrapped.
-            dataset: The Trainer's training set; its first row shows which columns a row has.
-            args: The Trainer's.
-            state: The Trainer's.
+        All processes get the main one's.
 
         Raises:
             InvalidInput: The model cannot be copied, or the checkpoint has no copy.

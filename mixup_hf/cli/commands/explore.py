@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from mixup_hf.explorer.session import Session
 
 
-_STARTING = "Starting: models and rows are loaded …"
-
-
 @register("command", "explore", help="a page to mix texts and to review generated rows")
 @takes_settings(MixupConfig)
 def command(
@@ -57,7 +54,8 @@ def command(
         return
     if output is not None:
         _check_output(output)
-    console.print("Starting: models are loaded …" if data is None else _STARTING)
+    loaded = "models" if data is None else "models and rows"
+    console.print(f"Starting: {loaded} are loaded …")
     errors.optional("gradio", "explore", "The explorer")
     from mixup_hf.explorer import server
 

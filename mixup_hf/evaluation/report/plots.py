@@ -83,19 +83,18 @@ def side_by_side(
                 bounds = [[value - low], [high - value]]
                 axis.errorbar(value, at, xerr=bounds, color=INK, capsize=3, linewidth=1)
             end = value if high is None else high
-            axis.annotate(
-                f" {value:.3f}",
-                (end, at),
-                (4, 0),
-                textcoords="offset points",
-                va="center",
-                color=INK,
-            )
+            _beside(axis, f" {value:.3f}", end, at)
             reach = max(reach, end)
         axis.set(yticks=range(len(runs)), yticklabels=list(runs), xlim=(0, reach * 1.2 or 1))
         axis.set_title(measure, fontsize="medium", loc="left", color=INK)
         axis.invert_yaxis()
     return svg(made)
+
+
+def _beside(axis: Any, text: str, end: float, at: int, **style: Any) -> None:
+    """Write a figure beside the end of a bar."""
+    offset = {"textcoords": "offset points", "va": "center", "color": INK}
+    axis.annotate(text, (end, at), (4, 0), **offset, **style)
 
 
 def parts(counts: Mapping[str, int]) -> str:
@@ -139,15 +138,7 @@ def members(rows: Sequence[tuple[str, Rate | None, float | None]], accuracy: str
             )
         if weight is not None:
             right.barh(at, weight, height=0.6, color=colour)
-            right.annotate(
-                f"{weight:.2f}",
-                (weight, at),
-                (4, 0),
-                textcoords="offset points",
-                va="center",
-                color=INK,
-                fontsize=9,
-            )
+            _beside(right, f"{weight:.2f}", weight, at, fontsize=9)
     left.set(yticks=range(len(rows)), yticklabels=[name for name, _, _ in rows], xlabel=accuracy)
     heaviest = max((weight or 0.0) for _, _, weight in rows)
     right.set(yticks=[], xlabel="weight", xlim=(0, heaviest * 1.3 or 1))
