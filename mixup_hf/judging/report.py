@@ -126,7 +126,7 @@ def events_line(rows: Iterable[MixedExample], texts: Sequence[str] = ()) -> str 
         )
         copies = sum(row.is_copy for row in rows)
         if copies:
-            parts.append(f"{copies} are copies of training rows, every redraw being doubtful too")
+            parts.append(f"Copies of training rows, every redraw being doubtful too: {copies}")
     invented = sum(bool(novel_names(row, texts)) for row in rows) if texts else 0
     if invented:
         parts.append(

@@ -181,7 +181,7 @@ def test_a_line_about_rows_names_events_and_actions() -> None:
     assert events_line(rows) == (
         "2 of 3 generated sentences were doubtful at first (conflict 2, leak 1). "
         "Actions: none 1, parent 1, redrawn:pair 1. "
-        "1 are copies of training rows, every redraw being doubtful too"
+        "Copies of training rows, every redraw being doubtful too: 1"
     )
     assert events_line([ROW]) is None
 

@@ -163,7 +163,7 @@ def test_copies_of_training_rows_are_printed_and_logged(
     run.callback.producer._make_gate = CopiesTheFirst
     run.train()
     assert run.logged("mixup_hf/copied_rate")[-1] == 0.25  # chunks hold four rows
-    assert "6 are copies of training rows" in capsys.readouterr().err
+    assert "Copies of training rows, every redraw being doubtful too: 6" in capsys.readouterr().err
 
 
 def test_what_was_generated_stands_in_the_logs(tmp_path: Path) -> None:
