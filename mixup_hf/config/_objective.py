@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from mixup_hf.config._base import Number
+
 ContrastiveRows = Literal["real", "all"]
+ClassWeights = Literal["balanced"] | tuple[Annotated[Number, Field(gt=0)], ...]
 
 CONTRASTIVE_WEIGHT: Any = Field(
     default=None,
@@ -33,5 +36,21 @@ HEAD_START: Any = Field(
     description=(
         "Fit a new model's head to the training rows, as a linear probe, before the first step. "
         "By default with a committee."
+    ),
+)
+WEIGHT_AVERAGE: Any = Field(
+    default=None,
+    ge=0,
+    le=1,
+    description=(
+        "Share of the run's steps, the last ones, whose mean weights the run ends with; 0 keeps "
+        "the last step's. By default 0.75 with a committee, unless `load_best_model_at_end` is set."
+    ),
+)
+CLASS_WEIGHTS: Any = Field(
+    default=None,
+    description=(
+        "Weights of the classes in the loss, in the order of the class indices; balanced "
+        "weighs each class by the inverse of its frequency."
     ),
 )

@@ -220,13 +220,8 @@ class MixupConfig:
     contrastive_rows: _objective.ContrastiveRows = _objective.CONTRASTIVE_ROWS
     contrastive_start: Whole | None = _objective.CONTRASTIVE_START
     head_start: bool | None = _objective.HEAD_START
-    class_weights: Literal["balanced"] | tuple[Annotated[Number, Field(gt=0)], ...] | None = Field(
-        default=None,
-        description=(
-            "Weights of the classes in the loss, in the order of the class indices; balanced "
-            "weighs each class by the inverse of its frequency."
-        ),
-    )
+    weight_average: Number | None = _objective.WEIGHT_AVERAGE
+    class_weights: _objective.ClassWeights | None = _objective.CLASS_WEIGHTS
     refill_every: Whole | None = Field(
         default=None,
         ge=0,

@@ -97,11 +97,12 @@ def connect(trainer: Trainer, kwargs: dict[str, Any], samples: SampleTables | No
         kwargs: As `TrainerPlugin.trainer_kwargs` returns them.
         samples: Shows generated rows in trackers.
     """
-    *_, callback = kwargs["callbacks"]
+    callback, *others = kwargs["callbacks"]
     if callback.contract is not None and callback.collator.mix_ratio > 0:
         callback.contract.check(trainer.model, trainer.train_dataset)
     trainer.data_collator = kwargs["data_collator"]
-    trainer.add_callback(callback)
+    for each in (callback, *others):
+        trainer.add_callback(each)
     # `add_callback` appends: too late for trackers.
     trainer.callback_handler.callbacks.insert(0, FiguresForTrackers(callback, trainer, samples))
     callback.collator.has_callback = True

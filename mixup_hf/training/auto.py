@@ -31,6 +31,7 @@ _NAMES = (
     "contrastive_weight",
     "contrastive_start",
     "head_start",
+    "weight_average",
     "refill_every",
     "rows_per_refill",
 )
@@ -51,6 +52,7 @@ class Chosen:
         refill_every: Epochs between refills.
         rows_per_refill: Sentences per refill; None for as many as it uses.
         head_start: Whether the head is fitted to the training rows before the first step.
+        weight_average: Share of the steps, the last ones, whose weights are averaged.
     """
 
     label_source: str
@@ -62,12 +64,13 @@ class Chosen:
     refill_every: int
     rows_per_refill: int | None
     head_start: bool
+    weight_average: float
 
 
 # Where nobody can read labels off a sentence, or nothing has been measured.
-_WITH_PARENTS = Chosen("parents", "constant", "none", 0.0, True, 0, 1, None, False)
+_WITH_PARENTS = Chosen("parents", "constant", "none", 0.0, True, 0, 1, None, False, 0.0)
 # Generated rows first, real rows last, and a contrastive term on both.
-_WITH_COMMITTEE = Chosen("committee", "first:0.5", "real", 2.0, True, 40, 0, None, True)
+_WITH_COMMITTEE = Chosen("committee", "first:0.5", "real", 2.0, True, 40, 0, None, True, 0.75)
 
 
 def choose(config: MixupConfig, targets: Targets, *, recorded: int = 0) -> Chosen:
@@ -90,13 +93,18 @@ def choose(config: MixupConfig, targets: Targets, *, recorded: int = 0) -> Chose
         rows = recorded or min(max(_PER_ROW * len(targets.values), _FEWEST), _MOST)
         chosen = replace(chosen, rows_per_refill=rows)
     if config.mix_ratio == 0:
-        chosen = replace(  # the plain Trainer
-            chosen, contrastive_weight=0.0, contrastive_start=0, head_start=False
-        )
+        chosen = _without_extras(chosen)
     if config.contrastive_weight is not None:
         chosen = replace(chosen, contrastive_optional=False)
     given = {name: getattr(config, name) for name in _NAMES}
     return replace(chosen, **{name: each for name, each in given.items() if each is not None})
+
+
+def _without_extras(chosen: Chosen) -> Chosen:
+    """The plain Trainer: nothing before the first step, in the loss, or after the last."""
+    return replace(
+        chosen, contrastive_weight=0.0, contrastive_start=0, head_start=False, weight_average=0.0
+    )
 
 
 def describe_choice(
@@ -125,6 +133,8 @@ def describe_choice(
     steps = chosen.contrastive_start
     parts["contrastive_start"] = f"{steps} contrastive steps before the first" if steps else ""
     parts["head_start"] = "a fitted head to start from" if chosen.head_start else ""
+    last = chosen.weight_average
+    parts["weight_average"] = f"weights averaged over the last {last:.0%} of steps" if last else ""
     shown = {name: part for name, part in parts.items() if part and getattr(config, name) is None}
     if not shown:
         return None

@@ -27,6 +27,7 @@ from mixup_hf.training.rehearsal import Rehearsal
 from mixup_hf.training.samples import SampleTables
 from mixup_hf.training.trainer_rows import Columns, read_eval_texts, read_trainer_rows
 from mixup_hf.training.training_rows import check_rows
+from mixup_hf.training.weight_average import WeightAverage
 from mixup_hf.types import Begins, Follows, Supplies
 
 # Settings that say where or when sentences are made, and not which: a resumed run may change them.
@@ -176,7 +177,8 @@ class TrainerPlugin(MixedTrainingSet):
             **collator_settings,
         )
         plugin = self._callback(collator, tokenizer, check_rows)
-        kwargs: dict[str, Any] = {"data_collator": collator, "callbacks": [*callbacks, plugin]}
+        own = [plugin, *self._averages()]
+        kwargs: dict[str, Any] = {"data_collator": collator, "callbacks": [*callbacks, *own]}
         if explicit_loss:
             kwargs["compute_loss_func"] = self._loss_function(explicit_loss)
         return kwargs
@@ -252,6 +254,12 @@ class TrainerPlugin(MixedTrainingSet):
         if self.chosen.head_start:
             starts.append(HeadStart(self.texts, self.targets, collator, self.seed))
         return starts
+
+    def _averages(self) -> list[WeightAverage]:
+        """What averages the weights of the run's last steps, if anything does."""
+        share = self.chosen.weight_average if self.config.enabled else 0.0
+        optional = self.config.weight_average is None
+        return [WeightAverage(share, optional=optional)] if share else []
 
     def _contrastive_weight(self, label_format: str) -> float:
         chosen = self.chosen

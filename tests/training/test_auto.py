@@ -12,8 +12,8 @@ from mixup_hf.data.targets import Targets, read_targets
 from mixup_hf.training.auto import Chosen, choose, describe_choice
 
 SINGLE = [0, 1, 2] * 8
-PARENTS = Chosen("parents", "constant", "none", 0.0, True, 0, 1, None, False)
-COMMITTEE = Chosen("committee", "first:0.5", "real", 2.0, True, 40, 0, 400, True)
+PARENTS = Chosen("parents", "constant", "none", 0.0, True, 0, 1, None, False, 0.0)
+COMMITTEE = Chosen("committee", "first:0.5", "real", 2.0, True, 40, 0, 400, True, 0.75)
 
 
 def targets(labels: list[Any]) -> Targets:
@@ -101,6 +101,8 @@ def test_refills_by_the_user_are_as_large_as_their_use() -> None:
         ("head_start", True),
         ("contrastive_start", 0),
         ("contrastive_start", 7),
+        ("weight_average", 0),
+        ("weight_average", 0.5),
     ],
 )
 def test_what_the_user_has_set_stays(labels: list[Any], name: str, value: Any) -> None:
@@ -123,9 +125,9 @@ def test_the_line_says_what_was_chosen_and_how_to_change_it() -> None:
     assert line(SINGLE) == (
         "mixup_hf: chosen for 24 rows of 3 classes: a committee's labels, at most 400 generated "
         "rows, used in the first half of the run (real rows in the second), contrastive weight 2, "
-        "40 contrastive steps before the first, a fitted head to start from; set `label_source`, "
-        "`rows_per_refill`, `curriculum`, `contrastive_weight`, `contrastive_start`, `head_start` "
-        "to change this"
+        "40 contrastive steps before the first, a fitted head to start from, weights averaged over "
+        "the last 75% of steps; set `label_source`, `rows_per_refill`, `curriculum`, "
+        "`contrastive_weight`, `contrastive_start`, `head_start`, `weight_average` to change this"
     )
 
 
@@ -146,7 +148,7 @@ def test_the_line_for_other_tasks(labels: list[Any], rows: str) -> None:
 
 def test_the_line_is_about_open_settings_alone() -> None:
     given = {"curriculum": "ramp", "contrastive_weight": 1, "refill_every": 2}
-    given |= {"contrastive_start": 0, "head_start": False}
+    given |= {"contrastive_start": 0, "head_start": False, "weight_average": 0}
     assert line(SINGLE, **given) == (
         "mixup_hf: chosen for 24 rows of 3 classes: a committee's labels; set `label_source` to "
         "change this"

@@ -12,6 +12,7 @@ from tiny import make_inverter, make_rows, word_tokenizer
 from mixup_hf import InversedMixup, Inverter, MixupCallback, MixupCollator, MixupConfig
 from mixup_hf.training import inversed as plugin_module
 from mixup_hf.training.loss import soft_cross_entropy
+from mixup_hf.training.weight_average import WeightAverage
 
 TEXTS, LABELS = make_rows(12)
 SETTINGS: dict[str, Any] = {"max_new_tokens": 6, "chunk_size": 4}
@@ -292,10 +293,11 @@ def test_the_trainer_gets_a_collator_and_a_callback_that_belong_together(
     mixup = make(mix_ratio=0.25, mixed_weight=0.5)
     kwargs = mixup.trainer_kwargs(word_tokenizer(classifier=True), max_length=9)
     assert set(kwargs) == {"data_collator", "callbacks"}
-    collator, (callback,) = kwargs["data_collator"], kwargs["callbacks"]
+    collator, (callback, *others) = kwargs["data_collator"], kwargs["callbacks"]
     assert isinstance(collator, MixupCollator)
     assert isinstance(callback, MixupCallback)
     assert callback.collator is collator
+    assert [type(each) for each in others] == [WeightAverage]
     assert (collator.mix_ratio, collator.mixed_weight) == (0.25, 0.5)
     assert collator.preprocess.max_length == 9
     assert (collator.num_labels, collator.label_format) == (3, "soft_labels")
