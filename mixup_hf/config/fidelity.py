@@ -26,6 +26,9 @@ class FidelityConfig:
     min_words: Whole = Field(default=4, ge=1, description="Shortest sentence, in words.")
     max_words: Whole = Field(default=20, description="Longest sentence, in words.")
     num_pairs: Whole = Field(default=60, ge=2, description="Pairs to measure lambda recovery on.")
+    num_mixes: Whole = Field(
+        default=200, ge=1, description="Sampled mixes whose share of distinct sentences is shown."
+    )
     best_of: Whole = Field(
         default=1,
         ge=1,

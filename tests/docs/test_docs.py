@@ -44,13 +44,14 @@ _OWN_ROWS = (
 _EXPERIMENT = (
     f"{_STEPS} --shots '[2]' --seeds '[0]' --rows 4 --test-rows 10 {_MIX.replace('--', '--mixup.')}"
 )
+_FIDELITY = "--max-sentences 6 --num-pairs 2 --num-mixes 6"
 # What a command gets as further options: (page, beginning of the command, options).
 SHORTER = [
     ("tutorial.md", "mixup-hf finetune", f"{_FINETUNE} {_OWN_ROWS}"),
     ("how-to/imbalance.md", "mixup-hf evaluate", f"{_EXPERIMENT} --imbalance 2"),
     ("how-to/unlabelled-texts.md", "mixup-hf finetune", f"{_FINETUNE} {_OWN_ROWS}"),
     ("how-to/encoder-and-llm.md", "mixup-hf align align.yaml", ""),
-    ("how-to/encoder-and-llm.md", "mixup-hf align --evaluate", "--max-sentences 6 --num-pairs 2"),
+    ("how-to/encoder-and-llm.md", "mixup-hf align --evaluate", _FIDELITY),
     ("how-to/several-gpus.md", "mixup-hf augment", f"--num-samples 6 {_MIX}"),
     ("how-to/several-gpus.md", "mixup-hf finetune", _STEPS),
     ("how-to/report.md", "mixup-hf finetune", _FINETUNE),

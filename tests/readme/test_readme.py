@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
-import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -43,8 +42,12 @@ SHORTENED: list[tuple[str, dict[str, str], str]] = [
         f"--arms '[oversample, smotext]' --seeds '[0]' --shots '[2]' --rows 8 {SHORT_RUN}",
     ),
     ("mixup-hf preview", {}, ""),
-    ("mixup-hf align --evaluate embedded", {"300": "6"}, "--num-pairs 2"),
-    ("mixup-hf align --evaluate runs/", {}, "--max-sentences 6 --num-pairs 2"),
+    ("mixup-hf align --evaluate embedded", {"300": "6"}, "--num-pairs 2 --num-mixes 6"),
+    (
+        "mixup-hf align --evaluate runs/",
+        {},
+        "--max-sentences 6 --num-pairs 2 --num-mixes 6 --dtype bfloat16",
+    ),
     ("mixup-hf finetune --data.train-file", {}, SHORT_RUN),
     ("mixup-hf augment", {"200": "6"}, CHEAP),
     ("mixup-hf explore", {}, "--port 0"),
@@ -137,23 +140,32 @@ def test_the_commands_run_in_their_order(workplace: Path, monkeypatch: pytest.Mo
         assert list(hub.repos) == ["you/bge-small-smollm2-360m"]
     assert (workplace / "runs" / "mine" / "metrics.json").is_file()
     assert (workplace / "more.csv").is_file()
+    together = json.loads((workplace / "runs" / "bbc-mixup" / "metrics.json").read_text())
+    assert together["processes"] == 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [code for _, code in blocks("python")])
-def test_python_blocks_run(code: str, tmp_path: Path) -> None:
-    assert run(f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}", tmp_path).strip()
+def test_python_blocks_run(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "block.py").write_text(code)
+    runpy.run_path("block.py", run_name="__main__")
+    assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.slow
-def test_the_script_that_the_page_shows_prints_a_baseline_beside_its_result(tmp_path: Path) -> None:
+def test_the_script_that_the_page_shows_prints_a_baseline_beside_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     script = (ROOT / "recipes" / "minimal.py").read_text(encoding="utf-8")
     for old, new in SHORTER_SCRIPT.items():
         assert script.count(old) == 1
         script = script.replace(old, new)
-    shorter = tmp_path / "minimal.py"
-    shorter.write_text(script)
-    printed = run(f"{shlex.quote(sys.executable)} {shorter}", tmp_path)
-    line = printed.strip().splitlines()[-1]
+    (tmp_path / "minimal.py").write_text(script)
+    runpy.run_path("minimal.py", run_name="__main__")
+    line = capsys.readouterr().out.strip().splitlines()[-1]
     assert re.fullmatch(r"test accuracy: plain 0\.\d{3}, with mixup 0\.\d{3} \(one seed\)", line)
     assert line.split(":")[0] in README

@@ -23,11 +23,6 @@ ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
 
 
-@pytest.fixture(params=[1, 2])
-def processes(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
-
-
 @pytest.fixture
 def launch(processes: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], None]:
     """Runs a script: under `accelerate launch` with two processes, in this process alone with one.
@@ -67,6 +62,8 @@ def test_baseline_and_mixup_differ_only_in_mixup_keys_and_the_folder() -> None:
     assert different == {"mixup", "output_dir"}
 
 
+# README's commands, which tests run, train on two processes too.
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_finetune_runs_on_as_many_processes_as_the_config_says(
     launch: Callable[[str, Path], None],
     processes: int,
@@ -96,6 +93,7 @@ def test_finetune_runs_on_as_many_processes_as_the_config_says(
     assert sum(json.loads(line)["times_used"] for line in lines) == 12
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 def test_align_trains_one_aligner_on_as_many_processes_as_the_config_says(
     launch: Callable[[str, Path], None], processes: int, tmp_path: Path
 ) -> None:

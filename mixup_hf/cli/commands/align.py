@@ -86,6 +86,7 @@ def _evaluate(console: Console, aligner: str, path: Path | None, overrides: Sequ
         sentences,
         origins=origins,
         num_pairs=settings.num_pairs,
+        num_mixes=settings.num_mixes,
         num_candidates=settings.best_of,
         corrections=settings.corrections,
         close_enough=settings.close_enough,
