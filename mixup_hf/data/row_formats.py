@@ -37,6 +37,7 @@ from mixup_hf.types import MixedExample
 if TYPE_CHECKING:
     from datasets import Dataset
 
+OF_A_RUN = "mixed.jsonl"  # in the folder of a run that mixed
 FORMATS = ("jsonl", "csv", "parquet")
 FIELDS = [field.name for field in fields(MixedExample)]
 CONTENT = ("text", "text_pair", "label", "soft_label")
@@ -77,6 +78,15 @@ def read_run(path: str | Path) -> dict[str, Any]:
     return run if isinstance(run, dict) else {}
 
 
+def require_rows(file: Path) -> None:
+    """Raise `MissingFile` unless there is such a file; say where the rows of a run's folder are."""
+    if file.is_file():
+        return
+    inside = file / OF_A_RUN
+    way_out = f"Give {inside}" if inside.is_file() else "`mixup-hf augment` writes one"
+    raise errors.MissingFile(f"There is no file of generated rows {str(file)!r}. {way_out}.")
+
+
 def read_records(source: str | Path | Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row of a file or data set as written, with a description of where it is.
 
@@ -89,10 +99,7 @@ def read_records(source: str | Path | Dataset) -> Iterator[tuple[str, dict[str, 
             yield f"row {number} of the data set", _without_nulls(dict(content))
         return
     file = Path(source)
-    if not file.is_file():
-        raise errors.MissingFile(
-            f"`rows_file`: there is no file {str(file)!r}. `mixup-hf augment` writes one."
-        )
+    require_rows(file)
     reader = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}[format_of(file)]
     yield from reader(file)
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from mixup_hf import errors, runtime
 from mixup_hf.data.row_files import mixed_json
+from mixup_hf.data.row_formats import OF_A_RUN
 from mixup_hf.data.row_writer import write_rows
 from mixup_hf.data.targets import SINGLE_LABEL, Targets
 from mixup_hf.training.checkpointing import FOLDER
 from mixup_hf.types import MixedExample
 
-METRICS, HISTORY, MIXED, BASELINE = "metrics.json", "history.json", "mixed.jsonl", "baseline"
+METRICS, HISTORY, MIXED, BASELINE = "metrics.json", "history.json", OF_A_RUN, "baseline"
 _MODEL = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 _OWN = (MIXED, HISTORY, *_MODEL, METRICS)
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mixup_hf import errors, runtime
+from mixup_hf import runtime
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.row_files import read_mixed
+from mixup_hf.data.row_formats import require_rows
 from mixup_hf.data.targets import Targets
 from mixup_hf.generation.publishing import push_rows
 from mixup_hf.generation.replay import RecordedRows
@@ -70,10 +71,7 @@ class OfflineMixup(TrainerPlugin):
     ) -> None:
         super().__init__(replace(read_config(config, settings), rows_file=str(rows_file)))
         self._file = Path(rows_file)
-        if not self._file.is_file():
-            raise errors.MissingFile(
-                f"`rows_file`: there is no file {str(rows_file)!r}. `mixup-hf augment` writes one."
-            )
+        require_rows(self._file)
         if texts is not None or labels is not None:
             checked = check_rows(texts or (), labels, num_labels, label_names, problem_type)
             self._bind(*checked, eval_texts)

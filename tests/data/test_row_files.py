@@ -188,3 +188,13 @@ def test_a_file_that_is_not_of_its_format_says_so(tmp_path: Path) -> None:
         read_mixed(tmp_path / "rows.csv", TEXTS, NAMES)
     with pytest.raises(ValueError, match="`format` must be one of"):
         write_rows(tmp_path / "rows.txt", [{"text": "a", "label": 0}])
+
+
+def test_a_file_that_is_not_there_and_the_folder_of_a_run(
+    tmp_path: Path, rows: list[MixedExample]
+) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no file of generated rows .* augment` writes"):
+        list(read_records(tmp_path / "rows.jsonl"))
+    write_rows(tmp_path / "mixed.jsonl", [mixed_json(row, None, NAMES) for row in rows])
+    with pytest.raises(FileNotFoundError, match=r"Give .*mixed\.jsonl"):
+        OfflineMixup(tmp_path)

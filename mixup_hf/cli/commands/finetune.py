@@ -59,6 +59,8 @@ def command(overrides: Sequence[str], config: ConfigFile = None, keys: Keys = Fa
 
 def show_result(console: Console, metrics: dict[str, Any], output: Path, samples: int = 10) -> None:
     """Print the metrics, the comparison, and some mixed sentences with parents, λ and label."""
+    from mixup_hf.data.row_formats import OF_A_RUN
+
     table = Table("metric", "value", title="Test metrics")
     for name, value in metrics.items():
         if name.startswith(("test_", "best_")) and isinstance(value, float):
@@ -69,7 +71,7 @@ def show_result(console: Console, metrics: dict[str, Any], output: Path, samples
     console.print(table)
     if "comparison" in metrics:
         show_comparison(console, metrics)
-    rows = output / "mixed.jsonl"
+    rows = output / OF_A_RUN
     if metrics["mixed_rows"]:
         lines = rows.read_text(encoding="utf-8").splitlines()[:samples]
         print_mixes(console, [json.loads(line) for line in lines])

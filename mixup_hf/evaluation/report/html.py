@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mixup_hf.data.row_formats import OF_A_RUN
 from mixup_hf.evaluation.experiment.primary import Primary
 from mixup_hf.evaluation.experiment.primary import in_words as contrast_in_words
 from mixup_hf.evaluation.experiment.primary import rows as primary_rows
@@ -55,7 +56,7 @@ def report_of_a_run(folder: Path, encoder: Encodes | None = None) -> str:
         ValueError: A file is damaged.
     """
     metrics = read_json(folder / "metrics.json")
-    made = read_made(folder / "mixed.jsonl")
+    made = read_made(folder / OF_A_RUN)
     mixes = [each for each in made if each.parents]  # not the unlabelled texts among them
     sections = [
         baseline_section(metrics, folder),
