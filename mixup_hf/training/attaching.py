@@ -101,10 +101,12 @@ def connect(trainer: Trainer, kwargs: dict[str, Any], samples: SampleTables | No
     if callback.contract is not None and callback.collator.mix_ratio > 0:
         callback.contract.check(trainer.model, trainer.train_dataset)
     trainer.data_collator = kwargs["data_collator"]
-    for each in (callback, *others):
-        trainer.add_callback(each)
-    # `add_callback` appends: too late for trackers.
-    trainer.callback_handler.callbacks.insert(0, FiguresForTrackers(callback, trainer, samples))
+    trainer.add_callback(callback)
+    # `add_callback` appends: too late for trackers, which read the figures and may save the model.
+    trainer.callback_handler.callbacks[:0] = [
+        FiguresForTrackers(callback, trainer, samples),
+        *others,
+    ]
     callback.collator.has_callback = True
     if own_loss(trainer) is None:
         trainer.compute_loss_func = kwargs.get("compute_loss_func")

@@ -159,6 +159,27 @@ def test_where_no_mean_can_be_had_it_is_refused_or_left_out(
         assert_identical(weights(trainer.model), keeper.kept[-1])
 
 
+class AtTheEnd(TrainerCallback):
+    """Keeps the model as a tracker saves it, which comes before other callbacks."""
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        self.kept = {key: each.clone() for key, each in weights(kwargs["model"]).items()}
+
+
+def test_trackers_and_the_callbacks_of_a_script_get_the_mean(tmp_path: Path) -> None:
+    trainer, tracker = plain_trainer(tmp_path), AtTheEnd()
+    trainer.callback_handler.callbacks.insert(0, tracker)
+    make_mixup(weight_average=1.0).attach(trainer)
+    keeper = Keeper()
+    trainer.add_callback(keeper)
+    trainer.train()
+    assert_identical(tracker.kept, weights(trainer.model))
+    assert len(keeper.kept) == 3
+    for name, weight in tracker.kept.items():
+        mean = torch.stack([each[name] for each in keeper.kept]).mean(0)
+        torch.testing.assert_close(weight, mean)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, None])
 def test_the_setting_reaches_the_trainer(tmp_path: Path, share: float | None) -> None:
     settings = {} if share is None else {"weight_average": share}
