@@ -43,6 +43,11 @@ def world_size() -> int:
     return int(PartialState().num_processes)
 
 
+def processes_started() -> int:
+    """How many processes the launcher has started; on CPUs they may not train together."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
 def is_local_main_process() -> bool:
     """Whether this process is the first on its machine."""
     return bool(PartialState().is_local_main_process)

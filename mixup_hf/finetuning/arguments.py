@@ -6,9 +6,10 @@ import difflib
 from dataclasses import fields
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
-from mixup_hf import errors
+from mixup_hf import errors, runtime
 from mixup_hf.config import FinetuneConfig
 from mixup_hf.finetuning.metrics import CHOOSES, SMALLER_IS_BETTER
 
@@ -36,6 +37,8 @@ def training_arguments(config: FinetuneConfig, problem_type: str) -> TrainingArg
     else:
         _refuse_evaluation(config.training)
         defaults = _DEFAULTS
+    if runtime.processes_started() > 1 and not torch.accelerator.is_available():
+        defaults = defaults | {"use_cpu": True}  # else each would train alone
     try:
         return TrainingArguments(
             output_dir=config.output_dir, seed=config.seed, **(defaults | config.training)

@@ -31,9 +31,10 @@ def check_training(
     """Raise unless mixing can join this training.
 
     Raises:
-        InvalidInput: Its batches, model or labels cannot be mixed.
+        InvalidInput: Its batches, model or labels cannot be mixed, or its processes train apart.
         InvalidState: The Trainer was given another collator.
     """
+    _refuse_alone(args)
     _refuse_unsharded(args)
     _refuse_unsupported(args, loader, model, collator.problem_type)
     _require_collator(loader, collator)
@@ -54,6 +55,18 @@ def refuse_unwatchable(args: TrainingArguments, label_format: str) -> None:
             "`auto_off` reads the loss of each row off the model, which the Trainer gives no "
             "labels with `explicit_loss` or `label_smoothing_factor`. Leave one of them out."
         )
+
+
+def _refuse_alone(args: TrainingArguments) -> None:
+    """Raise where several processes were started, and each would train a model of its own."""
+    started = runtime.processes_started()
+    if started == 1 or args.world_size > 1:
+        return
+    raise errors.InvalidInput(
+        f"The launcher has started {started} processes, but each would train alone, on all rows, "
+        "and write to the same output_dir: on CPUs they train together only with "
+        "TrainingArguments(use_cpu=True). Set it, or start one process."
+    )
 
 
 def _refuse_unsharded(args: TrainingArguments) -> None:

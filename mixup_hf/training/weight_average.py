@@ -54,7 +54,7 @@ class WeightAverage(TrainerCallback):
         """Begin with nothing, or with what the checkpoint holds.
 
         Raises:
-            InvalidInput: The user asked for it, and it cannot be had; or the checkpoint lacks it.
+            InvalidInput: The user asked for it, and it cannot be had; or its file is damaged.
         """
         self.count, self._mean = 0, None
         reason = _why_not(args)
@@ -112,6 +112,12 @@ class WeightAverage(TrainerCallback):
         )
 
     def _load(self, file: Path, state: TrainerState, model: nn.Module) -> None:
+        if not file.is_file():  # a checkpoint from elsewhere: callbacks are not told its folder
+            runtime.warn(
+                f"Resumed at step {state.global_step:,}, but {file} is not there: the mean of the "
+                "weights begins anew at this step."
+            )
+            return
         try:
             with safe_open(file, framework="pt") as content:
                 count = int(content.metadata()[_COUNT])

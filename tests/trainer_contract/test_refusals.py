@@ -182,3 +182,32 @@ def test_without_sharding_there_is_nothing_to_refuse(monkeypatch: pytest.MonkeyP
         monkeypatch.delenv(f"ACCELERATE_USE_{name}", raising=False)
     monkeypatch.setattr(runtime, "world_size", lambda: 2)
     unsupported._refuse_unsharded(SimpleNamespace(fsdp=[], deepspeed=None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("started", "together", "refused"),
+    [("2", 1, True), ("2", 2, False), ("1", 1, False), ("", 1, False), (None, 1, False)],
+)
+def test_processes_that_would_train_apart_are_refused(
+    started: str | None, together: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CPUs, transformers joins them only with `use_cpu`, and says nothing without."""
+    if started is None:
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+    else:
+        monkeypatch.setenv("WORLD_SIZE", started)
+    args: Any = SimpleNamespace(world_size=together)
+    if not refused:
+        unsupported._refuse_alone(args)
+        return
+    with pytest.raises(ValueError, match=r"started 2 processes, but each would train alone"):
+        unsupported._refuse_alone(args)
+
+
+def test_a_trainer_whose_process_would_train_alone_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="each would train alone"):
+        run.train()

@@ -101,14 +101,27 @@ def test_a_resumed_run_ends_where_the_whole_one_does(tmp_path: Path, step: int) 
     assert_identical(weights(resumed.model), weights(whole.model))
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "other", "no count"])
-def test_a_checkpoint_without_its_mean_is_refused(tmp_path: Path, damage: str) -> None:
+def test_without_the_mean_so_far_it_begins_anew_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, *_ = prepare(tmp_path / "whole", 1.0)
+    whole.train()
+    resumed, average, keeper = prepare(tmp_path / "elsewhere", 1.0)
+    with caplog.at_level(logging.WARNING):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    assert "is not there: the mean of the weights begins anew" in caplog.text
+    assert average.count == len(keeper.kept) == 2
+    for name, weight in weights(resumed.model).items():
+        mean = torch.stack([each[name] for each in keeper.kept]).mean(0)
+        torch.testing.assert_close(weight, mean)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "no count"])
+def test_a_damaged_mean_is_refused(tmp_path: Path, damage: str) -> None:
     trainer, *_ = prepare(tmp_path, 1.0)
     trainer.train()
     checkpoint = tmp_path / "checkpoint-2"
-    if damage == "missing":
-        (checkpoint / FILE).unlink()
-    elif damage == "cut":
+    if damage == "cut":
         (checkpoint / FILE).write_bytes((checkpoint / FILE).read_bytes()[:100])
     elif damage == "other":
         save_file({"x": torch.zeros(1)}, checkpoint / FILE, {"steps": "2"})
