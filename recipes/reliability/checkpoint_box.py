@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_inverter import save_partners
 from trials import Fault, outcome, refused, unchanged
 
 from mixup_hf import Inverter
@@ -35,10 +36,7 @@ def original() -> Path:
 
     folder = Path(tempfile.mkdtemp(prefix="original-"))
     inverter = make_inverter()
-    inverter.encoder.model.save_pretrained(folder / "encoder")
-    inverter.encoder.tokenizer.save_pretrained(folder / "encoder")
-    inverter.llm.save_pretrained(folder / "llm")
-    inverter.tokenizer.save_pretrained(folder / "llm")
+    save_partners(inverter, folder)
     inverter.llm = with_random_lora(inverter.llm)
     inverter.save_pretrained(folder / "aligner")
     return folder

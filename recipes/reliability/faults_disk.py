@@ -108,13 +108,7 @@ def damaged_store(rng: random.Random, folder: Path) -> str:
     for name in ("sentences.sqlite", "sentences.sqlite-wal"):
         file = folder / name
         if file.is_file() and file.stat().st_size:
-            content = bytearray(file.read_bytes())
-            if rng.random() < 0.3:
-                content = content[: rng.randrange(len(content))]
-            for _ in range(rng.choice([1, 20, 2000])):
-                if content:
-                    content[rng.randrange(len(content))] = rng.randrange(256)
-            file.write_bytes(content)
+            _damage(rng, file, 0.3, [1, 20, 2000])
     lost = 0
     for key, texts in known.items():
         found = store.get(key)
@@ -137,14 +131,19 @@ def damaged_pool(rng: random.Random, folder: Path) -> str:
     save_rows(folder, rows)
     Saved({"a": 1}, {(0, 1): 2}, 0, 5).write(folder)  # type: ignore[arg-type]
     file = folder / rng.choice(["rows.arrow", "state.json"])
+    _damage(rng, file, 0.4, [1, 4, 40])
+    return outcome(lambda: (list(open_rows(folder)), Saved.read(folder)))[0]
+
+
+def _damage(rng: random.Random, file: Path, cut: float, counts: list[int]) -> None:
+    """Cut a file off with probability `cut`, and change as many of its bytes as one of `counts`."""
     content = bytearray(file.read_bytes())
-    if rng.random() < 0.4:
+    if rng.random() < cut:
         content = content[: rng.randrange(len(content))]
-    for _ in range(rng.choice([1, 4, 40])):
+    for _ in range(rng.choice(counts)):
         if content:
             content[rng.randrange(len(content))] = rng.randrange(256)
     file.write_bytes(content)
-    return outcome(lambda: (list(open_rows(folder)), Saved.read(folder)))[0]
 
 
 TRIALS: tuple[Trial, ...] = (

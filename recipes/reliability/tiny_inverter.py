@@ -33,13 +33,18 @@ def aligner() -> str:
     """The same on disk, for commands: the folder of its aligner, which names its partners."""
     folder = Path(tempfile.mkdtemp(prefix="aligner-"))
     made = inverter()
+    save_partners(made, folder)
+    partners = {"encoder": str(folder / "encoder"), "llm": str(folder / "llm")}
+    made.aligner.config.update(partners)
+    return str(made.save_pretrained(folder / "aligner"))
+
+
+def save_partners(made: Inverter, folder: Path) -> None:
+    """Save encoder and LLM as folders of those names, with their tokenizers."""
     made.encoder.model.save_pretrained(folder / "encoder")
     made.encoder.tokenizer.save_pretrained(folder / "encoder")
     made.llm.save_pretrained(folder / "llm")
     made.tokenizer.save_pretrained(folder / "llm")
-    partners = {"encoder": str(folder / "encoder"), "llm": str(folder / "llm")}
-    made.aligner.config.update(partners)
-    return str(made.save_pretrained(folder / "aligner"))
 
 
 def good_rows(count: int = 6) -> tuple[list[str], list[dict[str, Any]]]:

@@ -297,7 +297,9 @@ def test_the_trainer_gets_a_collator_and_a_callback_that_belong_together(
     assert isinstance(collator, MixupCollator)
     assert isinstance(callback, MixupCallback)
     assert callback.collator is collator
-    assert [type(each) for each in others] == [WeightAverage]
+    (average,) = others
+    assert isinstance(average, WeightAverage)
+    assert (average.share, average.optional) == (0.75, True)
     assert (collator.mix_ratio, collator.mixed_weight) == (0.25, 0.5)
     assert collator.preprocess.max_length == 9
     assert (collator.num_labels, collator.label_format) == (3, "soft_labels")
