@@ -48,6 +48,16 @@ def processes_started() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
+def join_processes() -> None:
+    """Let the launcher's processes share the work on CPUs too, where accelerate leaves each alone.
+
+    To be called by every process, before anything asks for ranks; `TrainingArguments` does the same
+    where `use_cpu` is set.
+    """
+    if processes_started() > 1 and not torch.accelerator.is_available():
+        PartialState(cpu=True)
+
+
 def is_local_main_process() -> bool:
     """Whether this process is the first on its machine."""
     return bool(PartialState().is_local_main_process)

@@ -53,3 +53,17 @@ def test_a_later_choice_of_the_cpu_is_not_preempted() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "cpu", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("started", "gpu", "joined"), [("1", False, []), ("2", True, []), ("2", False, [{"cpu": True}])]
+)
+def test_processes_are_joined_where_accelerate_would_leave_each_alone(
+    started: str, gpu: bool, joined: list[dict[str, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, bool]] = []
+    monkeypatch.setattr(runtime, "PartialState", lambda **given: asked.append(given))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    monkeypatch.setenv("WORLD_SIZE", started)
+    runtime.join_processes()
+    assert asked == joined

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixup_hf import errors
+from mixup_hf import errors, runtime
 from mixup_hf.data.row_writer import RowWriter, rows_dataset
 from mixup_hf.data.tables import LabelledTexts, read_table
 from mixup_hf.data.targets import MULTI_LABEL, REGRESSION
@@ -149,7 +150,8 @@ def augment_file(
 ) -> Augmented:
     """Generate rows into a file, chunk by chunk.
 
-    If it is interrupted, the rows made so far stay in `RowWriter.partial`.
+    If it is interrupted, the rows made so far stay in `RowWriter.partial`. Of several processes,
+    which share the work, the main one writes.
 
     Args:
         output: The file; its settings go to `FILE.run.json`.
@@ -166,9 +168,11 @@ def augment_file(
     run = run_record(data, table, mixup, num_samples, chosen) if full else None
     summary = RowSummary(multi_label=mixup.problem_type == MULTI_LABEL, texts=mixup.texts)
     started = time.monotonic()
-    with RowWriter(output, format, run=run) as writer:
+    writes = runtime.is_main_process()
+    with RowWriter(output, format, run=run) if writes else nullcontext() as writer:
         for rows in _chunks(mixup, num_samples):
-            writer.write([record_of(row, mixup, chosen) for row in rows])
+            if writer is not None:
+                writer.write([record_of(row, mixup, chosen) for row in rows])
             summary.add(rows)
             if on_chunk is not None:
                 on_chunk(len(rows))

@@ -86,6 +86,17 @@ def test_the_summary_has_classes_and_copies(augment: Callable[..., Any], tmp_pat
     assert "labelled by the parents, by their weights" in shown
 
 
+def test_of_several_processes_the_main_one_writes(
+    augment: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[bool] = []
+    monkeypatch.setattr("mixup_hf.runtime.join_processes", lambda: joined.append(True))
+    monkeypatch.setattr("mixup_hf.runtime.is_main_process", lambda: False)
+    shown = succeed(augment(tmp_path / "rows.jsonl"))
+    assert joined and "written" not in shown
+    assert not list(tmp_path.glob("rows*"))
+
+
 def test_evaluation_texts_are_kept_out(augment: Callable[..., Any], tmp_path: Path) -> None:
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     succeed(augment(first, "--temperature", 0, "--pairing", "random"))

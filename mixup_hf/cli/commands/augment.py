@@ -136,12 +136,14 @@ def _augment(
     from mixup_hf.training.augmentation import augment_file, prepare
     from mixup_hf.training.regeneration import read_known
 
+    runtime.join_processes()
     columns = source["columns"]
     table = read_table(source["data"], *columns, name=source["name"], split=source["split"])
     known = read_known(source)
     mixup = prepare(table, settings.pop("aligner"), None, known, settings)
     made = 0
-    bar_of = tqdm(total=num_samples, desc="generating", unit="sentence")
+    quiet = not runtime.is_main_process()
+    bar_of = tqdm(total=num_samples, desc="generating", unit="sentence", disable=quiet)
     with bar_of as bar, runtime.ticking(bar):
 
         def count(rows: int) -> None:
@@ -168,7 +170,11 @@ def _augment(
 
 
 def _show(console: Console, done: Augmented, output: Path) -> None:
-    """Print what was generated."""
+    """Print what was generated, once for all processes."""
+    from mixup_hf import runtime
+
+    if not runtime.is_main_process():
+        return
     summary = done.summary
     if len(done.names) > 1:
         table = Table("class", "training rows", "generated rows")
