@@ -49,11 +49,7 @@ def processes_started() -> int:
 
 
 def join_processes() -> None:
-    """Let the launcher's processes share the work on CPUs too, where accelerate leaves each alone.
-
-    To be called by every process, before anything asks for ranks; `TrainingArguments` does the same
-    where `use_cpu` is set.
-    """
+    """Join the launcher's processes on CPUs too, before anything asks for ranks; all must call."""
     if processes_started() > 1 and not torch.accelerator.is_available():
         PartialState(cpu=True)
 

@@ -44,6 +44,16 @@ def no_sentences_from_earlier_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture(autouse=True)
+def committees_that_are_fitted_quickly(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenth of the steps, and one strength of regularization, but in the tests of just that."""
+    if not {"judging", "test_contrastive_start.py"} & {*request.path.parts}:
+        monkeypatch.setattr("mixup_hf.judging.labels.contrastive._TURNS", 3)
+        monkeypatch.setattr("mixup_hf.judging.labels.heads.STRENGTHS", (1.0,))
+
+
+@pytest.fixture(autouse=True)
 def no_logging_from_earlier_tests() -> Iterator[None]:
     """The command line shows INFO; a script that configures no logging does not."""
     loggers = [logging.getLogger(name) for name in (None, "mixup_hf")]

@@ -77,7 +77,7 @@ def test_the_fast_engine_says_what_transformers_says(
 ) -> None:
     """In float32 the same; in bf16 as measured: a mean KL divergence of 0.0011 nats."""
     exact = Inverter.from_pretrained(device="cpu", engine="transformers", dtype=torch.float32)
-    embeddings = exact.encode(headlines[:48])
+    embeddings = exact.encode(headlines[:24])
     sentences = exact.invert(embeddings, temperature=0.0)
     tokens = exact.tokenizer(sentences, padding="max_length", max_length=10, truncation=True)
     ids = torch.tensor(tokens["input_ids"])

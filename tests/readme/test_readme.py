@@ -28,10 +28,16 @@ SHORT_TRAINING = (
     "--lexicon-from embedded --stages "
     "'[{name: 1b-lora, train_lora: true, max_steps: 2, minutes: 1}]'"
 )
+_CHEAP = "committee=('encoder', 'knn'), on_unreadable='off'"
 SHORTER_SCRIPT = {
+    'from_pretrained("embedded")': f'from_pretrained("embedded", rows_per_refill=6, {_CHEAP})',
     "num_train_epochs=8": "num_train_epochs=2",
     "range(100)": "range(20)",
     'eval_dataset=splits["test"]': 'eval_dataset=splits["test"].select(range(40))',
+}
+SHORTER_BLOCKS = {
+    "num_samples=4, seed=0": f"num_samples=4, seed=0, {_CHEAP}",
+    "TextSMOTE(random_state=0": "TextSMOTE(random_state=0, settings={'on_unreadable': 'off'}",
 }
 IN_A_SHELL = ("mixup-hf preview", "mixup-hf push")
 # (beginning of a command, text in it and what takes its place, options added to it)
@@ -150,7 +156,8 @@ def test_python_blocks_run(
     code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "block.py").write_text(code)
+    (shorter,) = [(old, new) for old, new in SHORTER_BLOCKS.items() if old in code]
+    (tmp_path / "block.py").write_text(code.replace(*shorter))
     runpy.run_path("block.py", run_name="__main__")
     assert capsys.readouterr().out.strip()
 
