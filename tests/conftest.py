@@ -43,12 +43,16 @@ def no_sentences_from_earlier_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
 
 
+# Where just that is tested.
+_WHOLE_FITS = {"judging", "test_contrastive_start.py", "test_ticking.py"}
+
+
 @pytest.fixture(autouse=True)
 def committees_that_are_fitted_quickly(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tenth of the steps, and one strength of regularization, but in the tests of just that."""
-    if not {"judging", "test_contrastive_start.py"} & {*request.path.parts}:
+    """A tenth of the steps, and one strength of regularization."""
+    if not _WHOLE_FITS & {*request.path.parts}:
         monkeypatch.setattr("mixup_hf.judging.labels.contrastive._TURNS", 3)
         monkeypatch.setattr("mixup_hf.judging.labels.heads.STRENGTHS", (1.0,))
 
