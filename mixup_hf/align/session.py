@@ -60,11 +60,14 @@ class Session:
         self._read_data(task)
         torch.manual_seed(config.seed)
         self.aligner = self._loaded or self._new_aligner()
+        if config.guided_training and not self.aligner.config.guidance:
+            raise errors.bad("guidance", "be above 0 for `guided_training`", 0.0)
         self.model = AlignmentModel(
             SoftPrompt.build(self.aligner, self.llm, self.tokenizer),
             with_lora(self.llm, config, start),
             noise=config.noise,
             mix_share=config.mix_share,
+            guided=self.aligner if config.guided_training else None,
         ).to(device)
         if start is not None:
             load_lora(self.model.llm, start)

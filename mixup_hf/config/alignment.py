@@ -151,6 +151,10 @@ class AlignConfig:
         ge=0,
         description="How strongly the lexicon of a new aligner guides decoding; 0.5 is good.",
     )
+    guided_training: bool = Field(
+        default=False,
+        description="Guide in training too: the LLM then learns what the lexicon does not say.",
+    )
     prompt_prefix: str = Field(default="", description="Prompt text before the soft tokens.")
     prompt_suffix: str = Field(default="", description="Prompt text after the soft tokens.")
     prompt_chat: bool = Field(

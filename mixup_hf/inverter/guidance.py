@@ -51,3 +51,28 @@ def favour(
     if pieces is not None:
         found += strength * pieces(found.shape[1]).to(found.device)
     return found
+
+
+class Forced:
+    """Guidance at the positions of given sentences, as decoding has it: a word's share until then.
+
+    Args:
+        favour: Nats (B, V), as from `favour`.
+        input_ids: The sentences (B, T).
+        targets: Which positions count (B, T + 1); position t follows the first t tokens.
+    """
+
+    def __init__(self, favour: Tensor, input_ids: Tensor, targets: Tensor) -> None:
+        self.favour = favour
+        self.input_ids = input_ids
+        self.rows, self.times = targets.nonzero(as_tuple=True)
+
+    def __getitem__(self, positions: slice) -> Tensor:
+        """Nats (n, V) to be added to the logits of n of the positions that count."""
+        rows, times = self.rows[positions], self.times[positions]
+        nats, words = self.favour[rows], self.input_ids[rows]
+        written = torch.arange(words.shape[1], device=words.device) < times[:, None]
+        shares = nats.gather(1, words)
+        left = torch.where(written, shares.clamp_max(0), shares)
+        # A word may occur before the position and after it: the smaller of the two is left.
+        return nats.scatter_reduce(1, words, left, "amin")

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixup_hf import errors
+from mixup_hf.inverter.aligner import Aligner
 from mixup_hf.inverter.batches import IGNORED
+from mixup_hf.inverter.guidance import Forced, favour
 from mixup_hf.inverter.lexicon import Lexicon
 from mixup_hf.inverter.prompt import SoftPrompt
 
@@ -30,6 +32,7 @@ class AlignmentModel(nn.Module):
             norm of the embedding.
         mix_share: Fraction of rows whose embedding is mixed during training with that of the
             nearest neighbor in the batch, at a ratio of 0.6 to 1; the target sentence is unchanged.
+        guided: The aligner, if its guidance is part of the logits in training as in decoding.
 
     Raises:
         ValueError: The LLM computes its logits in a way this loss does not support.
@@ -38,13 +41,20 @@ class AlignmentModel(nn.Module):
     accepts_loss_kwargs = True  # tells the Trainer that `num_items_in_batch` is used
 
     def __init__(
-        self, prompt: SoftPrompt, llm: Any, *, noise: float = 0.0, mix_share: float = 0.0
+        self,
+        prompt: SoftPrompt,
+        llm: Any,
+        *,
+        noise: float = 0.0,
+        mix_share: float = 0.0,
+        guided: Aligner | None = None,
     ) -> None:
         super().__init__()
         self.prompt = prompt
         self.llm = llm
         self.noise = noise
         self.mix_share = mix_share
+        self._guided = guided
         text_config = self.base.config.get_text_config()
         self.softcap: float | None = getattr(text_config, "final_logit_softcapping", None)
         self._check_head()
@@ -81,11 +91,16 @@ class AlignmentModel(nn.Module):
         states = states[:, prompts.shape[1] - 1 :]
         targets = labels != IGNORED
         head = self.base.get_output_embeddings().weight
+        guidance = self._guidance(embeddings, input_ids, targets)
         total: Tensor = _FrozenHeadLoss.apply(  # type: ignore[no-untyped-call]
-            states[targets].to(head.dtype), head, labels[targets], self.softcap
+            states[targets].to(head.dtype), head, labels[targets], self.softcap, guidance
         )
         count = targets.sum() if num_items_in_batch is None else num_items_in_batch
         return {"loss": total / count}
+
+    def _guidance(self, embeddings: Tensor, input_ids: Tensor, targets: Tensor) -> Forced | None:
+        nats = None if self._guided is None else favour(self._guided, self.base, embeddings)
+        return None if nats is None else Forced(nats, input_ids, targets)
 
     def _perturb(self, embeddings: Tensor) -> Tensor:
         if self.mix_share:
@@ -180,14 +195,20 @@ class _FrozenHeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, head: Tensor, targets: Tensor, softcap: float | None
+        ctx: Any,
+        states: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        softcap: float | None,
+        guidance: Forced | None,
     ) -> Tensor:
         total = torch.zeros((), device=states.device)
         gradient = torch.empty_like(states)
         for start in range(0, len(states), _CHUNK):
             rows = slice(start, start + _CHUNK)
             logits = _logits(states[rows], head, softcap)
-            probabilities = logits.log_softmax(-1)
+            guided = logits if guidance is None else logits + guidance[rows]
+            probabilities = guided.log_softmax(-1)
             wanted = targets[rows, None]
             total -= probabilities.gather(1, wanted).sum()
             probabilities.exp_().scatter_add_(
@@ -200,9 +221,9 @@ class _FrozenHeadLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grads[0], None, None, None
+        return gradient * grads[0], None, None, None, None
 
 
 def _logits(states: Tensor, head: Tensor, softcap: float | None) -> Tensor:

@@ -14,6 +14,7 @@ from tiny import make_inverter, make_rows, word_tokenizer
 from mixup_hf import Inverter
 from mixup_hf.align import align
 from mixup_hf.config import StageConfig, TaskConfig
+from mixup_hf.errors import InvalidInput
 from mixup_hf.inverter import refinement
 from mixup_hf.inverter.batches import TokenBudgetBatches
 from mixup_hf.inverter.checkpoint import load_aligner
@@ -95,6 +96,12 @@ def test_going_on_keeps_sizes_and_words_of_the_aligner(tmp_path: Path) -> None:
     assert after.hints is not None
     assert torch.equal(after.hints.lexicon.token_ids, before.hints.lexicon.token_ids)
     assert not torch.equal(after.hints.lexicon.up.weight, before.hints.lexicon.up.weight)
+
+
+def test_guided_training_needs_guidance(tmp_path: Path) -> None:
+    config = make_config(save_partners(tmp_path), tmp_path / "run", guided_training=True)
+    with pytest.raises(InvalidInput, match="guidance.*above 0 for `guided_training`"):
+        align(config)
 
 
 def test_going_on_with_another_llm_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from tiny import make_inverter
 from torch.nn import functional as F
 
 from mixup_hf.inverter.batches import IGNORED
+from mixup_hf.inverter.guidance import favour
 from mixup_hf.inverter.objective import AlignmentModel
 from mixup_hf.inverter.prompt import SoftPrompt
 
@@ -46,6 +47,33 @@ def test_loss_and_gradient_equal_plain_cross_entropy() -> None:
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_guidance_is_in_the_loss_as_it_is_in_decoding() -> None:
+    """A word's share counts until it has been written; here 8 is, twice, and 9 never."""
+    sizes = {"num_hints": 2, "lexicon_words": 5, "lexicon_width": 6, "lexicon_rank": 3}
+    inverter = make_inverter(guidance=0.5, **sizes)
+    words, counts = torch.tensor([7, 8, 9, 10, 11]), torch.tensor([9, 7, 5, 3, 1])
+    assert inverter.aligner.hints is not None
+    inverter.aligner.hints.lexicon.set_words(words, counts, 1)
+    torch.nn.init.normal_(inverter.aligner.hints.lexicon.words.weight)
+    prompt = SoftPrompt.build(inverter.aligner, inverter.llm, inverter.tokenizer)
+    model = AlignmentModel(prompt, inverter.llm, guided=inverter.aligner)
+    ids, labels = torch.tensor([[7, 8, 10, 8]]), torch.tensor([[7, 8, 10, 8, 9]])
+    embeddings = torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
+    nats = favour(inverter.aligner, inverter.llm, embeddings)
+    assert nats is not None and (nats[0, [7, 8, 9, 10]] != 0).all()
+    inputs = torch.cat([prompt(embeddings), inverter.llm.get_input_embeddings()(ids)], dim=1)
+    logits = inverter.llm(inputs_embeds=inputs).logits[0, prompt.length - 1 :]
+    for position in range(5):
+        left = nats[0].clone()
+        for word in ids[0, :position].tolist():
+            left[word] = left[word].clamp_max(0)
+        logits[position] += left
+    expected = F.cross_entropy(logits, labels[0])
+    torch.testing.assert_close(model(embeddings, ids, labels)["loss"], expected)
+    unguided = AlignmentModel(prompt, inverter.llm)(embeddings, ids, labels)["loss"]
+    assert not torch.allclose(unguided, expected, atol=1e-3)
 
 
 def seen_by_the_prompt(model: AlignmentModel, embeddings: torch.Tensor) -> torch.Tensor:
