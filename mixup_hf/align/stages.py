@@ -53,7 +53,7 @@ def train_lexicon(
     no other stage sees, so that hints on the LLM's training sentences are no better than on new
     ones.
     """
-    model = LexiconModel(lexicon.requires_grad_(True))
+    model = LexiconModel(lexicon.requires_grad_(True), config.lexicon_mix_share)
     groups = [{"params": list(lexicon.parameters()), "lr": stage.projector_lr}]
     steps = min(stage.max_steps, config.lexicon_epochs * len(batches))
     done = _train(model, batches, config, replace(stage, max_steps=steps), groups, [])

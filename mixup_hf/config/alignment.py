@@ -146,6 +146,13 @@ class AlignConfig:
     lexicon_rank: Whole = Field(
         default=224, ge=1, description="Rank of the lexicon's output layer."
     )
+    lexicon_mix_share: Number = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of embeddings that are mixed with another in training the lexicon; the "
+        "words of both count, by the ratio.",
+    )
     guidance: Number = Field(
         default=0.0,
         ge=0,

@@ -163,12 +163,18 @@ class LexiconModel(nn.Module):
     """A lexicon with its loss: a softmax over words against the words of the sentence.
 
     `-mean_{w in x} log P(w | h)`, averaged over sentences: every sentence has the same weight,
-    regardless of its number of words.
+    regardless of its number of words. Words of a mix count by the shares of their sentences.
+
+    Args:
+        lexicon: What is trained.
+        mix_share: Fraction of rows whose embedding is mixed in training with that of the next row,
+            at a ratio of 0 to 1.
     """
 
-    def __init__(self, lexicon: Lexicon) -> None:
+    def __init__(self, lexicon: Lexicon, mix_share: float = 0.0) -> None:
         super().__init__()
         self.lexicon = lexicon
+        self.mix_share = mix_share
 
     def forward(self, embeddings: Tensor, rows: Tensor, words: Tensor) -> dict[str, Tensor]:
         """Compute the loss.
@@ -181,9 +187,30 @@ class LexiconModel(nn.Module):
         Returns:
             `loss`, a scalar in nats per word.
         """
+        shares = 1 / torch.bincount(rows, minlength=len(embeddings))[rows]
+        if self.training and self.mix_share:
+            embeddings, rows, words, shares = self._mix(embeddings, rows, words, shares)
         found = self.lexicon(embeddings)[rows, words]
-        counts = torch.bincount(rows, minlength=len(embeddings)).clamp_min(1)
-        return {"loss": -(found / counts[rows]).sum() / len(embeddings)}
+        return {"loss": -(found * shares).sum() / len(embeddings)}
+
+    def _mix(
+        self, embeddings: Tensor, rows: Tensor, words: Tensor, shares: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mix the first rows, each with the next; a word's share goes to both mixes it is in."""
+        count = int(self.mix_share * len(embeddings))
+        lams = torch.rand(count, device=embeddings.device)
+        first, second = embeddings[:count], embeddings[:count].roll(-1, 0)
+        mixes = lams[:, None] * first + (1 - lams[:, None]) * second
+        inside = rows < count
+        as_first, as_second = rows[inside], (rows[inside] - 1) % max(count, 1)
+        kept = shares.masked_scatter(inside, shares[inside] * lams[as_first])
+        given = shares[inside] * (1 - lams[as_second])
+        return (
+            torch.cat([mixes, embeddings[count:]]),
+            torch.cat([rows, as_second]),
+            torch.cat([words, words[inside]]),
+            torch.cat([kept, given]),
+        )
 
 
 class _FrozenHeadLoss(torch.autograd.Function):

@@ -119,6 +119,27 @@ def test_the_loss_counts_every_sentence_the_same() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_words_of_a_mix_count_by_the_shares_of_their_sentences() -> None:
+    model, given = LexiconModel(make_lexicon(), mix_share=0.7), embeddings(3)
+    torch.manual_seed(4)
+    first, second = torch.rand(2).tolist()  # the ratios of two mixes; the third row stays
+    mixes = torch.stack(
+        [
+            first * given[0] + (1 - first) * given[1],
+            second * given[1] + (1 - second) * given[0],
+            given[2],
+        ]
+    )
+    logs = model.lexicon(mixes)
+    one = first * logs[0, 1] + (1 - first) * (logs[0, 0] + logs[0, 2]) / 2
+    two = second * (logs[1, 0] + logs[1, 2]) / 2 + (1 - second) * logs[1, 1]
+    expected = -(one + two + logs[2, 4]) / 3
+    rows, words = torch.tensor([0, 1, 1, 2]), torch.tensor([1, 0, 2, 4])
+    torch.manual_seed(4)
+    torch.testing.assert_close(model(given, rows, words)["loss"], expected)
+    assert not torch.allclose(model.eval()(given, rows, words)["loss"], expected)
+
+
 def test_words_of_few_sentences_are_left_out_and_given_words_are_kept() -> None:
     tokenizer = word_tokenizer(classifier=False)
     texts = ["red market", "red film", "red red song", "market"]
