@@ -47,6 +47,15 @@ WEIGHT_AVERAGE: Any = Field(
         "the last step's. By default 0.75 with a committee, unless `load_best_model_at_end` is set."
     ),
 )
+BALANCE: Any = Field(
+    default=None,
+    description=(
+        "Rare classes count as much as frequent ones: in the committee, in the fitted head, and "
+        "among generated rows and copies. By default where a committee labels, the largest class "
+        "has three times the rows of the smallest, and neither `sampling_strategy` nor "
+        "`class_weights` is set."
+    ),
+)
 CLASS_WEIGHTS: Any = Field(
     default=None,
     description=(

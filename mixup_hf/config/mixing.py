@@ -221,6 +221,7 @@ class MixupConfig:
     contrastive_start: Whole | None = _objective.CONTRASTIVE_START
     head_start: bool | None = _objective.HEAD_START
     weight_average: Number | None = _objective.WEIGHT_AVERAGE
+    balance: bool | None = _objective.BALANCE
     class_weights: _objective.ClassWeights | None = _objective.CLASS_WEIGHTS
     refill_every: Whole | None = Field(
         default=None,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mixup_hf import errors, registry
 from mixup_hf.config import StrategyName
+from mixup_hf.mixing.balance import draw_turn, lacking_rows
 from mixup_hf.mixing.chunks import FIRST_CHUNK, ChunkGrid
 from mixup_hf.mixing.pairings import Pairing, TrainingRows
 from mixup_hf.mixing.weights import Weights
@@ -82,6 +83,8 @@ class PairPlan:
         sampling_strategy: How many rows to generate per class, as in imbalanced-learn:
             "auto" ("not majority"), "minority", "not minority", "all", a ratio for two classes, or
             the target count of each class.
+        balance: Share of generated rows among all those a model sees. Above 0, and without a
+            `sampling_strategy`, first parents make up for what the rarer classes lack.
 
     Raises:
         InvalidInput: Unknown pairing, too few rows or classes, or a strategy that asks for fewer
@@ -100,6 +103,7 @@ class PairPlan:
         num_neighbors: int = 5,
         embeddings: Callable[[], Tensor] | None = None,
         sampling_strategy: SamplingStrategy | None = None,
+        balance: float = 0.0,
     ) -> None:
         self._kind: type[Pairing] = registry.get("pairing", pairing)
         errors.at_least("chunk_size", chunk_size, 1)
@@ -115,6 +119,8 @@ class PairPlan:
         self.seed = seed
         self.chunks = ChunkGrid(chunk_size, first_chunk)
         self.wanted = _wanted(sampling_strategy or self._kind.sampling_strategy, self.labels)
+        if self.wanted is None and balance > 0:
+            self.wanted = lacking_rows(self.labels, balance)
         self._near: Pairing | None = None
         self._latest_turn: tuple[int, int, np.ndarray] | None = None
         self._partners = self._kind(self._rows)
@@ -206,12 +212,8 @@ class PairPlan:
     def _turn(self, rng: np.random.Generator) -> np.ndarray:
         if self.wanted is None:
             return rng.permutation(len(self.labels))
-        rows = []
-        for label, count in self.wanted.items():
-            members = self._rows.classes.members(label)
-            passes = [rng.permutation(members) for _ in range(-(-count // len(members)))]
-            rows.append(np.concatenate(passes)[:count])
-        return rng.permutation(np.concatenate(rows))
+        members = {label: self._rows.classes.members(label) for label in self.wanted}
+        return draw_turn(self.wanted, members, rng)
 
 
 def _wanted(strategy: SamplingStrategy | None, labels: np.ndarray) -> dict[int, int] | None:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import Tensor
 
+from mixup_hf import errors
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.targets import MULTI_LABEL, SINGLE_LABEL, Targets
+from mixup_hf.mixing.balance import imbalance
 
 # Generated rows per training row, and bounds on how many there are: decoding takes time.
 _PER_ROW, _FEWEST, _MOST = 4, 400, 2000
+# Largest class to smallest, in rows, from where on classes are balanced.
+_IMBALANCED = 3.0
 # Policies that mend the parents' label by what the judges find.
 _MEND_LABELS = ("relabel", "blend", "weight")
 _EVERY_EPOCH = "new generated rows every epoch"
@@ -32,6 +37,7 @@ _NAMES = (
     "contrastive_start",
     "head_start",
     "weight_average",
+    "balance",
     "refill_every",
     "rows_per_refill",
 )
@@ -53,6 +59,7 @@ class Chosen:
         rows_per_refill: Sentences per refill; None for as many as it uses.
         head_start: Whether the head is fitted to the training rows before the first step.
         weight_average: Share of the steps, the last ones, whose weights are averaged.
+        balance: Whether rare classes count as much as frequent ones.
     """
 
     label_source: str
@@ -65,12 +72,15 @@ class Chosen:
     rows_per_refill: int | None
     head_start: bool
     weight_average: float
+    balance: bool
 
 
 # Where nobody can read labels off a sentence, or nothing has been measured.
-_WITH_PARENTS = Chosen("parents", "constant", "none", 0.0, True, 0, 1, None, False, 0.0)
+_WITH_PARENTS = Chosen("parents", "constant", "none", 0.0, True, 0, 1, None, False, 0.0, False)
 # Generated rows first, real rows last, and a contrastive term on both.
-_WITH_COMMITTEE = Chosen("committee", "first:0.5", "real", 2.0, True, 40, 0, None, True, 0.75)
+_WITH_COMMITTEE = Chosen(
+    "committee", "first:0.5", "real", 2.0, True, 40, 0, None, True, 0.75, False
+)
 
 
 def choose(config: MixupConfig, targets: Targets, *, recorded: int = 0) -> Chosen:
@@ -81,7 +91,12 @@ def choose(config: MixupConfig, targets: Targets, *, recorded: int = 0) -> Chose
         targets: The labels of the training rows (N).
         recorded: With `rows_file`: how many rows the file has, if a committee has labelled them;
             else 0.
+
+    Raises:
+        InvalidInput: `balance` is asked for where rows have several labels or numbers.
     """
+    if config.balance and targets.problem_type != SINGLE_LABEL:
+        raise errors.bad("balance", "be left out unless each row has one class", True)
     if config.rows_file is None:
         with_committee = config.label_source in (None, "committee") and _committee_fits(
             config, targets
@@ -92,6 +107,7 @@ def choose(config: MixupConfig, targets: Targets, *, recorded: int = 0) -> Chose
     if with_committee and config.refill_every is None:
         rows = recorded or min(max(_PER_ROW * len(targets.values), _FEWEST), _MOST)
         chosen = replace(chosen, rows_per_refill=rows)
+    chosen = replace(chosen, balance=with_committee and _is_imbalanced(config, targets))
     if config.mix_ratio == 0:
         chosen = _without_extras(chosen)
     if config.contrastive_weight is not None:
@@ -103,8 +119,20 @@ def choose(config: MixupConfig, targets: Targets, *, recorded: int = 0) -> Chose
 def _without_extras(chosen: Chosen) -> Chosen:
     """The plain Trainer: nothing before the first step, in the loss, or after the last."""
     return replace(
-        chosen, contrastive_weight=0.0, contrastive_start=0, head_start=False, weight_average=0.0
+        chosen,
+        contrastive_weight=0.0,
+        contrastive_start=0,
+        head_start=False,
+        weight_average=0.0,
+        balance=False,
     )
+
+
+def _is_imbalanced(config: MixupConfig, targets: Targets) -> bool:
+    given = config.sampling_strategy is not None or config.class_weights is not None
+    if given or targets.problem_type != SINGLE_LABEL:
+        return False
+    return imbalance(np.bincount(targets.values.argmax(1).numpy())) >= _IMBALANCED
 
 
 def describe_choice(
@@ -135,6 +163,7 @@ def describe_choice(
     parts["head_start"] = "a fitted head to start from" if chosen.head_start else ""
     last = chosen.weight_average
     parts["weight_average"] = f"weights averaged over the last {last:.0%} of steps" if last else ""
+    parts["balance"] = "rare classes count as much as frequent ones" if chosen.balance else ""
     shown = {name: part for name, part in parts.items() if part and getattr(config, name) is None}
     if not shown:
         return None

@@ -36,6 +36,7 @@ def build_committee(
     seed: int,
     calibration: Callable[[], Sequence[str]],
     extra: Mapping[str, Member] | None = None,
+    balanced: bool = False,
 ) -> Committee:
     """Fit a committee, and print what it is like in one line.
 
@@ -53,6 +54,7 @@ def build_committee(
         calibration: Gives texts that nobody has labelled: the committee may not be surer of them
             than it is right. Called once.
         extra: Members that have been fitted elsewhere, by name.
+        balanced: All classes count the same, whatever their rows.
 
     Raises:
         InvalidInput: A member cannot work with this training set.
@@ -68,6 +70,7 @@ def build_committee(
         tuple(members),
         tuple(descriptions),
         seed,
+        balanced,
     )
     latest = _LATEST.get(inverter)
     if latest is None or latest[0] != key:
@@ -76,6 +79,7 @@ def build_committee(
             "to label generated sentences"
         )
         inputs = _inputs(inverter, encoder, texts, embeddings, targets, descriptions, seed)
+        inputs = replace(inputs, balanced=balanced)
         latest = _LATEST[inverter] = key, fit_committee(inputs, members)
     committee = copy(latest[1])  # calibrating replaces its temperatures
     for name, member in (extra or {}).items():

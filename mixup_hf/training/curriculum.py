@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 
 import numpy as np
 from torch import Tensor
 
 from mixup_hf import registry
+from mixup_hf.mixing.balance import draw_turn, lacking_rows
 from mixup_hf.runtime import counter_rng
 from mixup_hf.training.curricula import Curriculum
 from mixup_hf.types import MixedExample
@@ -68,12 +68,18 @@ class RealRows:
         texts: The training texts (N), pairs joined.
         targets: Their labels (N, C).
         seed: Of the order.
+        balance: Their share among all rows. Above 0, they make up for what the rarer classes lack.
     """
 
-    def __init__(self, texts: Sequence[str], targets: Tensor, seed: int) -> None:
+    def __init__(
+        self, texts: Sequence[str], targets: Tensor, seed: int, *, balance: float = 0.0
+    ) -> None:
         self.texts = texts
         self.targets = targets
         self.seed = seed
+        self._classes = targets.argmax(1).numpy() if balance > 0 else None
+        self._wanted = {} if self._classes is None else lacking_rows(self._classes, balance)
+        self._latest: tuple[int, np.ndarray] | None = None
 
     def at(self, positions: range) -> list[MixedExample]:
         """The rows at these positions: each its own only parent."""
@@ -81,7 +87,7 @@ class RealRows:
 
     def _row(self, position: int) -> MixedExample:
         turn, place = divmod(position, len(self.texts))
-        at = int(_order(self.seed, turn, len(self.texts))[place])
+        at = int(self._order(turn)[place])
         return MixedExample(
             text=self.texts[at],
             label=tuple(self.targets[at].tolist()),
@@ -94,7 +100,13 @@ class RealRows:
             aligner_fingerprint="",
         )
 
-
-@lru_cache(maxsize=4)
-def _order(seed: int, turn: int, size: int) -> np.ndarray:
-    return counter_rng(seed, _FILLING, turn).permutation(size)
+    def _order(self, turn: int) -> np.ndarray:
+        if self._latest is None or self._latest[0] != turn:
+            rng = counter_rng(self.seed, _FILLING, turn)
+            if self._classes is None:
+                order = rng.permutation(len(self.texts))
+            else:
+                members = {each: np.flatnonzero(self._classes == each) for each in self._wanted}
+                order = draw_turn(self._wanted, members, rng)
+            self._latest = turn, order
+        return self._latest[1]

@@ -44,17 +44,24 @@ class HeadStart:
         targets: Their labels (N, C), one class each.
         collator: Makes the model's inputs, as it makes those of mixed rows.
         seed: Seed of the rows that are used where there are more than 2,000.
+        balanced: All classes count the same, whatever their rows.
 
     Attributes:
         steps: 0: a fit takes no optimizer steps.
     """
 
     def __init__(
-        self, texts: Sequence[str], targets: Tensor, collator: MixupCollator, seed: int = 0
+        self,
+        texts: Sequence[str],
+        targets: Tensor,
+        collator: MixupCollator,
+        seed: int = 0,
+        *,
+        balanced: bool = False,
     ) -> None:
         order = runtime.counter_rng(seed, _ORDER).permutation(len(texts))[:MAX_ROWS].tolist()
         self._rows = [as_row(texts[at], targets[at]) for at in order]
-        self._collator, self._seed = collator, seed
+        self._collator, self._seed, self._balanced = collator, seed, balanced
         self.steps = 0
 
     def begin(self, model: Any, dataset: Any, args: TrainingArguments, state: TrainerState) -> None:
@@ -83,6 +90,7 @@ class HeadStart:
             _STRENGTH,
             logits.shape[1],
             intercept=head.bias is not None,
+            balanced=self._balanced,
         )
         _put(head, torch.from_numpy(weight), torch.from_numpy(bias))
         fitted = features @ torch.from_numpy(weight).float().T + torch.from_numpy(bias).float()

@@ -115,6 +115,7 @@ class InversedMixup(JudgedPlugin):
             labelling=self._labelling,
             unlabeled=self._unlabeled(),
             unlabeled_parents=self._unlabeled_parents(),
+            balance=self._balancing(),
         )
 
     def _follows_model(self) -> bool:

@@ -168,6 +168,7 @@ class JudgedPlugin(TrainerPlugin):
             seed=self.seed,
             calibration=self._calibration_texts,
             extra=extra,
+            balanced=self.chosen.balance,
         )
 
     def _all_targets(self) -> Targets:

@@ -136,6 +136,10 @@ class MixedTrainingSet:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         return loop_loss(logits, targets, self.problem_type, self.class_weights, num_rows)
 
+    def _balancing(self) -> float:
+        """Share of generated rows and copies in a batch, where they make up for rare classes."""
+        return self.config.mix_ratio if self.chosen.balance else 0.0
+
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
         """Take a checked training set, and choose the settings that were left open for it."""
         self.chosen = self._choose(targets)

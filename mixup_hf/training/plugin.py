@@ -252,7 +252,10 @@ class TrainerPlugin(MixedTrainingSet):
                 )
             )
         if self.chosen.head_start:
-            starts.append(HeadStart(self.texts, self.targets, collator, self.seed))
+            balanced = self.chosen.balance
+            starts.append(
+                HeadStart(self.texts, self.targets, collator, self.seed, balanced=balanced)
+            )
         return starts
 
     def _averages(self) -> list[WeightAverage]:
@@ -270,7 +273,7 @@ class TrainerPlugin(MixedTrainingSet):
         """Training rows for the places that the curriculum leaves empty."""
         if self.chosen.curriculum_fill == "none":
             return None
-        return RealRows(self.texts, self.targets, self.seed)
+        return RealRows(self.texts, self.targets, self.seed, balance=self._balancing())
 
     def _loss_function(self, explicit_loss: bool | LossFunction) -> LossFunction:
         if callable(explicit_loss):

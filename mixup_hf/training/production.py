@@ -38,6 +38,7 @@ def new_producer(
     labelling: Labelling | None = None,
     unlabeled: UnlabeledTexts | None = None,
     unlabeled_parents: UnlabeledParents | None = None,
+    balance: float = 0.0,
 ) -> Producer:
     """A producer of the frozen inverter's rows.
 
@@ -52,6 +53,7 @@ def new_producer(
         labelling: Labels them; None leaves them their parents' labels.
         unlabeled: Unlabelled texts among them.
         unlabeled_parents: Unlabelled texts among their parents.
+        balance: As for `PairPlan`.
     """
     more = () if unlabeled_parents is None else unlabeled_parents.texts
     every_parent = [*texts, *more]
@@ -65,6 +67,7 @@ def new_producer(
         num_neighbors=config.num_neighbors,
         embeddings=lambda: producer.embeddings(),
         sampling_strategy=by_index(config.sampling_strategy, list(targets.names)),
+        balance=balance,
     )
     invert = partial(invert_chunk, inverter, decoding)
     producer = Producer(

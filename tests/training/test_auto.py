@@ -9,11 +9,12 @@ import pytest
 
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.targets import Targets, read_targets
+from mixup_hf.errors import InvalidInput
 from mixup_hf.training.auto import Chosen, choose, describe_choice
 
 SINGLE = [0, 1, 2] * 8
-PARENTS = Chosen("parents", "constant", "none", 0.0, True, 0, 1, None, False, 0.0)
-COMMITTEE = Chosen("committee", "first:0.5", "real", 2.0, True, 40, 0, 400, True, 0.75)
+PARENTS = Chosen("parents", "constant", "none", 0.0, True, 0, 1, None, False, 0.0, False)
+COMMITTEE = Chosen("committee", "first:0.5", "real", 2.0, True, 40, 0, 400, True, 0.75, False)
 
 
 def targets(labels: list[Any]) -> Targets:
@@ -119,6 +120,19 @@ def test_a_file_of_rows_that_a_committee_labelled_is_used_as_rows_made_in_the_ru
     config = MixupConfig(rows_file="rows.jsonl")
     chosen = choose(config, targets(SINGLE), recorded=50)
     assert chosen == replace(COMMITTEE, rows_per_refill=50)
+
+
+def test_rare_classes_count_as_much_where_there_are_some() -> None:
+    rare = ["a"] * 9 + ["b"] * 3
+    assert choose(MixupConfig(), targets(rare)) == replace(COMMITTEE, balance=True)
+    assert not choose(MixupConfig(), targets(["a"] * 8 + ["b"] * 3)).balance
+    for settings in ({"class_weights": "balanced"}, {"sampling_strategy": "auto"}):
+        assert not choose(MixupConfig(**settings), targets(rare)).balance
+    assert not choose(MixupConfig(mix_ratio=0), targets(rare)).balance
+    assert not choose(MixupConfig(label_source="parents"), targets(rare)).balance
+    assert "rare classes count as much as frequent ones" in str(line(rare))
+    with pytest.raises(InvalidInput, match="`balance` must be left out unless each row has one"):
+        choose(MixupConfig(balance=True), targets([["a"], ["a", "b"]] * 8))
 
 
 def test_the_line_says_what_was_chosen_and_how_to_change_it() -> None:

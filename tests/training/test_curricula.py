@@ -169,3 +169,14 @@ def test_training_rows_are_drawn_in_whole_permutations() -> None:
     assert [row.text for row in rows.at(range(4, 6))] == [row.text for row in drawn[4:6]]
     other = RealRows(["a", "b", "c"], torch.eye(3), seed=5).at(range(9))
     assert [row.text for row in other] != [row.text for row in drawn]
+
+
+def test_training_rows_make_up_for_what_rare_classes_lack() -> None:
+    targets = torch.eye(2)[[0] * 9 + [1] * 3]
+    rows = RealRows([str(at) for at in range(12)], targets, seed=4, balance=0.5)
+    drawn = rows.at(range(24))
+    for start in (0, 12):
+        turn = drawn[start : start + 12]
+        assert sum(row.hard_label for row in turn) == 9  # beside 9 and 3 real ones: 12 each
+        assert len({row.text for row in turn if row.hard_label == 0}) == 3
+    assert rows.at(range(17, 20)) == drawn[17:20]

@@ -121,16 +121,21 @@ class Doubled(torch.nn.Module):
         return {"logits": self.model(**inputs)["logits"] + 1.0}
 
 
-@pytest.mark.parametrize("classes", [[0, 1] * 6, [0, 2] * 6, [0, 1, 2] * 4])
+@pytest.mark.parametrize("classes", [[0, 1] * 6, [0, 2] * 6, [0, 1, 2] * 4, [0] * 9 + [2] * 3])
 @pytest.mark.parametrize("intercept", [True, False])
-def test_a_linear_fit_predicts_as_scikit_learn_does(classes: list[int], intercept: bool) -> None:
+@pytest.mark.parametrize("balanced", [True, False])
+def test_a_linear_fit_predicts_as_scikit_learn_does(
+    classes: list[int], intercept: bool, balanced: bool
+) -> None:
     from sklearn.linear_model import LogisticRegression
 
     rng = np.random.default_rng(0)
     rows, labels = rng.normal(size=(12, 5)), np.array(classes)
-    weight, bias = fit_linear(rows, labels, 1.0, 3, intercept=intercept)
+    weight, bias = fit_linear(rows, labels, 1.0, 3, intercept=intercept, balanced=balanced)
     scores = torch.from_numpy(rows @ weight.T + bias)
-    reference = LogisticRegression(C=1.0, fit_intercept=intercept, max_iter=1000).fit(rows, labels)
+    settings = {"class_weight": "balanced"} if balanced else {}
+    reference = LogisticRegression(C=1.0, fit_intercept=intercept, max_iter=1000, **settings)
+    reference.fit(rows, labels)
     expected = reference.predict_proba(rows)
     found = scores[:, reference.classes_].softmax(-1).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-6)

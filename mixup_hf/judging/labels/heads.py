@@ -16,7 +16,14 @@ _NUM_FOLDS = 5
 Head: TypeAlias = Callable[[np.ndarray], np.ndarray]  # features (n, D) to predictions (n, C)
 
 
-def fit_head(problem_type: str, features: np.ndarray, values: np.ndarray, strength: float) -> Head:
+def fit_head(
+    problem_type: str,
+    features: np.ndarray,
+    values: np.ndarray,
+    strength: float,
+    *,
+    balanced: bool = False,
+) -> Head:
     """Fit a linear head: multinomial, one per class (multi-label), or ridge (regression).
 
     Args:
@@ -24,6 +31,7 @@ def fit_head(problem_type: str, features: np.ndarray, values: np.ndarray, streng
         features: (n, D).
         values: Labels (n, C); a class may have no row.
         strength: Inverse regularization.
+        balanced: Where rows have one class each, all classes count the same.
     """
     if problem_type == REGRESSION:
         from sklearn.linear_model import Ridge
@@ -33,11 +41,15 @@ def fit_head(problem_type: str, features: np.ndarray, values: np.ndarray, streng
     if problem_type == MULTI_LABEL:
         columns = [_fit_logistic(features, column > 0.5, strength, 2) for column in values.T]
         return lambda each: np.stack([column(each)[:, 1] for column in columns], 1)
-    return _fit_logistic(features, values.argmax(1), strength, values.shape[1])
+    return _fit_logistic(features, values.argmax(1), strength, values.shape[1], balanced)
 
 
 def _fit_logistic(
-    features: np.ndarray, classes: np.ndarray, strength: float, num_classes: int
+    features: np.ndarray,
+    classes: np.ndarray,
+    strength: float,
+    num_classes: int,
+    balanced: bool = False,
 ) -> Head:
     """Logistic regression whose predictions have a column for every class."""
     present = np.unique(classes).astype(np.int64)
@@ -46,7 +58,7 @@ def _fit_logistic(
         return lambda each: np.repeat(only, len(each), 0)
     # Gradients are means over rows, so with many classes even those at the start are small.
     tolerance = 0.01 / (num_classes * features.shape[1] ** 0.5)
-    model = _logistic(features, classes, C=strength, tol=tolerance)
+    model = _logistic(features, classes, balanced, C=strength, tol=tolerance)
 
     def predict(each: np.ndarray) -> np.ndarray:
         result = np.zeros((len(each), num_classes))
@@ -63,6 +75,7 @@ def fit_linear(
     num_classes: int,
     *,
     intercept: bool = True,
+    balanced: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights (C, D) and biases (C) of a multinomial logistic regression.
 
@@ -74,8 +87,9 @@ def fit_linear(
         strength: Inverse regularization.
         num_classes: C.
         intercept: Whether there are biases; else they are 0.
+        balanced: All classes count the same, whatever their rows.
     """
-    model = _logistic(features, classes, C=strength, fit_intercept=intercept)
+    model = _logistic(features, classes, balanced, C=strength, fit_intercept=intercept)
     coefficients, biases = model.coef_, np.broadcast_to(model.intercept_, len(model.coef_))
     if len(coefficients) == 1:  # two classes: the log odds of the second
         coefficients = np.stack([-coefficients[0] / 2, coefficients[0] / 2])
@@ -88,16 +102,21 @@ def fit_linear(
     return weight, bias
 
 
-def _logistic(features: np.ndarray, classes: np.ndarray, **settings: Any) -> Any:
+def _logistic(features: np.ndarray, classes: np.ndarray, balanced: bool, **settings: Any) -> Any:
     """A fitted logistic regression of scikit-learn."""
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # thousands of tiny products, which threads only slow down
-        return LogisticRegression(max_iter=1000, **settings).fit(features, classes)
+        model = LogisticRegression(max_iter=1000, **settings)
+        if balanced:
+            model.set_params(class_weight="balanced")
+        return model.fit(features, classes)
 
 
-def choose_strength(features: np.ndarray, targets: Targets, seed: int) -> float:
+def choose_strength(
+    features: np.ndarray, targets: Targets, seed: int, *, balanced: bool = False
+) -> float:
     """The one of `STRENGTHS` with the smallest loss on held-out rows."""
     values = targets.values.double().numpy()
     scale = Scale(targets.problem_type)
@@ -107,7 +126,9 @@ def choose_strength(features: np.ndarray, targets: Targets, seed: int) -> float:
         losses = []
         for fold in range(int(folds.max()) + 1):
             kept, out = folds != fold, folds == fold
-            head = fit_head(targets.problem_type, features[kept], values[kept], strength)
+            head = fit_head(
+                targets.problem_type, features[kept], values[kept], strength, balanced=balanced
+            )
             predictions = with_floor(head(features[out]), targets.problem_type)
             losses.append(out.sum() * scale.loss(scale.scores(predictions), values[out]))
         return float(np.sum(losses))
@@ -123,6 +144,7 @@ class HeadLearner:
         targets: Their labels.
         read: Computes the features (n, D) of any texts.
         seed: Seed of the folds by which the strength of regularization is chosen.
+        balanced: Where texts have one class each, all classes count the same.
     """
 
     max_folds = _NUM_FOLDS
@@ -133,14 +155,23 @@ class HeadLearner:
         targets: Targets,
         read: Callable[[Any], np.ndarray],
         seed: int = 0,
+        *,
+        balanced: bool = False,
     ) -> None:
         self.features, self.targets, self.read = features, targets, read
-        self.strength = choose_strength(features, targets, seed)
+        self.balanced = balanced
+        self.strength = choose_strength(features, targets, seed, balanced=balanced)
 
     def fit(self, rows: np.ndarray) -> Any:
         """As `Learner.fit`."""
         import torch
 
         values = self.targets.values.double().numpy()[rows]
-        head = fit_head(self.targets.problem_type, self.features[rows], values, self.strength)
+        head = fit_head(
+            self.targets.problem_type,
+            self.features[rows],
+            values,
+            self.strength,
+            balanced=self.balanced,
+        )
         return lambda texts: torch.from_numpy(head(self.read(texts)))

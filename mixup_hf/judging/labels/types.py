@@ -65,6 +65,7 @@ class LabelInputs:
         llm: Needed by the members `llm` and `label_names`.
         tunable_encoder: Makes a new trainable copy of the sentence encoder; needed by `setfit`.
         seed: Seed of folds and of everything drawn.
+        balanced: Where texts have one class each, all classes count the same, whatever their rows.
     """
 
     texts: Sequence[str]
@@ -76,6 +77,7 @@ class LabelInputs:
     llm: ReadsText | None = None
     tunable_encoder: Callable[[], TunesEncoder] | None = None
     seed: int = 0
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         """Check that there is one label and one embedding for each text."""

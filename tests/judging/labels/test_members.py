@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -116,6 +118,25 @@ def test_many_classes_are_fitted_to_the_end() -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     head = fit_head(SINGLE_LABEL, rows, np.eye(120)[classes], 100.0)
     assert (head(rows).argmax(1) == classes).mean() > 0.95
+
+
+def test_a_balanced_head_does_not_lean_to_the_frequent_class() -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 3))  # which say nothing of the classes
+    values = np.eye(2)[[0] * 36 + [1] * 4]
+    leaning = fit_head(SINGLE_LABEL, rows, values, 0.01)(rows).mean(0)
+    even = fit_head(SINGLE_LABEL, rows, values, 0.01, balanced=True)(rows).mean(0)
+    np.testing.assert_allclose(leaning, [0.9, 0.1], atol=0.03)
+    np.testing.assert_allclose(even, 0.5, atol=0.03)
+
+
+@pytest.mark.parametrize("name", ["encoder", "llm", "setfit"])
+def test_members_are_balanced_if_asked(name: str) -> None:
+    inputs = topic_inputs([9, 3])
+    plain, balanced = (
+        build_learner(name, replace(inputs, balanced=each)).fit(np.arange(12))(["something else"])
+        for each in (False, True)
+    )
+    assert balanced[0, 1] > plain[0, 1]
 
 
 def test_every_row_of_a_batch_has_a_partner_of_its_class() -> None:

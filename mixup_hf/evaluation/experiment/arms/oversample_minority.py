@@ -23,13 +23,12 @@ def oversample_minority(task: Task) -> Attaches:
 
     from mixup_hf.data.targets import label_indices
     from mixup_hf.evaluation.experiment.task import rewritten
+    from mixup_hf.mixing.balance import lacking
     from mixup_hf.runtime import counter_rng
 
     classes = np.asarray(label_indices(task.train.labels, task.names))
     sizes = np.bincount(classes, minlength=len(task.names))
-    shares = sizes / len(classes)
-    # Half of a batch is real, with these shares; the other half makes up for what is missing.
-    lacking = np.where(sizes > 0, np.clip(2 / np.count_nonzero(sizes) - shares, 0, None), 0)
-    weights = (lacking / lacking.sum() / np.maximum(sizes, 1))[classes]
+    # Half of a batch is real; the other half makes up for what its classes lack.
+    weights = (lacking(sizes, 0.5) / np.maximum(sizes, 1))[classes]
     drawn = counter_rng(task.seed, _CHOOSING).choice(len(classes), size=task.rows, p=weights)
     return rewritten(task, lambda texts: list(texts), parents=drawn.tolist())

@@ -20,4 +20,5 @@ def build(inputs: LabelInputs) -> Learner:
         inputs.targets,
         lambda texts: inputs.encoder.encode(texts).double().numpy(),
         inputs.seed,
+        balanced=inputs.balanced,
     )

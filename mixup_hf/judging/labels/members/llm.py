@@ -41,5 +41,9 @@ def build(inputs: LabelInputs) -> Learner:
         return side_by_side
 
     return HeadLearner(
-        scaled(states), inputs.targets, lambda texts: scaled(read(texts)), inputs.seed
+        scaled(states),
+        inputs.targets,
+        lambda texts: scaled(read(texts)),
+        inputs.seed,
+        balanced=inputs.balanced,
     )

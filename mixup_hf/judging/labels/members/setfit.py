@@ -28,6 +28,7 @@ class SetFitLearner:
         make_encoder: Makes a new trainable copy of the sentence encoder.
         max_steps: Most steps of one tuning.
         seed: Seed of batches and of dropout.
+        balanced: All classes count the same in the regression, whatever their rows.
     """
 
     max_folds = 3
@@ -40,11 +41,12 @@ class SetFitLearner:
         *,
         max_steps: int = MAX_STEPS,
         seed: int = 0,
+        balanced: bool = False,
     ) -> None:
         errors.at_least("max_steps", max_steps, 1)
         self.texts = _readable(texts)
         self.values, self.make_encoder = values, make_encoder
-        self.max_steps, self.seed = max_steps, seed
+        self.max_steps, self.seed, self.balanced = max_steps, seed, balanced
 
     def fit(self, rows: np.ndarray) -> Predict:
         """As `Learner.fit`."""
@@ -58,7 +60,7 @@ class SetFitLearner:
         encoder = self.make_encoder()
         tune(encoder, texts, values.argmax(1), max_steps=self.max_steps, seed=self.seed)
         features = embed(encoder, texts).double().numpy()
-        head = fit_head(SINGLE_LABEL, features, values, 1.0)
+        head = fit_head(SINGLE_LABEL, features, values, 1.0, balanced=self.balanced)
 
         def predict(texts: Sequence[str]) -> Tensor:
             embeddings = embed(encoder, _readable(texts))
@@ -81,4 +83,10 @@ def build(inputs: LabelInputs) -> Learner:
         raise errors.bad(
             "committee", "name members that fit: there is no sentence encoder to tune", "setfit"
         )
-    return SetFitLearner(inputs.texts, inputs.values, inputs.tunable_encoder, seed=inputs.seed)
+    return SetFitLearner(
+        inputs.texts,
+        inputs.values,
+        inputs.tunable_encoder,
+        seed=inputs.seed,
+        balanced=inputs.balanced,
+    )
