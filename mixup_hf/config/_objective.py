@@ -52,7 +52,7 @@ BALANCE: Any = Field(
     description=(
         "Rare classes count as much as frequent ones: in the committee, in the fitted head, and "
         "among generated rows and copies. By default where a committee labels, the largest class "
-        "has three times the rows of the smallest, and neither `sampling_strategy` nor "
+        "has at least three times the rows of the smallest, and neither `sampling_strategy` nor "
         "`class_weights` is set."
     ),
 )

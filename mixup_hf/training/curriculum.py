@@ -101,12 +101,13 @@ class RealRows:
         )
 
     def _order(self, turn: int) -> np.ndarray:
-        if self._latest is None or self._latest[0] != turn:
+        latest = self._latest
+        if latest is None or latest[0] != turn:
             rng = counter_rng(self.seed, _FILLING, turn)
             if self._classes is None:
                 order = rng.permutation(len(self.texts))
             else:
                 members = {each: np.flatnonzero(self._classes == each) for each in self._wanted}
                 order = draw_turn(self._wanted, members, rng)
-            self._latest = turn, order
-        return self._latest[1]
+            latest = self._latest = turn, order
+        return latest[1]
