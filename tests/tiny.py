@@ -209,6 +209,8 @@ def make_rows(count: int = 24, num_labels: int = 3) -> tuple[list[str], list[int
         " ".join(WORDS[(row * 5 + step * 3) % len(WORDS)] for step in range(3 + row % 4))
         for row in range(count)
     ]
+    for row in range(len(WORDS), count):  # from here on they would repeat
+        texts[row] += " " + WORDS[row // len(WORDS) % len(WORDS)]
     return texts, [row % num_labels for row in range(count)]
 
 

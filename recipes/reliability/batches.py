@@ -2,7 +2,9 @@
 
 Every trial forks one or two processes (gloo) that train with a learning rate of 0, so that the loss
 of any step can be computed afterwards, row by row, from the training texts and the parents of the
-generated rows.
+generated rows. The text behind every row is looked up; the loss is computed for a share of the
+steps, and for the first one always. Kinds that begin with `many` train for a thousand batches or
+more.
 """
 
 from __future__ import annotations
@@ -21,15 +23,15 @@ import torch
 import transformers.trainer  # noqa: F401
 from trials import Fault, Trial
 
-HANG = 300
-CHECKED = 0.2  # share of the steps whose loss is computed by hand; one of every trial at least
+HANG = 600
+CHECKED, CHECKED_OF_MANY = 0.2, 0.02  # share of the steps whose loss is computed by hand
 
 
-def draw(rng: random.Random, *, two: bool, workers: int) -> dict[str, Any]:
+def draw(rng: random.Random, *, many: bool, two: bool, workers: int) -> dict[str, Any]:
     """A way to train."""
     ways = {
-        "rows": rng.randint(4, 40),
-        "num_train_epochs": rng.randint(1, 3),
+        "rows": rng.randint(300, 700) if many else rng.randint(4, 40),
+        "num_train_epochs": rng.randint(4, 8) if many else rng.randint(1, 3),
         "per_device_train_batch_size": rng.randint(1, 5),
         "gradient_accumulation_steps": rng.randint(1, 3),
         "dataloader_num_workers": workers,
@@ -53,11 +55,12 @@ def draw(rng: random.Random, *, two: bool, workers: int) -> dict[str, Any]:
 def train(ways: dict[str, Any], folder: Path, rank: int) -> None:
     """Train, and write what the batches should have cost and did cost."""
     from tiny import make_dataset, make_producer, make_rows
-    from trainer_runs import LABELS, loss_by_hand, make_run
+    from trainer_runs import LABELS, loss_by_hand, make_run, tokens
 
     texts, labels = make_rows(7, LABELS)
     others = {"eval_dataset": make_dataset([f"{text} city" for text in texts], labels)}
     producer = make_producer(ways["rows"], LABELS, seed=ways["seed"])
+    share = ways.pop("checked")
     run = make_run(folder, producer=producer, trainer=others, **ways).train()
     for batch in run.batches.evaluation:
         if "mixup_rows" in batch and int(batch["mixup_rows"].max()) >= 0:
@@ -66,23 +69,50 @@ def train(ways: dict[str, Any], folder: Path, rank: int) -> None:
     trained = run.batches.training
     per_epoch = len(trained) // ways["num_train_epochs"]
     every = ways["callback"]["refill_every"]
-    sums = []
+    texts = {tuple(tokens(text)): at for at, text in enumerate(run.producer.texts)}
+    steps = step_numbers(len(trained), per_epoch, ways["gradient_accumulation_steps"])
+    sums, made, held = [], None, -1
     for number, batch in enumerate(trained):
         epoch = number // per_epoch
-        rows = by_hand(run, batch, epoch // every if every else 0)
-        loss = float(loss_by_hand(run.initial.eval(), rows).detach()) * len(rows)
+        refill = epoch // every if every else 0
+        if refill != held:
+            made, held = run.callback.pool.rows(refill), refill
+        rows = by_hand(run, batch, texts, made, refill)
+        loss = None
+        if is_checked(ways["seed"], steps[number], share):
+            loss = float(loss_by_hand(run.initial.eval(), rows).detach()) * len(rows)
         mixed = int((batch["mixup_rows"] >= 0).sum())
         sums.append((epoch, loss, len(rows), mixed))
     found = {"sums": sums, "logged": run.logged("loss"), "evaluated": evaluated}
     (folder / f"rank-{rank}.json").write_text(json.dumps(found))
 
 
-def by_hand(run: Any, batch: dict[str, torch.Tensor], refill: int) -> list[Any]:
-    """The rows behind a batch; soft labels are mixed again, from parents and ratio."""
+def step_numbers(batches: int, per_epoch: int, accumulation: int) -> list[int]:
+    """The optimizer step of each batch; an epoch's last step may have fewer."""
+    per_step = -(-per_epoch // accumulation)
+    return [at // per_epoch * per_step + at % per_epoch // accumulation for at in range(batches)]
+
+
+def is_checked(seed: int, step: int, share: float) -> bool:
+    """Whether the loss of a step is computed by hand: the same answer in every process."""
+    return step == 0 or random.Random(f"{seed}/{step}").random() < share
+
+
+def by_hand(
+    run: Any, batch: dict[str, torch.Tensor], texts: dict[Any, int], made: Any, refill: int
+) -> list[Any]:
+    """The rows behind a batch; soft labels are mixed again, from parents and ratio.
+
+    Args:
+        run: The training.
+        batch: As the model saw it.
+        texts: Which training row has these tokens.
+        made: The generated rows of the refill.
+        refill: Its number.
+    """
     from trainer_runs import Row, tokens
 
-    made, labels = run.callback.pool.rows(refill), run.producer.targets
-    texts = {tuple(tokens(text)): at for at, text in enumerate(run.producer.texts)}
+    labels = run.producer.targets
     rows = []
     for ids, mask, position in zip(
         batch["input_ids"], batch["attention_mask"], batch["mixup_rows"].tolist(), strict=True
@@ -109,22 +139,23 @@ def steps_of(sums: list[Any], accumulation: int) -> list[list[Any]]:
     return steps
 
 
-def trial_of(workers: int, processes: int) -> Trial:
-    """A trial with so many workers and processes."""
+def trial_of(workers: int, processes: int, *, many: bool) -> Trial:
+    """A trial with so many workers and processes, of few or many batches."""
 
     def trial(rng: random.Random, folder: Path) -> str:
-        ways = draw(rng, two=processes == 2, workers=workers)
+        ways = draw(rng, many=many, two=processes == 2, workers=workers)
+        ways["checked"] = CHECKED_OF_MANY if many else CHECKED
         ranks = in_processes(ways, folder, processes)
         accumulation = ways["gradient_accumulation_steps"]
         grouped = [steps_of(each["sums"], accumulation) for each in ranks]
         logged = ranks[0]["logged"]
         if len(logged) != len(grouped[0]):
             raise Fault(f"{len(logged)} losses of {len(grouped[0])} steps: {ways}")
-        surely = rng.randrange(len(logged))
         for step, loss in enumerate(logged):
-            if step != surely and rng.random() > CHECKED:
-                continue
             parts = [part for each in grouped for part in each[step]]
+            if any(part[1] is None for part in parts):
+                continue
+            COUNTED["steps computed by hand"] += 1
             expected = sum(part[1] for part in parts) / sum(part[2] for part in parts)
             if abs(expected - loss) > 2e-3 * max(1.0, abs(expected)):
                 raise Fault(f"step {step}: a loss of {loss}, by hand {expected}: {ways}")
@@ -138,7 +169,7 @@ def trial_of(workers: int, processes: int) -> Trial:
     return trial
 
 
-COUNTED = {"batches": 0, "rows": 0, "evaluated rows": 0}
+COUNTED = {"batches": 0, "rows": 0, "evaluated rows": 0, "steps computed by hand": 0}
 
 
 def in_processes(ways: dict[str, Any], folder: Path, count: int) -> list[dict[str, Any]]:
@@ -183,10 +214,13 @@ def _fork(ways: dict[str, Any], folder: Path, rank: int, count: int, port: int) 
         os._exit(code)
 
 
+def _named(workers: int, processes: int) -> str:
+    return f"{workers} workers, {processes} process{'es' if processes > 1 else ''}"
+
+
+_LOADERS = [(workers, processes) for workers in range(5) for processes in (1, 2)]
 KINDS: dict[str, Trial] = {
-    f"{workers} workers, {processes} process{'es' if processes > 1 else ''}": trial_of(
-        workers, processes
-    )
-    for workers in range(5)
-    for processes in (1, 2)
+    ("many, " if many else "") + _named(*each): trial_of(*each, many=many)
+    for many in (False, True)
+    for each in _LOADERS
 }

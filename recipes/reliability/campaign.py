@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--count", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="this kind of trial alone")
+    parser.add_argument("--only", help="this kind of trial alone, or those whose names begin so")
     parser.add_argument("--number", type=int, help="this trial alone")
     options = parser.parse_args()
     if options.minutes is None and options.count is None and options.number is None:

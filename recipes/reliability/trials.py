@@ -93,11 +93,11 @@ def campaign(
         seed: Decides on everything random.
         count: How many trials.
         minutes: How long.
-        only: Run this kind alone.
+        only: Run this kind alone, or those whose names begin so.
         number: Run this trial alone, to repeat a fault.
         hang: Seconds after which a trial counts as hung.
     """
-    chosen = {only: kinds[only]} if only else kinds
+    chosen = _chosen(kinds, only)
     tally, started, at = Tally(seed), time.monotonic(), number or 0
     while True:
         done = tally.trials.total()
@@ -112,6 +112,15 @@ def campaign(
         at += 1
     tally.seconds = time.monotonic() - started
     return tally
+
+
+def _chosen(kinds: Mapping[str, Trial], only: str | None) -> Mapping[str, Trial]:
+    if only is None or only in kinds:
+        return kinds if only is None else {only: kinds[only]}
+    found = {name: trial for name, trial in kinds.items() if name.startswith(only)}
+    if not found:
+        raise SystemExit(f"--only must be one of these, or the beginning of some: {list(kinds)}")
+    return found
 
 
 def _one(trial: Trial, key: str, outcomes: Counter[str], hang: int) -> str | None:
