@@ -98,8 +98,8 @@ def text(name: str, value: Any) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(
-            f"`{name}` holds {value[error.start : error.end]!r}, half of a character, at place "
-            f"{error.start}. It was cut or decoded wrongly: mend it with "
+            f"`{name}` holds {value[error.start : error.end]!r}, half of a surrogate pair, at "
+            f"index {error.start}. It was cut or decoded wrongly: fix it with "
             'text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").'
         ) from error
 

@@ -82,7 +82,8 @@ def load_aligner(folder: Path) -> Aligner:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise AlignerMismatchError(
             f"The aligner in {folder} has format {version}; this version of "
-            f"mixup_hf reads up to {FORMAT_VERSION}. Upgrade with `pip install -U mixup_hf`."
+            f"mixup_hf reads up to {FORMAT_VERSION}. Update your clone of mixup_hf, and install it "
+            "again."
         )
     weights = folder / "model.safetensors"
     if not weights.is_file():
@@ -130,7 +131,7 @@ def _warn_of_unknown_keys(folder: Path, config: dict[str, Any]) -> None:
         runtime.warn(
             f"The aligner in {folder} was saved by a newer mixup_hf: its config has keys that this "
             f"version does not know and ignores ({', '.join(unknown)}). If its sentences look "
-            "wrong, upgrade with `pip install -U mixup_hf`."
+            "wrong, update your clone of mixup_hf, and install it again."
         )
 
 

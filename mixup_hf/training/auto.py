@@ -159,7 +159,7 @@ def describe_choice(
     parts["curriculum"] = _when(chosen)
     parts["contrastive_weight"] = _contrastive(chosen.contrastive_weight)
     steps = chosen.contrastive_start
-    parts["contrastive_start"] = f"{steps} contrastive steps before the first" if steps else ""
+    parts["contrastive_start"] = f"{steps} contrastive steps before training" if steps else ""
     parts["head_start"] = "a fitted head to start from" if chosen.head_start else ""
     last = chosen.weight_average
     parts["weight_average"] = f"weights averaged over the last {last:.0%} of steps" if last else ""

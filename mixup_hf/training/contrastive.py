@@ -252,7 +252,7 @@ def _body_of(model: nn.Module) -> nn.Module:
 
 
 def _log_left_out(error: errors.InvalidInput) -> None:
-    runtime.log(f"trains without the contrastive term: {error}")
+    runtime.log(f"training without the contrastive term: {error}")
 
 
 def _is_causal(model: nn.Module, body: nn.Module) -> bool:

@@ -75,14 +75,16 @@ class HeadStart:
             found = self._read(model, next(iter(dataset)), args)
         if found is None:
             runtime.log(
-                "the head starts as it is: the logits come from no linear layer in training"
+                "the head is left unchanged: the logits do not come from a trainable linear layer"
             )
             return
         head, features, logits = found
         classes = torch.tensor([row.label for row in self._rows]).argmax(1)
         before = F.cross_entropy(logits, classes).item()
         if before < _KNOWS_NOTHING * np.log(logits.shape[1]):
-            runtime.log(f"the head starts as it is: it knows the rows, cross entropy {before:.2f}")
+            runtime.log(
+                f"the head is left unchanged: it already fits the training rows (cross-entropy {before:.2f})"
+            )
             return
         weight, bias = fit_linear(
             features.double().numpy(),

@@ -56,6 +56,7 @@ def check_rows(
     labels = list(labels)
     if len(texts) != len(labels):
         raise errors.InvalidInput(
-            f"`texts` and `labels` must be of one length, but got {len(texts)} and {len(labels)}."
+            f"`texts` and `labels` must have the same length, but got {len(texts)} and "
+            f"{len(labels)}."
         )
     return texts, read_targets(labels, num_labels, label_names, problem_type)

@@ -55,7 +55,7 @@ def written(folder: Path, **changes: Any) -> Path:
         ({"soft_label": {"a": float("nan"), "b": 0.5, "c": 0.5}}, "`label` must be finite"),
         ({"soft_label": {"a": -1.0, "b": 1.0, "c": 1.0}}, "`soft_label` must lie in"),
         ({"soft_label": {"a": 0.9, "b": 0.9, "c": 0.9}}, "`soft_label` must have shares that sum"),
-        ({"text": "\ud83d"}, "half of a character"),
+        ({"text": "\ud83d"}, "half of a surrogate pair"),
         ({"method": 5}, "`method` must be a string"),
         ({"parents": ["0", "1"]}, "`parents` must be whole numbers"),
         ({"votes": {"encoder": [float("inf")]}}, "must be finite"),
@@ -102,7 +102,7 @@ def test_a_frame_with_two_columns_of_one_name_or_mixed_types_is_refused() -> Non
 @pytest.mark.parametrize(
     ("texts", "labels", "message"),
     [
-        (["a\ud83d", "b"], ["x", "y"], "half of a character, at place 1"),
+        (["a\ud83d", "b"], ["x", "y"], "half of a surrogate pair, at index 1"),
         (5.0, ["x", "y"], "`texts` must be a list of texts, but got float"),
         (["a", "b"], 5, "`labels` must be a list of labels, but got int"),
         (["a", "b"], [[None, 1], [1, 0]], "0 and 1, in lists, but got None"),

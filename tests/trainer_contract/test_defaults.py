@@ -21,7 +21,7 @@ from mixup_hf.training.augmentation import Written, written_record
 from mixup_hf.training.regeneration import record_of
 
 CHOSEN = "mixup_hf: chosen for 12 rows of 3 classes: a committee's labels, "
-LEFT_OUT = "trains without the contrastive term"
+LEFT_OUT = "training without the contrastive term"
 
 
 def make_default(*rows: Any, **settings: Any) -> InversedMixup:

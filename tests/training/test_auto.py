@@ -139,7 +139,7 @@ def test_the_line_says_what_was_chosen_and_how_to_change_it() -> None:
     assert line(SINGLE) == (
         "mixup_hf: chosen for 24 rows of 3 classes: a committee's labels, at most 400 generated "
         "rows, used in the first half of the run (real rows in the second), contrastive weight 2, "
-        "40 contrastive steps before the first, a fitted head to start from, weights averaged over "
+        "40 contrastive steps before training, a fitted head to start from, weights averaged over "
         "the last 75% of steps; set `label_source`, `rows_per_refill`, `curriculum`, "
         "`contrastive_weight`, `contrastive_start`, `head_start`, `weight_average` to change this"
     )

@@ -191,7 +191,7 @@ def _show(console: Console, done: Augmented, output: Path) -> None:
     if summary.copies:
         console.print(
             f"{summary.copies} rows are copies of training rows: every sentence generated for them "
-            "was doubtful. Drop the rows whose `mitigation` is 'parent' if you do not want them.",
+            "was rejected. Drop the rows whose `mitigation` is 'parent' if you do not want them.",
             soft_wrap=True,
             highlight=False,
         )

@@ -40,7 +40,7 @@ def command(overrides: Sequence[str], config: ConfigFile = None, keys: Keys = Fa
         mixup-hf finetune config.yaml --data.shots 20 --seed 1
 
     Writes the model, its tokenizer, metrics.json and mixed.jsonl into the output directory. With
-    validation rows (`--data.validation_share 0.1`, say), the best checkpoint is kept; with
+    validation rows (`--data.validation-share 0.1`, say), the best checkpoint is kept; with
     `--compare true`, a baseline is trained beside it.
     """
     console = Console()

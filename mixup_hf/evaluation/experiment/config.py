@@ -70,7 +70,7 @@ class PrimaryConfig:
 
     def __post_init__(self) -> None:
         if self.arm in self.against or len(set(self.against)) < len(self.against):
-            raise errors.bad("against", "name other arms, and none twice", self.against)
+            raise errors.bad("against", "name other arms, without duplicates", self.against)
 
 
 @settings
@@ -148,7 +148,7 @@ class ExperimentConfig:
         for name in ("arms", "shots", "seeds"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
-                raise errors.bad(name, "name none twice", values)
+                raise errors.bad(name, "not contain duplicates", values)
         self._check_variants()
         known = (*registry.names("arm"), *self.variants)
         errors.one_of("baseline", self.baseline, known)

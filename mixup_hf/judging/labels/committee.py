@@ -281,7 +281,7 @@ def fit_committee(
     extra = extra or {}
     names = [*members, *extra]
     if not names or len(set(names)) < len(names):
-        raise errors.bad("committee", "name at least one member, and none twice", names)
+        raise errors.bad("committee", "name at least one member, without duplicates", names)
     for name in members:
         errors.one_of("committee", name, registry.names("member"))
     errors.at_least("number of rows", len(inputs.texts), 2)

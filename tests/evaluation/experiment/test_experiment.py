@@ -257,7 +257,7 @@ def test_runs_of_other_settings_are_refused(make: Callable[..., ExperimentConfig
         ({"baseline": "best"}, "`baseline` must be one of"),
         ({"mixup": {"auto_off": True}}, "would let the test split decide"),
         ({"seeds": []}, "`seeds` must name at least one"),
-        ({"shots": [5, 5]}, "`shots` must name none twice"),
+        ({"shots": [5, 5]}, "`shots` must not contain duplicates"),
         ({"sets": {}}, "`sets` must name at least one"),
         ({"sets": {"x": {"dataset": "bbc_headlines", "shots": 3}}}, "be left out"),
         ({"sets": {"x": {"file": "y"}}}, r"`sets.x.file` is no known key.*Known here: .*dataset"),
