@@ -83,7 +83,8 @@ class HeadStart:
         before = F.cross_entropy(logits, classes).item()
         if before < _KNOWS_NOTHING * np.log(logits.shape[1]):
             runtime.log(
-                f"the head is left unchanged: it already fits the training rows (cross-entropy {before:.2f})"
+                "the head is left unchanged: it already fits the training rows "
+                f"(cross-entropy {before:.2f})"
             )
             return
         weight, bias = fit_linear(
