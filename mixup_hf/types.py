@@ -182,7 +182,7 @@ class Begins(Protocol):
 
         Args:
             model: The model, not wrapped.
-            dataset: The Trainer's training set; its first row shows which columns a row has.
+            dataset: The training rows as the collator sees them; the first shows the columns.
             args: The Trainer's `TrainingArguments`.
             state: The Trainer's `TrainerState`.
         """

@@ -18,7 +18,9 @@ from safetensors.torch import save_file
 from tiny import make_producer
 from trainer_runs import LABELS, CountingProducer, Run, make_run, sharp_classifier, weights
 
-from mixup_hf import runtime, soft_cross_entropy
+from mixup_hf import InversedMixup, MixupConfig, augment_dataset, runtime, soft_cross_entropy
+from mixup_hf.data.tables import read_table
+from mixup_hf.training.augmentation import augment_file
 from mixup_hf.training.contrastive import Contrast
 from mixup_hf.training.curriculum import RealRows
 
@@ -123,6 +125,28 @@ def produced() -> dict[str, Any]:
     return {"rows": [row.to_json() for row in rows], "here": sum(chunks)}
 
 
+def augmented(folder: Path) -> dict[str, Any]:
+    """A file of rows by all processes together, and what `augment_dataset` returned here."""
+    from datasets import Dataset
+    from tiny import make_inverter, make_rows
+
+    texts, labels = make_rows(12, LABELS)
+    data = Dataset.from_dict({"text": texts, "label": labels})
+    settings = {"max_new_tokens": 4, "chunk_size": 4, "label_source": "parents", "reuse": False}
+    made = augment_dataset(data, num_samples=14, inverter=make_inverter(), **settings)
+    table = read_table(data, "text", "label")
+    mixup = InversedMixup(make_inverter(), texts, labels, config=MixupConfig(**settings))
+    done = augment_file(folder / "rows.jsonl", mixup, table, 14, data={})
+    runtime.wait_for_everyone()
+    written = [json.loads(line)["text"] for line in (folder / "rows.jsonl").open()]
+    return {
+        "data_set": list(made["text"]),
+        "file": written,
+        "decoded": mixup.producer.decoded,
+        "counted": done.summary.rows,
+    }
+
+
 def logged() -> list[str]:
     """What this process says when every process is asked to speak."""
     stream = io.StringIO()
@@ -151,6 +175,7 @@ def write(output: Path) -> None:
         "world": runtime.world_size(),
         "torch_world": torch.distributed.get_world_size(),
         "produced": produced(),
+        "augmented": augmented(output),
         "logged": logged(),
         "agreed": agreed(),
         "pool": sorted(

@@ -39,9 +39,10 @@ def stage_settings(
         stage: One of its stages.
         fingerprints: Digests of what the config names: encoder, LLM, sentences.
     """
-    settings = {
-        name: value for name, value in asdict(config).items() if name not in _NOT_OF_THE_WEIGHTS
-    }
+    known = asdict(config)
+    settings = {name: value for name, value in known.items() if name not in _NOT_OF_THE_WEIGHTS}
+    if config.guided_training:  # it is part of the loss then
+        settings["guidance"] = config.guidance
     upto = config.stages[: config.stages.index(stage) + 1]
     stages = {each.name: asdict(each) | {"minutes": config.stage_minutes(each)} for each in upto}
     return settings | {"stages": stages, "fingerprints": fingerprints}

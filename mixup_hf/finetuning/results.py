@@ -27,7 +27,7 @@ def check(folder: Path) -> None:
     Raises:
         InvalidInput: The folder cannot be written, or holds checkpoints that may be worth resuming.
     """
-    found = checkpoints(folder) + checkpoints(folder / BASELINE)
+    found = checkpoints(folder)
     if found:
         raise errors.InvalidInput(
             f"`output_dir` = {str(folder)!r} holds checkpoints of an earlier run "
@@ -46,6 +46,7 @@ def clear(folder: Path) -> None:
     """Remove what an earlier run of this command wrote, and log it; other files stay."""
     if not runtime.is_main_process():
         return
+    remove_checkpoints(folder / BASELINE)  # a baseline is not resumed
     removed = _clear(folder) + [f"{BASELINE}/{name}" for name in _clear(folder / BASELINE)]
     if removed:
         runtime.log(f"Removed files of an earlier run from {folder}: {', '.join(removed)}.")

@@ -80,8 +80,11 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
     discard = saves_by_default(config)
     saved = output if config.save_model else None
     fitted = _fit(config, data, mixup, save_to=saved, discard=discard)
-    metrics = fitted.metrics | _committee(mixup)
+    metrics, rows = fitted.metrics | _committee(mixup), (data.train.texts, data.targets)
     if config.compare:
+        if runtime.is_main_process():  # a run that is stopped in the baseline has lost nothing
+            results.write(output, metrics, fitted.history, fitted.used, *rows)
+            results.remove_checkpoints(output / results.BASELINE)
         baseline = _fit(compare.baseline_of(config, fitted), data, None, discard=discard)
         metrics = metrics | {
             "baseline": baseline.metrics,
@@ -91,7 +94,7 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
             results.write(output / results.BASELINE, baseline.metrics, baseline.history, [], ())
     metrics = metrics | {"seconds": round(time.monotonic() - started, 1)}
     if runtime.is_main_process():
-        results.write(output, metrics, fitted.history, fitted.used, data.train.texts, data.targets)
+        results.write(output, metrics, fitted.history, fitted.used, *rows)
     return metrics
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from mixup_hf.config import check_interpolation
 from mixup_hf.generation.cache import Request, SentenceStore
 from mixup_hf.generation.labelling import Labelling
 from mixup_hf.generation.lengths import ParentLengths
+from mixup_hf.generation.once import Once
 from mixup_hf.generation.unlabeled import UnlabeledTexts
 from mixup_hf.generation.unlabeled_parents import UnlabeledParents, known_labels, parents_of
 from mixup_hf.mixing.interpolation import mix
@@ -49,7 +49,7 @@ class Producer:
         hints: Where the inverter's hints come from, `embedding` or `parents`; recorded in every
             row.
         gate: Creates the object that judges and repairs rows; called when the first rows are
-            generated. None accepts every row.
+            generated, and again after `gate.forget()`. None accepts every row.
         provenance: `method` and `weights`, recorded in every row.
         engine: Returns the name of the decoding engine; called for every batch, because a server
             may be replaced.
@@ -92,7 +92,8 @@ class Producer:
         check_interpolation(interpolation, plan.weights.num_parents)
         self.interpolation, self.mix_weights, self.hints = interpolation, mix_weights, hints
         self.provenance = dict(provenance or {})
-        self.engine, self.bounded, self._make_gate = engine, bounded, gate
+        self.engine, self.bounded = engine, bounded
+        self.gate = None if gate is None else Once(gate)
         self.texts: Sequence[str] = list(texts)
         self.targets = targets
         self.plan, self.store = plan, store
@@ -190,10 +191,6 @@ class Producer:
         self.seconds_per_row = (time.monotonic() - started) / max(1, len(rows))
         return rows
 
-    @cached_property
-    def _gate(self) -> Reviews | None:
-        return None if self._make_gate is None else self._make_gate()
-
     def first_sentences(self, count: int) -> list[str]:
         """At least `count` sentences decoded for the first positions, before any gate.
 
@@ -219,7 +216,8 @@ class Producer:
             others = self._placed(others, (epoch, chunk, attempt), placed.at(places), how)
             return self._decode(others, epoch, (*key, attempt))
 
-        return rows if self._gate is None else self._gate.review(rows, redraw)
+        gate = None if self.gate is None else self.gate()
+        return rows if gate is None else gate.review(rows, redraw)
 
     def _placed(
         self, pairs: Pairs, key: tuple[int, ...], before: Pairs | None = None, how: Redraw = "pair"

@@ -239,7 +239,7 @@ def _rows_by_class(mixup: InversedMixup) -> Counter[str]:
 
 def _chunks(mixup: InversedMixup, count: int) -> Iterator[list[MixedExample]]:
     mixup.check_readability()
-    yield from mixup.stream(count)
+    yield from mixup.stream(count, gather=True)
 
 
 def _class_label(dataset: Any, column: str) -> Any:

@@ -34,7 +34,7 @@ from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.contrastive import NO_CONTRAST, Contrast, check_contrastive
 from mixup_hf.training.curriculum import CONSTANT, RealRows, parse_curriculum
 from mixup_hf.training.loss_hooks import SoftLabelHooks
-from mixup_hf.training.mixing_collator import Installed, MixingCollator
+from mixup_hf.training.mixing_collator import Installed, MixingCollator, SeenRows
 from mixup_hf.training.pool import NEVER, MixupPool
 from mixup_hf.training.refill import Refiller
 from mixup_hf.training.rehearsal import Rehearsal
@@ -104,9 +104,8 @@ class MixupCallback(TrainerCallback):
         self.warmup_epochs, self.auto_off, self.on_failure = warmup_epochs, auto_off, on_failure
         self.contract, self.class_weights, self.fill = contract, class_weights, fill
         self.curriculum = parse_curriculum(curriculum)
-        self._contrast = contrast
-        self.start_line, self.rehearsal, self.starts = start_line, rehearsal, starts
-        self.attached = False  # `attach` sets it: the Trainer's label smoother is then ours
+        self._contrast, self.rehearsal, self.starts = contrast, rehearsal, starts
+        self.start_line, self.attached = start_line, False  # `attach` sets it: the smoother is ours
         self._background = background_of(producer) if background else None
         self.pool: MixupPool | None = None
         self._usage: RowUsage | None = None
@@ -133,7 +132,8 @@ class MixupCallback(TrainerCallback):
         if self._background is not None:
             self._background.stop()
         self.pool, self._usage, self._off = None, None, False
-        if self.collator.mix_ratio == 0 and not self._contrast.weight:
+        acts = self.collator.mix_ratio or self._contrast.weight or self.starts
+        if not acts and self.class_weights is None:
             return  # the plain Trainer, bit for bit
         loader = kwargs["train_dataloader"]
         check_training(args, loader, kwargs["model"], self.collator, attached=self.attached)
@@ -141,7 +141,7 @@ class MixupCallback(TrainerCallback):
             self.contract.check(kwargs["model"], loader.dataset)
         for each in (self.rehearsal, *self.starts):
             if each is not None:
-                each.begin(kwargs["model"], loader.dataset, args, state)
+                each.begin(kwargs["model"], SeenRows(loader), args, state)
         self.pool = MixupPool(Path(str(args.output_dir)) / FOLDER / "pool", self.seed)
         self._usage = RowUsage(self.pool)
         if self.auto_off:

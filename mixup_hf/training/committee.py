@@ -69,6 +69,7 @@ def build_committee(
         targets.values.numpy().tobytes(),
         tuple(members),
         tuple(descriptions),
+        (targets.problem_type, *targets.names),
         seed,
         balanced,
     )

@@ -20,7 +20,7 @@ from mixup_hf.data.targets import SINGLE_LABEL
 from mixup_hf.judging.labels.contrastive import LEARNING_RATE, count_steps, tune
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.contrastive import Contrast, ContrastiveTerm
-from mixup_hf.training.head_start import as_row, keeping_modes, without_labels
+from mixup_hf.training.head_start import HeadStart, as_row, keeping_modes, without_labels
 from mixup_hf.training.rehearsal import own_random_state
 
 _RATE = 2.0  # times the run's: whoever trains a large model at a low rate needs a low one here too
@@ -32,7 +32,8 @@ class ContrastiveStart:
 
     Adapters are tuned where only they are trained, and the head stays as it is. A resumed run and
     weights in shards are left alone; so are, unless the user asked for this, models that have no
-    embeddings to compare and decoders, for which nothing has been measured. The learning rate is
+    embeddings to compare, decoders, for which nothing has been measured, and models whose head
+    knows the task already. The learning rate is
     twice the run's, at most 1e-4.
 
     Args:
@@ -42,6 +43,7 @@ class ContrastiveStart:
         max_steps: Most optimizer steps, of 24 texts each.
         optional: The user has not asked for it.
         seed: Seed of batches and dropout.
+        head: Tells whether the head knows the task already. Default: it does not.
 
     Attributes:
         steps: Optimizer steps before the run's first; 0 where nothing was tuned. A resumed run
@@ -57,7 +59,9 @@ class ContrastiveStart:
         max_steps: int,
         optional: bool = False,
         seed: int = 0,
+        head: HeadStart | None = None,
     ) -> None:
+        self._head = head
         self._texts, self._targets, self._collator = list(texts), targets, collator
         self._max_steps, self._optional, self._seed = max_steps, optional, seed
         self.steps = 0
@@ -75,9 +79,14 @@ class ContrastiveStart:
         self.steps = count_steps(len(self._texts), self._max_steps)
         if state.global_step:
             return
+        if self._optional and self._head is not None and self._head.knows(model, dataset, args):
+            self.steps = 0
+            runtime.log("the body is left unchanged: the head already fits the training rows")
+            return
         started = time.monotonic()
-        body = _Body(model, term, self._collator, next(iter(dataset)), self._targets.shape[1])
         with own_random_state(next(model.parameters()).device, self._seed), keeping_modes(model):
+            like = next(iter(dataset))
+            body = _Body(model, term, self._collator, like, self._targets.shape[1], args.fp16)
             if not self._tune(body, term, args.learning_rate):
                 self.steps = 0
                 return
@@ -120,9 +129,17 @@ class _Body:
     """The model being trained as something that embeds texts."""
 
     def __init__(
-        self, model: Any, term: ContrastiveTerm, collator: MixupCollator, like: Any, num_labels: int
+        self,
+        model: Any,
+        term: ContrastiveTerm,
+        collator: MixupCollator,
+        like: Any,
+        num_labels: int,
+        fp16: bool,
     ) -> None:
         self.model: nn.Module = model
+        # Small gradients vanish in fp16, and no scaler works here: not in accelerate's autocast.
+        self._forward = getattr(model, "_original_forward", model) if fp16 else model
         self._term, self._collator, self._like = term, collator, like
         self._no_label = torch.full((num_labels,), 1 / num_labels)
 
@@ -132,7 +149,7 @@ class _Body:
         batch = self._collator.base_collator(self._collator.mixed_features(rows, self._like))
         inputs = _cut(without_labels(batch, next(self.model.parameters()).device))
         self._term.listen()
-        self.model(**inputs)
+        self._forward(**inputs)
         return self._term.pooled(len(texts), inputs.get("attention_mask"), inputs.get("input_ids"))
 
     def embed(self, texts: Sequence[str]) -> Tensor:

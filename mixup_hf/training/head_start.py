@@ -20,6 +20,7 @@ from transformers import TrainerState, TrainingArguments
 
 from mixup_hf import runtime
 from mixup_hf.judging.labels.heads import fit_linear
+from mixup_hf.judging.sampling import sample_of
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.rehearsal import own_random_state
 from mixup_hf.types import MixedExample
@@ -43,7 +44,7 @@ class HeadStart:
         texts: The training texts (N).
         targets: Their labels (N, C), one class each.
         collator: Makes the model's inputs, as it makes those of mixed rows.
-        seed: Seed of the rows that are used where there are more than 2,000.
+        seed: Seed of the rows that are used where there are more than 2,000, of every class some.
         balanced: All classes count the same, whatever their rows.
 
     Attributes:
@@ -59,8 +60,10 @@ class HeadStart:
         *,
         balanced: bool = False,
     ) -> None:
-        order = runtime.counter_rng(seed, _ORDER).permutation(len(texts))[:MAX_ROWS].tolist()
-        self._rows = [as_row(texts[at], targets[at]) for at in order]
+        order = runtime.counter_rng(seed, _ORDER).permutation(len(texts))
+        if len(texts) > MAX_ROWS:  # as many of each class as its share, and some at least
+            order = sample_of(targets.argmax(1).numpy(), seed, "The head is fitted", MAX_ROWS)
+        self._rows = [as_row(texts[at], targets[at]) for at in order.tolist()]
         self._collator, self._seed, self._balanced = collator, seed, balanced
         self.steps = 0
 
@@ -69,19 +72,15 @@ class HeadStart:
         if state.global_step or runtime.is_sharded():
             return
         started = time.monotonic()
-        device = next(model.parameters()).device
-        with own_random_state(device, self._seed), keeping_modes(model):
-            model.eval()
-            found = self._read(model, next(iter(dataset)), args)
+        found = self._look(model, dataset, args)
         if found is None:
             runtime.log(
                 "the head is left unchanged: the logits do not come from a trainable linear layer"
             )
             return
         head, features, logits = found
-        classes = torch.tensor([row.label for row in self._rows]).argmax(1)
-        before = F.cross_entropy(logits, classes).item()
-        if before < _KNOWS_NOTHING * np.log(logits.shape[1]):
+        classes, before = self._classes(), self._loss(logits)
+        if self._is_known(logits) or len(classes.unique()) < 2:
             runtime.log(
                 "the head is left unchanged: it already fits the training rows "
                 f"(cross-entropy {before:.2f})"
@@ -108,6 +107,34 @@ class HeadStart:
                 "3.2 ± 1.1 points of accuracy against 5e-5 (five pairs, see RESULTS.md): try "
                 "`learning_rate=5e-5`, or `head_start=False` if the rate has to stay."
             )
+
+    def knows(self, model: Any, dataset: Any, args: TrainingArguments) -> bool:
+        """Whether the model's head knows the task already, better than a guess.
+
+        Args:
+            model: As for `begin`.
+            dataset: As for `begin`.
+            args: As for `begin`.
+        """
+        found = self._look(model, dataset, args)
+        return found is not None and self._is_known(found[2])
+
+    def _look(
+        self, model: Any, dataset: Any, args: TrainingArguments
+    ) -> tuple[nn.Linear, Tensor, Tensor] | None:
+        device = next(model.parameters()).device
+        with own_random_state(device, self._seed), keeping_modes(model):
+            model.eval()
+            return self._read(model, next(iter(dataset)), args)
+
+    def _classes(self) -> Tensor:
+        return torch.tensor([row.label for row in self._rows]).argmax(1)
+
+    def _loss(self, logits: Tensor) -> float:
+        return F.cross_entropy(logits, self._classes()).item()
+
+    def _is_known(self, logits: Tensor) -> bool:
+        return bool(self._loss(logits) < _KNOWS_NOTHING * np.log(logits.shape[1]))
 
     @torch.no_grad()
     def _read(

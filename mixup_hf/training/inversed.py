@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from mixup_hf import errors
+from mixup_hf import errors, runtime
 from mixup_hf.config import MixupConfig, check_unlabeled
 from mixup_hf.data.targets import Targets
 from mixup_hf.data.text_pairs import PairEncoder, are_pairs
@@ -237,22 +237,33 @@ class InversedMixup(JudgedPlugin):
         with generating_bar(n) as bar:
             return self.producer.produce(epoch, n, bar.update)
 
-    def stream(self, n: int, *, epoch: int = 0) -> Iterator[list[MixedExample]]:
+    def stream(
+        self, n: int, *, epoch: int = 0, gather: bool = False
+    ) -> Iterator[list[MixedExample]]:
         """The rows of `generate`, chunk by chunk: memory does not grow with `n`.
 
-        In several processes each gets its own share of the chunks.
+        In several processes each gets its own share of the chunks, or with `gather` all of them.
 
         Args:
             n: How many rows in all.
             epoch: As for `generate`.
+            gather: The processes decode side by side and exchange their rows: every process gets
+                every row, in order.
 
         Raises:
             InvalidState: As for `generate`.
             InvalidInput: As for `generate`.
         """
         self._check_can_generate()
-        for chunk in self.producer.share(self.producer.chunks(n)):
-            yield self.producer.chunk(epoch, chunk, n)
+        every = self.producer.chunks(n)
+        if not gather:
+            for chunk in self.producer.share(every):
+                yield self.producer.chunk(epoch, chunk, n)
+            return
+        for at in range(0, len(every), runtime.world_size()):
+            turn = self.producer.share(every[at : at + runtime.world_size()])
+            rows = runtime.merge({each: self.producer.chunk(epoch, each, n) for each in turn})
+            yield [row for chunk in sorted(rows) for row in rows[chunk]]
 
     def _check_can_generate(self) -> None:
         self._require_rows()

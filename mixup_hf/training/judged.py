@@ -28,7 +28,7 @@ from mixup_hf.judging.labels.members.model import refuse_without_trainer
 from mixup_hf.training.auto import Chosen
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.committee import build_committee
-from mixup_hf.training.mix_settings import text_check
+from mixup_hf.training.mix_settings import parent_lengths, text_check
 from mixup_hf.training.plain_loop import mixed_rows
 from mixup_hf.training.plugin import TrainerPlugin
 from mixup_hf.training.rehearsal import Rehearsal
@@ -100,8 +100,13 @@ class JudgedPlugin(TrainerPlugin):
             self._given_unlabeled, self.texts, self.eval_texts, self.config.leaks
         )
         if self.has_rows:  # evaluation texts that became known later
-            self.producer.unlabeled = self._unlabeled()
-            self.producer.unlabeled_parents = self._unlabeled_parents()
+            producer, more = self.producer, self._unlabeled_parents()
+            producer.unlabeled, producer.unlabeled_parents = self._unlabeled(), more
+            if more is not None:
+                every = [*self.texts, *more.texts]
+                producer.lengths = parent_lengths(self.inverter, self.config, every)
+            if producer.gate is not None:
+                producer.gate.forget()
 
     def _unlabeled(self) -> UnlabeledTexts | None:
         """The unlabelled texts among the rows; None without any."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from mixup_hf import errors, registry
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.sources import default_cache_dir
-from mixup_hf.data.targets import REGRESSION
+from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL
 from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.generation.lengths import ParentLengths
 from mixup_hf.inverter import ending
@@ -72,11 +72,14 @@ def pairing_of(config: MixupConfig, problem_type: str) -> str:
 
 
 def by_index(
-    strategy: str | float | Mapping[str | int, int] | None, names: list[str]
+    strategy: str | float | Mapping[str | int, int] | None, names: list[str], problem_type: str
 ) -> SamplingStrategy | None:
-    """The strategy with class indices for names."""
+    """The strategy with class indices for names; rows must have one class each for such."""
     if not isinstance(strategy, Mapping):
         return strategy
+    if problem_type != SINGLE_LABEL:
+        rule = "be a word or a number unless each row has one class: rows of several are in none"
+        raise errors.bad("sampling_strategy", rule, dict(strategy))
     unknown = [key for key in strategy if key not in names and key not in range(len(names))]
     if unknown:
         raise errors.bad("sampling_strategy", f"name classes among {names}", unknown)

@@ -163,6 +163,13 @@ class MixedTrainingSet:
         if self.config.leaks != "off":
             _check_parents(self.texts, self.eval_texts, fail=self.config.leaks == "fail")
 
+    def _guard_also(self, eval_texts: Sequence[Any]) -> None:
+        """Keep these out as well, beside those that are known."""
+        known = set(self.eval_texts)
+        more = [text for text in join_sides("eval_texts", list(eval_texts)) if text not in known]
+        if more:
+            self._guard([*self.eval_texts, *more])
+
     def _require_rows(self) -> None:
         if not self.has_rows:
             raise errors.InvalidState(

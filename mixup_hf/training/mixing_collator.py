@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -142,6 +142,23 @@ class MixingCollator:
         soft = smooth(soft, self.plain.label_smoothing)
         soft[len(hard) - len(mixed) :] *= self.plain.mixed_weight
         return soft
+
+
+class SeenRows:
+    """The rows of a train loader as its collator sees them, without the columns it drops.
+
+    Args:
+        loader: The train loader, as accelerate prepared it.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self._rows = loader.dataset
+        # For what is no `datasets.Dataset`, the Trainer drops columns in front of the collator.
+        self._seen = getattr(loader.base_dataloader.collate_fn, "_remove_columns", dict)
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        """Each row, by column."""
+        return map(self._seen, self._rows)
 
 
 class Installed:

@@ -112,9 +112,8 @@ class TrainerPlugin(MixedTrainingSet):
             if self.config.seed is None:
                 self.seed = trainer.args.seed
             self._read(trainer, columns, texts, labels)
-        elif not self.eval_texts:
-            found = read_eval_texts(trainer.eval_dataset, columns, tokenizer)
-            self._guard(found)
+        else:
+            self._guard_also(read_eval_texts(trainer.eval_dataset, columns, tokenizer))
         kwargs = self.trainer_kwargs(
             tokenizer,
             trainer.data_collator,
@@ -213,7 +212,7 @@ class TrainerPlugin(MixedTrainingSet):
             auto_off=self.config.auto_off,
             on_failure=self.config.on_failure,
             contract=self._contract(collator, check_rows),
-            class_weights=self.class_weights,
+            class_weights=self.class_weights if self.config.enabled else None,
             curriculum=self.chosen.curriculum,
             fill=self._fill(),
             contrast=Contrast(
@@ -239,7 +238,10 @@ class TrainerPlugin(MixedTrainingSet):
                 if given:
                     raise errors.bad(name, "be left out unless each row has one class", given)
             return []
-        starts: list[Begins] = []
+        if not (self.chosen.contrastive_start or self.chosen.head_start):
+            return []
+        balanced, starts = self.chosen.balance, list[Begins]()
+        head = HeadStart(self.texts, self.targets, collator, self.seed, balanced=balanced)
         if self.chosen.contrastive_start:
             starts.append(
                 ContrastiveStart(
@@ -249,14 +251,10 @@ class TrainerPlugin(MixedTrainingSet):
                     max_steps=self.chosen.contrastive_start,
                     optional=self.config.contrastive_start is None,
                     seed=self.seed,
+                    head=head,
                 )
             )
-        if self.chosen.head_start:
-            balanced = self.chosen.balance
-            starts.append(
-                HeadStart(self.texts, self.targets, collator, self.seed, balanced=balanced)
-            )
-        return starts
+        return [*starts, head] if self.chosen.head_start else starts
 
     def _averages(self) -> list[WeightAverage]:
         """What averages the weights of the run's last steps, if anything does."""

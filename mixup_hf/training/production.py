@@ -66,7 +66,9 @@ def new_producer(
         chunk_size=config.chunk_size,
         num_neighbors=config.num_neighbors,
         embeddings=lambda: producer.embeddings(),
-        sampling_strategy=by_index(config.sampling_strategy, list(targets.names)),
+        sampling_strategy=by_index(
+            config.sampling_strategy, list(targets.names), targets.problem_type
+        ),
         balance=balance,
     )
     invert = partial(invert_chunk, inverter, decoding)

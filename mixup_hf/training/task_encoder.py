@@ -166,7 +166,9 @@ class FollowingInverter:
             return generation_loss(self._model(), self._batches(self.texts[:_PROBE_SIZE]))
 
     def _model(self) -> AlignmentModel:
-        return AlignmentModel(self.inverter.prompt, self.inverter.llm)
+        # In eval mode, to which every use returns it: the LLM is the one that decodes.
+        model = AlignmentModel(self.inverter.prompt, self.inverter.llm)
+        return model.eval()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.inverter.device.type, torch.bfloat16)

@@ -101,6 +101,7 @@ def _refuse_unsupported(
             f"`train_dataloader` must be one that accelerate prepared, but got "
             f"{type(loader).__name__}. Do not override Trainer.get_train_dataloader."
         )
+    _refuse_batches(args, loader)
     if "TokenClassification" in type(model).__name__:
         raise errors.InvalidInput(
             f"{type(model).__name__} labels single tokens, and a mixed sentence has none of its "
@@ -116,6 +117,24 @@ def _refuse_unsupported(
         raise errors.InvalidInput(
             f"`label_smoothing_factor` must be 0 for {problem_type!r}: the Trainer would smooth "
             "the labels as if they were classes."
+        )
+
+
+def _refuse_batches(args: TrainingArguments, loader: Any) -> None:
+    """Raise where batches cannot be counted, so that it is not known which rows each draws."""
+    strategy = str(getattr(args, "train_sampling_strategy", ""))
+    if strategy == "batch_rebalance":
+        raise errors.InvalidInput(
+            "`train_sampling_strategy` = 'batch_rebalance' makes batches of unequal size, and "
+            "generated rows are drawn by the number of a batch. Leave it out, or set 'random'."
+        )
+    shards = getattr(loader.dataset, "num_shards", None)
+    streamed = not hasattr(loader.dataset, "__len__")
+    if streamed and shards is not None and args.dataloader_num_workers > shards:
+        raise errors.InvalidInput(
+            f"`dataloader_num_workers` = {args.dataloader_num_workers}, but the stream has "
+            f"{shards} shards: workers without one would leave, and batches could not be counted. "
+            f"Set it to {shards} at most."
         )
 
 

@@ -80,7 +80,7 @@ class WeightAverage(TrainerCallback):
             now = weight.detach().float()
             if self.count == 1:
                 self._mean[name] = now.clone()
-            else:
+            elif name in self._mean:  # weights that are unfrozen later stay those of the last step
                 self._mean[name].lerp_(now, 1 / self.count)
 
     def on_save(
@@ -104,8 +104,9 @@ class WeightAverage(TrainerCallback):
         mean, self._mean = self._mean, None
         if not self.count or mean is None:
             return
-        for name, weight in _trained(kwargs["model"]).items():
-            weight.copy_(mean[name])
+        weights = dict(kwargs["model"].named_parameters())
+        for name, each in mean.items():
+            weights[name].copy_(each)
         runtime.log(
             f"the model's weights are the mean over the last {self.count:,} of "
             f"{state.global_step:,} steps (`weight_average: 0` leaves those of the last step)"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from aligning import make_config, save_partners
 
-from mixup_hf.align.settings import claim, digest
+from mixup_hf.align.settings import claim, digest, stage_settings
 from mixup_hf.align.train import align
-from mixup_hf.config import StageConfig
+from mixup_hf.config import AlignConfig, StageConfig
 
 STAGES = (StageConfig(name="a", max_steps=2, warmup_steps=0),)
 
@@ -67,3 +67,13 @@ def test_a_folder_is_claimed_once_something_was_saved(tmp_path: Path) -> None:
 
 def test_the_digest_depends_on_texts_and_their_order() -> None:
     assert len({digest(["a", "b"]), digest(["b", "a"]), digest(["ab"]), digest(["a\nb"])}) == 4
+
+
+def test_guidance_is_one_of_the_weights_settings_where_it_is_part_of_the_loss() -> None:
+    settings = {"data": "x", "output_dir": "y", "num_hints": 0, "stages": STAGES, "guidance": 0.5}
+    plain, guided = (
+        stage_settings(AlignConfig(**settings, guided_training=each), STAGES[0], {})
+        for each in (False, True)
+    )
+    assert "guidance" not in plain
+    assert guided["guidance"] == 0.5

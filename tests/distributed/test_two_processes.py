@@ -193,3 +193,14 @@ def test_processes_agree_on_the_first_ones_value(launched: Launched) -> None:
 def test_the_processes_share_one_pool(launched: Launched) -> None:
     names = launched.ranks[0]["pool"]
     assert names == ["refill-00000", "refill-00001"]
+
+
+def test_augmenting_shares_the_work_and_loses_no_row(launched: Launched, tmp_path: Path) -> None:
+    expected = train_script.augmented(tmp_path)
+    assert len(expected["file"]) == 14 and expected["file"] == expected["data_set"]
+    decoded = []
+    for rank in launched.ranks:
+        found = rank["augmented"]
+        decoded.append(found.pop("decoded"))
+        assert found == {key: expected[key] for key in found}
+    assert sum(decoded) == expected["decoded"] and min(decoded) > 0

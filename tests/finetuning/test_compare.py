@@ -101,3 +101,27 @@ def test_p_values_are_those_of_the_tables() -> None:
     assert wilcoxon_p([1.0, 2.0], [1.0, 2.0]) == 1.0
     assert wilcoxon_p([float(n) for n in range(1, 9)], [0.0] * 8) == pytest.approx(2 / 2**8)
     assert compare(fitted([], [1.0, 2.0]), fitted([], [2.0, 3.0]))["test"] == "wilcoxon"
+
+
+def test_a_run_that_is_stopped_in_its_baseline_has_lost_nothing_and_can_be_run_again(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(data={"validation_share": 0.25}, mixup={}, compare=True)
+    plain, runs = Trainer.train, []
+
+    def killed(self: Trainer, *args: Any, **kwargs: Any) -> Any:
+        runs.append(self)
+        found = plain(self, *args, **kwargs)
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(Trainer, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(config)
+    output = tmp_path / "out"
+    assert "test_accuracy" in json.loads((output / "metrics.json").read_text())
+    assert (output / "mixed.jsonl").stat().st_size
+    assert list((output / "baseline").glob("checkpoint-*"))
+    assert "baseline" in finetune(config)
+    assert not list(output.rglob("checkpoint-*"))

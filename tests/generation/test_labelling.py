@@ -13,6 +13,7 @@ from tiny import make_producer
 from mixup_hf import MixedExample, errors, runtime
 from mixup_hf.generation.generator import Producer
 from mixup_hf.generation.labelling import Labelling
+from mixup_hf.generation.once import Once
 from mixup_hf.generation.unlabeled import UNLABELED, UnlabeledTexts
 
 TEXTS = [f"unlabelled {number}" for number in range(7)]
@@ -63,7 +64,7 @@ def test_the_gate_comes_before_the_labels() -> None:
             return [replace(rows[0], text="redrawn"), parent, *rows[2:]]
 
     producer = labelled()
-    producer._make_gate = Gate
+    producer.gate = Once(Gate)
     rows = producer.produce(0, 4)
     assert rows[0].label == pytest.approx(committee_of("redrawn"))
     assert rows[1].label == (0.0, 1.0, 0.0)

@@ -16,6 +16,7 @@ from torch import Tensor
 from mixup_hf import MixedExample, errors
 from mixup_hf.generation.generator import Producer
 from mixup_hf.generation.labelling import Labelling
+from mixup_hf.generation.once import Once
 from mixup_hf.generation.unlabeled_parents import UnlabeledParents
 from mixup_hf.judging.policies import Gate
 from mixup_hf.judging.report import intrusion_report
@@ -135,7 +136,7 @@ def test_redrawn_rows_keep_their_first_parent_or_all(policy: str, others: bool) 
             seen.append(list(rows))
             return gate.review([replace(row, text="a a a a") for row in rows], again)
 
-    producer._make_gate = Spy
+    producer.gate = Once(Spy)
     made = producer.produce(0, 8)
     before, after = seen
     assert [row.mitigation for row in made] == [f"redrawn:{'pair' if others else 'ratio'}"] * 8
@@ -150,7 +151,7 @@ def test_redrawn_rows_keep_their_first_parent_or_all(policy: str, others: bool) 
 def test_an_unlabelled_parent_that_replaces_its_row_is_labelled_by_the_committee() -> None:
     producer = mixing(1.0)
     producer.invert = lambda mixes, seed: [""] * len(mixes)
-    producer._make_gate = lambda: Gate(
+    gate = Gate(
         None,
         producer.texts,
         producer.targets,
@@ -159,6 +160,7 @@ def test_an_unlabelled_parent_that_replaces_its_row_is_labelled_by_the_committee
         check_texts=True,
         unlabeled=TEXTS,
     )
+    producer.gate = Once(lambda: gate)
     for row in producer.produce(0, 6):
         assert row.mitigation == "parent"
         assert row.text == TEXTS[row.unlabeled_parents[0]]

@@ -313,3 +313,41 @@ def test_settings_may_be_keywords_of_the_class() -> None:
 def test_a_data_set_in_the_place_of_texts_is_refused_with_the_way_out() -> None:
     with pytest.raises(MixupError, match=r"texts=dataset\['text'\].*attach\(trainer\)"):
         make_mixup(tokenized())
+
+
+def test_the_evaluation_rows_of_every_trainer_are_kept_out(tmp_path: Path) -> None:
+    """Also where rows have been made, or another Trainer was attached, before they were known."""
+    mixup = make_mixup(TEXTS, CLASSES, intrusion="drop")
+    made = mixup.generate(4)
+    for folder, text in (("a", made[0].text), ("b", made[1].text)):
+        rows = tokenized([text], [0])
+        mixup.attach(plain_trainer(tmp_path / folder, eval_dataset=rows))
+        assert mixup.eval_texts[-1] == text
+    again = {row.text for row in mixup.generate(4)}
+    assert not again & {made[0].text, made[1].text}
+    assert any("leak" in row.events for row in mixup.generate(4))
+
+
+def test_class_weights_count_where_nothing_is_mixed(tmp_path: Path) -> None:
+    heavy = {0: 5.0, 1: 1.0, 2: 1.0}
+    losses = []
+    for given in (None, heavy):
+        trainer = plain_trainer(tmp_path / str(given is None))
+        settings = {"class_weights": [*given.values()]} if given else {}
+        make_mixup(mix_ratio=0, **settings).attach(trainer)
+        trainer.train()
+        losses.append(trainer.state.log_history[0]["loss"])
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("column", ["text", "idx"])
+def test_by_default_columns_that_the_trainer_drops_are_dropped_before_the_first_step(
+    tmp_path: Path, column: str
+) -> None:
+    rows = [dict(row) | {column: row["text"]} for row in tokenized()]
+    trainer = plain_trainer(tmp_path, train_dataset=rows, model=make_classifier(LABELS))
+    settings = {"label_source": None, "committee": ("encoder", "knn"), "contrastive_start": 4}
+    names = {"texts": TEXTS, "labels": CLASSES}
+    make_mixup(**settings, head_start=True, rows_per_refill=4).attach(trainer, **names)
+    trainer.train()
+    assert trainer.state.global_step == 3

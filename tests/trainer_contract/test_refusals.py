@@ -211,3 +211,17 @@ def test_a_trainer_whose_process_would_train_alone_does_not_begin(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="each would train alone"):
         run.train()
+
+
+def test_batches_that_cannot_be_counted_are_refused() -> None:
+    stream = SimpleNamespace(num_shards=2)
+    loader = SimpleNamespace(dataset=stream)
+    named = {"train_sampling_strategy": "random", "dataloader_num_workers": 2}
+    unsupported._refuse_batches(SimpleNamespace(**named), loader)
+    with pytest.raises(ValueError, match="2 shards"):
+        unsupported._refuse_batches(
+            SimpleNamespace(**named | {"dataloader_num_workers": 3}), loader
+        )
+    with pytest.raises(ValueError, match="batch_rebalance"):
+        named["train_sampling_strategy"] = "batch_rebalance"
+        unsupported._refuse_batches(SimpleNamespace(**named), loader)

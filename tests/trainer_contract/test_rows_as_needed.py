@@ -11,6 +11,7 @@ from tiny import make_producer
 from trainer_runs import LABELS, Run, assert_identical, make_run, weights
 
 from mixup_hf.generation.generator import Producer
+from mixup_hf.generation.once import Once
 from mixup_hf.types import MixedExample
 
 ROWS = 24
@@ -160,7 +161,7 @@ def test_copies_of_training_rows_are_printed_and_logged(
 ) -> None:
     """A script that configures no logging used to learn nothing of them."""
     run = prepare(tmp_path)
-    run.callback.producer._make_gate = CopiesTheFirst
+    run.callback.producer.gate = Once(CopiesTheFirst)
     run.train()
     assert run.logged("mixup_hf/copied_rate")[-1] == 0.25  # chunks hold four rows
     assert "Copies of training rows, every redraw being doubtful too: 6" in capsys.readouterr().err

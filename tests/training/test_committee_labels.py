@@ -335,3 +335,15 @@ def test_several_labels_a_row_with_unlabelled_texts(inverter: Inverter) -> None:
     assert any(row.unlabeled_parents for row in rows)
     assert all(0 < share < 1 for row in rows for share in row.label)
     assert mixup.committee.predict_proba(MORE).shape == (5, 2)
+
+
+def test_a_committee_is_fitted_anew_for_another_kind_of_label() -> None:
+    inverter, made = make_inverter(), []
+    for labels in ([0, 1, 2] * 4, [["a"], ["b"], ["c"]] * 4):
+        names = {"num_labels": 3} if labels[0] == 0 else {"label_names": ["a", "b", "c"]}
+        settings = {"label_source": "committee", "committee": ("encoder", "knn")}
+        config = MixupConfig(max_new_tokens=4, **settings)
+        mixup = InversedMixup(inverter, make_rows(12)[0], labels, config=config, **names)
+        made.append(mixup.committee.predict_proba(["the new film"]))
+    assert made[0].sum() == pytest.approx(1, abs=1e-4)
+    assert made[1].sum() != pytest.approx(1, abs=1e-4)

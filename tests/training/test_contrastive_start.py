@@ -26,12 +26,18 @@ STATE: Any = SimpleNamespace(global_step=0)
 
 
 def begin(
-    model: Any, texts: list[str] = TEXTS, state: Any = STATE, rate: float = 5e-5, **settings: Any
+    model: Any,
+    texts: list[str] = TEXTS,
+    state: Any = STATE,
+    rate: float = 5e-5,
+    *,
+    fp16: bool = False,
+    **settings: Any,
 ) -> ContrastiveStart:
     collator = MixupCollator(word_tokenizer(classifier=True), num_labels=LABELS)
     settings = {"max_steps": 40} | settings
     start = ContrastiveStart(texts, TARGETS, collator, **settings)
-    arguments: Any = SimpleNamespace(learning_rate=rate)
+    arguments: Any = SimpleNamespace(learning_rate=rate, fp16=fp16)
     start.begin(model, make_dataset(texts, CLASSES), arguments, state)
     return start
 
@@ -211,3 +217,41 @@ def test_starts_that_need_one_class_a_row_are_refused_for_other_tasks(
     mixup = make_mixup(ROWS, labels, label_source="parents", **{name: 1})
     with pytest.raises(errors.InvalidInput, match=f"`{name}` must be left out unless each row has"):
         mixup.trainer_kwargs(word_tokenizer(classifier=True))
+
+
+class Knows:
+    """A head that knows the task, or does not."""
+
+    def __init__(self, answer: bool) -> None:
+        self.answer = answer
+
+    def knows(self, *_: Any) -> bool:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("knows", "optional", "tuned"), [(1, 1, False), (1, 0, True), (0, 1, True)]
+)
+def test_a_model_whose_head_knows_the_task_is_left_alone_unless_asked_for(
+    knows: int, optional: int, tuned: bool
+) -> None:
+    model = make_family("bert")
+    before = state_of(model)
+    start = begin(model, head=Knows(bool(knows)), optional=bool(optional))
+    assert (start.steps > 0) == tuned
+    assert torch.equal(model.state_dict()[BODY], before[BODY]) != tuned
+
+
+def test_under_fp16_gradients_are_made_without_autocast() -> None:
+    model, called = make_family("bert"), []
+    plain = model.forward
+
+    def original(**inputs: Any) -> Any:
+        called.append("plain")
+        return plain(**inputs)
+
+    model._original_forward = original
+    begin(model)
+    assert not called
+    begin(model, fp16=True)
+    assert called

@@ -161,3 +161,21 @@ def test_a_run_starts_from_the_fitted_head(tmp_path: Path) -> None:
         starts.append(weights(copied)["classifier.weight"].clone())
     assert torch.equal(starts[1], model.classifier.weight)
     assert not torch.allclose(starts[0], starts[1])
+
+
+def test_a_class_of_few_rows_among_many_is_in_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixup_hf.training.head_start.MAX_ROWS", 40)
+    count = 400
+    texts = [f"text {row}" for row in range(count)]
+    targets = torch.eye(2)[[int(row == 7) for row in range(count)]]
+    collator = MixupCollator(word_tokenizer(classifier=True), num_labels=2)
+    for seed in range(20):
+        rows = HeadStart(texts, targets, collator, seed)._rows
+        assert len(rows) < 60 and any(row.text == "text 7" for row in rows)
+
+
+def test_rows_of_one_class_alone_leave_the_head_alone() -> None:
+    model = new_model()
+    before = {key: each.clone() for key, each in weights(model).items()}
+    begin(model, torch.eye(LABELS)[[1] * len(TEXTS)])
+    assert all(torch.equal(each, before[key]) for key, each in weights(model).items())

@@ -186,7 +186,7 @@ def test_labels_may_be_a_tensor_and_texts_a_tuple(
     [
         ({"texts": []}, "`texts` must hold at least one text"),
         ({"texts": ["", *TEXTS[1:]]}, r"whitespace-only text, but 1 of 12 are \(rows 0\)"),
-        ({"texts": TEXTS[:-1]}, "one length, but got 11 and 12"),
+        ({"texts": TEXTS[:-1]}, "same length, but got 11 and 12"),
         ({"labels": [1] * 12}, "at least two classes, but only '1' occurs"),
         ({"labels": ["x"] * 12}, "at least two classes, but only 'x' occurs"),
         ({"num": 13}, r"fewer rows \(12\) than classes \(13\)"),
@@ -254,7 +254,7 @@ def refuse(*args: Any, **kwargs: Any) -> Inverter:
         ((TEXTS, LABELS), {"weights": "fixed:7"}, r"lie in \[0\.0, 1\.0\]"),
         ((TEXTS, LABELS), {"quantization": "8bit"}, "`quantization` must be one of"),
         (([""], [0]), {}, "whitespace-only"),
-        ((TEXTS, LABELS[1:]), {}, "one length"),
+        ((TEXTS, LABELS[1:]), {}, "same length"),
         ((TEXTS, [1] * 12), {}, "at least two classes"),
         ((TEXTS, LABELS), {"temperature": -1.0}, "`temperature` must be at least 0"),
     ],

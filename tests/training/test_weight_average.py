@@ -50,6 +50,23 @@ def prepare(
     return trainer, average, keeper
 
 
+def test_weights_that_are_unfrozen_on_the_way_stay_those_of_the_last_step(tmp_path: Path) -> None:
+    model = make_classifier(LABELS, dropout=0.0)
+    late = model.classifier.bias
+    late.requires_grad = False
+
+    class Unfreezes(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            late.requires_grad = state.global_step >= 2
+
+    trainer, average, keeper = prepare(tmp_path, 1.0, model=model)
+    trainer.add_callback(Unfreezes)
+    trainer.train()
+    assert average.count == STEPS
+    assert torch.equal(late, keeper.kept[-1]["classifier.bias"])
+    assert not torch.equal(model.classifier.weight, keeper.kept[-1]["classifier.weight"])
+
+
 @pytest.mark.parametrize(
     ("share", "averaged"), [(0.75, 3), (0.5, 2), (0.6, 3), (1.0, 4), (0.25, 1)]
 )

@@ -1,0 +1,30 @@
+"""A value that is made when it is first asked for, and can be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """Calls `make` once, and again after `forget`.
+
+    Args:
+        make: Makes the value.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: list[T] = []
+
+    def __call__(self) -> T:
+        """The value."""
+        if not self._made:
+            self._made.append(self._make())
+        return self._made[0]
+
+    def forget(self) -> None:
+        """Make another one when it is next asked for."""
+        self._made.clear()
