@@ -13,6 +13,7 @@ from tiny import FakeEncoder, make_producer
 from torch import Tensor
 
 from mixup_hf import MixedExample
+from mixup_hf.generation.once import Once
 from mixup_hf.intervals import wilson
 from mixup_hf.judging import POLICIES, Gate, intrusion_report
 from mixup_hf.judging.events import Finding
@@ -139,7 +140,7 @@ class DropsOdd:
 @pytest.mark.parametrize("how", ["pair", "ratio"])
 def test_a_producer_makes_rows_anew_for_its_gate(how: str) -> None:
     plain, gated = make_producer(), make_producer()
-    gated._make_gate = lambda: DropsOdd(how)
+    gated.gate = Once(lambda: DropsOdd(how))
     before, after = plain.produce(0, 10), gated.produce(0, 10)
     assert [row.index for row in after] == list(range(10))
     for place, (one, two) in enumerate(zip(before, after, strict=True)):
@@ -150,7 +151,7 @@ def test_a_producer_makes_rows_anew_for_its_gate(how: str) -> None:
         else:
             assert two == one
     again = make_producer()
-    again._make_gate = lambda: DropsOdd(how)
+    again.gate = Once(lambda: DropsOdd(how))
     assert again.produce(0, 10) == after
 
 
