@@ -88,7 +88,7 @@ def test_a_newer_format_is_refused_with_the_way_out(folder: Path) -> None:
     edit_config(folder, format_version=FORMAT_VERSION + 1)
     with pytest.raises(
         AlignerMismatchError,
-        match=rf"format {FORMAT_VERSION + 1}; .*up to {FORMAT_VERSION}\. Upgrade with `pip",
+        match=rf"format {FORMAT_VERSION + 1}; .*up to {FORMAT_VERSION}\. Update your clone",
     ):
         load_aligner(folder)
 
