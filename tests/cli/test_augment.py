@@ -126,8 +126,8 @@ def test_an_interruption_says_where_the_rows_are(
 ) -> None:
     stream = InversedMixup.stream
 
-    def interrupted(self: InversedMixup, n: int) -> Any:
-        yield next(stream(self, n))
+    def interrupted(self: InversedMixup, n: int, **settings: Any) -> Any:
+        yield next(stream(self, n, **settings))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(InversedMixup, "stream", interrupted)

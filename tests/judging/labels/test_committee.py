@@ -255,9 +255,9 @@ def test_a_member_is_one_registered_function() -> None:
 
 def test_what_cannot_work_is_refused() -> None:
     inputs = topic_inputs([4, 4])
-    with pytest.raises(ValueError, match="`committee` must name at least one member, and none"):
+    with pytest.raises(ValueError, match="`committee` must name at least one member, without"):
         fit_committee(inputs, [])
-    with pytest.raises(ValueError, match="none twice, but got .'knn', 'knn'.."):
+    with pytest.raises(ValueError, match="without duplicates, but got .'knn', 'knn'.."):
         fit_committee(inputs, ["knn", "knn"])
     with pytest.raises(ValueError, match="`committee` must be one of 'encoder'"):
         fit_committee(inputs, ["oracle"])
