@@ -26,6 +26,7 @@ from mixup_hf.training.rehearsal import own_random_state
 from mixup_hf.types import MixedExample
 
 MAX_ROWS = 2000
+_ASKED = 250  # about so many rows show whether a head knows the task
 _STRENGTH = 1.0  # inverse regularization of the head, scikit-learn's C
 _KNOWS_NOTHING = 0.9  # of the loss of a guess: a head that does better has been trained
 _HIGH_RATE = 1e-4  # above it a whole model forgets what the fitted head relies on
@@ -72,19 +73,19 @@ class HeadStart:
         if state.global_step or runtime.is_sharded():
             return
         started = time.monotonic()
-        found = self._look(model, dataset, args)
+        found = self._look(model, dataset, args, self._rows)
         if found is None:
             runtime.log(
                 "the head is left unchanged: the logits do not come from a trainable linear layer"
             )
             return
         head, features, logits = found
-        classes, before = self._classes(), self._loss(logits)
-        if self._is_known(logits) or len(classes.unique()) < 2:
-            runtime.log(
-                "the head is left unchanged: it already fits the training rows "
-                f"(cross-entropy {before:.2f})"
-            )
+        classes = _classes(self._rows)
+        before = F.cross_entropy(logits, classes).item()
+        single = len(classes.unique()) == 1
+        if single or _is_known(before, logits):
+            reason = "the rows have one class" if single else "it already fits the training rows"
+            runtime.log(f"the head is left unchanged: {reason} (cross-entropy {before:.2f})")
             return
         weight, bias = fit_linear(
             features.double().numpy(),
@@ -109,45 +110,38 @@ class HeadStart:
             )
 
     def knows(self, model: Any, dataset: Any, args: TrainingArguments) -> bool:
-        """Whether the model's head knows the task already, better than a guess.
+        """Whether the model's head knows the task, by a look at some of the rows.
 
         Args:
             model: As for `begin`.
             dataset: As for `begin`.
             args: As for `begin`.
         """
-        found = self._look(model, dataset, args)
-        return found is not None and self._is_known(found[2])
+        rows = self._rows[:: max(1, len(self._rows) // _ASKED)]
+        found = self._look(model, dataset, args, rows)
+        if found is None:
+            return False
+        return _is_known(F.cross_entropy(found[2], _classes(rows)).item(), found[2])
 
     def _look(
-        self, model: Any, dataset: Any, args: TrainingArguments
+        self, model: Any, dataset: Any, args: TrainingArguments, rows: list[MixedExample]
     ) -> tuple[nn.Linear, Tensor, Tensor] | None:
         device = next(model.parameters()).device
         with own_random_state(device, self._seed), keeping_modes(model):
             model.eval()
-            return self._read(model, next(iter(dataset)), args)
-
-    def _classes(self) -> Tensor:
-        return torch.tensor([row.label for row in self._rows]).argmax(1)
-
-    def _loss(self, logits: Tensor) -> float:
-        return F.cross_entropy(logits, self._classes()).item()
-
-    def _is_known(self, logits: Tensor) -> bool:
-        return bool(self._loss(logits) < _KNOWS_NOTHING * np.log(logits.shape[1]))
+            return self._read(model, next(iter(dataset)), args, rows)
 
     @torch.no_grad()
     def _read(
-        self, model: Any, like: Any, args: TrainingArguments
+        self, model: Any, like: Any, args: TrainingArguments, rows: list[MixedExample]
     ) -> tuple[nn.Linear, Tensor, Tensor] | None:
         """The head, its inputs (N, H) and logits (N, C) on the CPU; None without such a head."""
         head: nn.Linear | None = None
         features, logits = [], []
         size = args.eval_batch_size
-        for at in range(0, len(self._rows), size):
-            batch = self._collator.base_collator(
-                self._collator.mixed_features(self._rows[at : at + size], like)
-            )
+        for at in range(0, len(rows), size):
+            features_of = self._collator.mixed_features(rows[at : at + size], like)
+            batch = self._collator.base_collator(features_of)
             seen = _forward(model, batch, bool(args.bf16))
             if seen is None or (head is not None and seen[0] is not head):
                 return None
@@ -188,6 +182,14 @@ def _forward(model: Any, batch: Any, autocast: bool) -> tuple[nn.Linear, Tensor,
                 rows = torch.arange(len(given), device=given.device)
                 return layer, given[rows, same.int().argmax(1)], logits
     return None
+
+
+def _classes(rows: Sequence[MixedExample]) -> Tensor:
+    return torch.tensor([row.label for row in rows]).argmax(1)
+
+
+def _is_known(loss: float, logits: Tensor) -> bool:
+    return bool(loss < _KNOWS_NOTHING * np.log(logits.shape[1]))
 
 
 def _share_in_training(model: nn.Module) -> float:
