@@ -27,7 +27,7 @@ def save_partners(folder: Path) -> dict[str, str]:
     encoder.tokenizer.save_pretrained(folder / "encoder")
     llm.save_pretrained(folder / "llm")
     word_tokenizer(classifier=False).save_pretrained(folder / "llm")
-    sentences, _ = make_rows(80)
+    sentences = make_rows(52)[0] + make_rows(28)[0]
     data = folder / "sentences.txt"
     data.write_text("\n".join(sentences))
     return {"encoder": str(folder / "encoder"), "llm": str(folder / "llm"), "data": str(data)}
