@@ -77,7 +77,9 @@ def _used(run: Run) -> list[Any]:
 def test_embeddings_are_those_of_the_model_as_it_is(tmp_path: Path) -> None:
     model = make_classifier(LABELS, dropout=0.3).train()
     follower = FollowingInverter(make_inverter(), TEXTS, word_tokenizer(classifier=True), steps=2)
+    follower.inverter.llm.eval()
     follower.follow(model)
+    assert not any(each.training for each in follower.inverter.llm.modules())  # it decodes
     first = follower.encode(TEXTS)
     assert torch.equal(first, follower.encode(TEXTS))  # no dropout
     assert model.training

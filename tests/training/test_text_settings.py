@@ -107,3 +107,13 @@ def test_the_log_names_rows_with_names_of_no_parent() -> None:
     assert "1 of 2 generated sentences were doubtful at first (loop 1)" in line
     assert "1 of 2 generated sentences have names or numbers of no parent" in line
     assert events_line([row], TEXTS) is None
+
+
+def test_a_sampling_strategy_by_class_needs_rows_of_one_class() -> None:
+    from mixup_hf.training.mix_settings import by_index
+
+    names = ["news", "film"]
+    assert by_index({"film": 5}, names, "single_label_classification") == {1: 5}
+    assert by_index("auto", names, "multi_label_classification") == "auto"
+    with pytest.raises(ValueError, match="`sampling_strategy` must be a word or a number unless"):
+        by_index({"film": 5}, names, "multi_label_classification")
