@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 from torch import Tensor
 
 from mixup_hf import errors
 from mixup_hf.data.text_pairs import without_blanks
+from mixup_hf.generation.once import Once
 from mixup_hf.types import Labels, MixedExample
 
 _DIGITS = 4  # of the votes, as of the judges' probabilities
@@ -28,23 +28,22 @@ class Labelling:
 
     def __init__(self, make: Callable[[], Labels], share: float = 1.0) -> None:
         errors.in_range("share", share, 0.0, 1.0)
-        self._make = make
+        self._committee = Once(make)
         self.share = share
 
-    @cached_property
+    @property
     def labels(self) -> Labels:
         """The committee."""
-        return self._make()
+        return self._committee()
 
     @property
     def fitted(self) -> Labels | None:
         """The committee, if rows have been labelled already."""
-        found: Labels | None = self.__dict__.get("labels")
-        return found
+        return self._committee.made
 
     def forget(self) -> None:
         """Make another committee when the next rows are labelled."""
-        self.__dict__.pop("labels", None)
+        self._committee.forget()
 
     def apply(self, rows: Sequence[MixedExample]) -> list[MixedExample]:
         """The rows with their labels and the members' votes.

@@ -25,6 +25,11 @@ class Once(Generic[T]):
             self._made.append(self._make())
         return self._made[0]
 
+    @property
+    def made(self) -> T | None:
+        """The value, if it has been asked for."""
+        return self._made[0] if self._made else None
+
     def forget(self) -> None:
         """Make another one when it is next asked for."""
         self._made.clear()

@@ -33,8 +33,7 @@ class ContrastiveStart:
     Adapters are tuned where only they are trained, and the head stays as it is. A resumed run and
     weights in shards are left alone; so are, unless the user asked for this, models that have no
     embeddings to compare, decoders, for which nothing has been measured, and models whose head
-    knows the task already. The learning rate is
-    twice the run's, at most 1e-4.
+    knows the task already. The learning rate is twice the run's, at most 1e-4.
 
     Args:
         texts: The training texts (N).

@@ -154,11 +154,11 @@ class SeenRows:
     def __init__(self, loader: Any) -> None:
         self._rows = loader.dataset
         # For what is no `datasets.Dataset`, the Trainer drops columns in front of the collator.
-        self._seen = getattr(loader.base_dataloader.collate_fn, "_remove_columns", dict)
+        self._seen = getattr(loader.base_dataloader.collate_fn, "_remove_columns", None)
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """Each row, by column."""
-        return map(self._seen, self._rows)
+        return iter(self._rows) if self._seen is None else map(self._seen, self._rows)
 
 
 class Installed:
