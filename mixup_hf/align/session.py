@@ -26,6 +26,7 @@ from mixup_hf.inverter.encoder import FrozenEncoder
 from mixup_hf.inverter.lexicon import Lexicon
 from mixup_hf.inverter.loading import aligner_folder
 from mixup_hf.inverter.objective import AlignmentModel
+from mixup_hf.inverter.offered import OfferedWords
 from mixup_hf.inverter.pretrained import load_tokenizer
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids, input_rms, prompt_texts
 from mixup_hf.inverter.quantization import load_llm
@@ -68,6 +69,7 @@ class Session:
             noise=config.noise,
             mix_share=config.mix_share,
             guided=self.aligner if config.guided_training else None,
+            offered=OfferedWords.of(self.aligner, self.llm, self.tokenizer, config.offered_share),
         ).to(device)
         if start is not None:
             load_lora(self.model.llm, start)

@@ -162,6 +162,13 @@ class AlignConfig:
         default=False,
         description="Guide in training too: the LLM then learns what the lexicon does not say.",
     )
+    offered_share: Number = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of sentences that are offered words in training as `hints: parents` "
+        "does: their own, and another sentence's that do not fit.",
+    )
     prompt_prefix: str = Field(default="", description="Prompt text before the soft tokens.")
     prompt_suffix: str = Field(default="", description="Prompt text after the soft tokens.")
     prompt_chat: bool = Field(

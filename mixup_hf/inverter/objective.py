@@ -13,6 +13,7 @@ from mixup_hf.inverter.aligner import Aligner
 from mixup_hf.inverter.batches import IGNORED
 from mixup_hf.inverter.guidance import Forced, favour
 from mixup_hf.inverter.lexicon import Lexicon
+from mixup_hf.inverter.offered import Offer, OfferedWords
 from mixup_hf.inverter.prompt import SoftPrompt
 
 _CHUNK = 512  # number of target positions whose logits are in memory at once
@@ -33,6 +34,7 @@ class AlignmentModel(nn.Module):
         mix_share: Fraction of rows whose embedding is mixed during training with that of the
             nearest neighbor in the batch, at a ratio of 0.6 to 1; the target sentence is unchanged.
         guided: The aligner, if its guidance is part of the logits in training as in decoding.
+        offered: In training, the words that some of the sentences are hinted by besides.
 
     Raises:
         ValueError: The LLM computes its logits in a way this loss does not support.
@@ -48,6 +50,7 @@ class AlignmentModel(nn.Module):
         noise: float = 0.0,
         mix_share: float = 0.0,
         guided: Aligner | None = None,
+        offered: OfferedWords | None = None,
     ) -> None:
         super().__init__()
         self.prompt = prompt
@@ -55,6 +58,7 @@ class AlignmentModel(nn.Module):
         self.noise = noise
         self.mix_share = mix_share
         self._guided = guided
+        self._offered = offered
         text_config = self.base.config.get_text_config()
         self.softcap: float | None = getattr(text_config, "final_logit_softcapping", None)
         self._check_head()
@@ -84,22 +88,30 @@ class AlignmentModel(nn.Module):
         """
         if self.training:
             embeddings = self._perturb(embeddings)
-        prompts = self.prompt(embeddings)
+        targets = labels != IGNORED
+        offer = None
+        if self.training and self._offered is not None:
+            offer = self._offered(input_ids, targets)
+        prompts = self.prompt(embeddings, None if offer is None else offer.preferred)
         sentence = self.base.get_input_embeddings()(input_ids)
         inputs = torch.cat([prompts.to(sentence.dtype), sentence], dim=1)
         states = self.base.get_decoder()(inputs_embeds=inputs, use_cache=False).last_hidden_state
         states = states[:, prompts.shape[1] - 1 :]
-        targets = labels != IGNORED
         head = self.base.get_output_embeddings().weight
-        guidance = self._guidance(embeddings, input_ids, targets)
+        guidance = self._guidance(embeddings, input_ids, targets, offer)
         total: Tensor = _FrozenHeadLoss.apply(  # type: ignore[no-untyped-call]
             states[targets].to(head.dtype), head, labels[targets], self.softcap, guidance
         )
         count = targets.sum() if num_items_in_batch is None else num_items_in_batch
         return {"loss": total / count}
 
-    def _guidance(self, embeddings: Tensor, input_ids: Tensor, targets: Tensor) -> Forced | None:
-        nats = None if self._guided is None else favour(self._guided, self.base, embeddings)
+    def _guidance(
+        self, embeddings: Tensor, input_ids: Tensor, targets: Tensor, offer: Offer | None
+    ) -> Forced | None:
+        if self._guided is None:
+            return None
+        given = (None, None) if offer is None else (offer.preferred, offer.pieces)
+        nats = favour(self._guided, self.base, embeddings, *given)
         return None if nats is None else Forced(nats, input_ids, targets)
 
     def _perturb(self, embeddings: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ HINTS: tuple[Hints, ...] = ("embedding", "parents")
 Parents = Sequence[tuple[str, float]]
 
 # Nats by which a word of every parent is preferred over what the lexicon finds likely.
-_STRENGTH = 9.0
+STRENGTH = 9.0
 # Too frequent to be hints, but they make a question: "what", "who".
 _QUESTION_WORDS = frozenset(
     "how what when where which who whom whose why ?".split()  # noqa: SIM905 - as one reads it
@@ -38,6 +38,10 @@ class ParentWords:
     Args:
         lexicon: Its words are tokens of the LLM.
         tokenizer: The LLM's.
+
+    Attributes:
+        token_ids: The lexicon's words (V',), as tokens.
+        hintable: Which of them may be hints (V',): all but common words that ask nothing.
     """
 
     def __init__(self, lexicon: Lexicon, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -52,6 +56,10 @@ class ParentWords:
             for place, (token, text) in enumerate(zip(ids, texts, strict=True))
             if not common[place] or text.strip().lower() in _QUESTION_WORDS
         }
+
+        self.token_ids: Tensor = lexicon.token_ids
+        self.hintable = torch.zeros(self._num_words, dtype=torch.bool)
+        self.hintable[list(self._places.values())] = True
 
     @classmethod
     def of(cls, aligner: Aligner, tokenizer: PreTrainedTokenizerBase) -> ParentWords:
@@ -79,14 +87,14 @@ class ParentWords:
         found = torch.zeros(len(parents), self._num_words)
         for row, share, tokens in self._tokens(parents):
             found[row, [self._places[each] for each in tokens if each in self._places]] += share
-        return _STRENGTH * found.clamp_max(1.0)
+        return STRENGTH * found.clamp_max(1.0)
 
     def pieces(self, parents: Sequence[Parents], vocabulary: int) -> Tensor:
         """The same for tokens that are no word of the lexicon, of names mostly: (B, V) nats."""
         found = torch.zeros(len(parents), vocabulary)
         for row, share, tokens in self._tokens(parents):
             found[row, [each for each in tokens if each not in self._known]] += share
-        return _STRENGTH * found.clamp_max(1.0)
+        return STRENGTH * found.clamp_max(1.0)
 
     def _tokens(self, parents: Sequence[Parents]) -> Iterator[tuple[int, float, list[int]]]:
         """Row, share, and tokens of every parent, each token once."""
