@@ -15,10 +15,12 @@ import numpy as np
 import torch
 
 from mixup_hf import errors
+from mixup_hf.data.unlabeled_files import read_texts
 from mixup_hf.inverter.encoder import FrozenEncoder
 
 _LONGEST_LINE = 1_000_000  # characters; a compressed file can unpack to any size
-_FILE_ENDINGS = (".csv", ".gz", ".json", ".jsonl", ".parquet", ".tsv", ".txt")
+_TABLES = (".csv", ".json", ".jsonl", ".parquet", ".tsv")
+_FILE_ENDINGS = (*_TABLES, ".gz", ".txt")
 
 
 def read_sentences(
@@ -27,9 +29,9 @@ def read_sentences(
     """Read up to `limit` sentences of `min_words` to `max_words` words.
 
     Args:
-        source: A text file (one sentence a line), the same with `.gz`, a folder of such files, or a
-            Hub data set id (its `train` split).
-        text_column: Column to read from a Hub data set.
+        source: A text file (one sentence a line), the same with `.gz`, a folder of such files, a
+            csv, jsonl or parquet file, or a Hub data set id (its `train` split).
+        text_column: Column to read from a table or a Hub data set.
         min_words: Shortest sentence kept.
         max_words: Longest sentence kept.
         limit: Reading stops there.
@@ -38,8 +40,8 @@ def read_sentences(
         FileNotFoundError: A path that does not exist.
         ValueError: Nothing is left after filtering.
     """
-    lines = _hub_lines(source, text_column) if _is_hub_id(source) else _file_lines(Path(source))
-    stripped = (line.strip() for line in lines)
+    lines = _hub_lines(source, text_column) if _is_hub_id(source) else None
+    stripped = (line.strip() for line in lines or _local_lines(Path(source), text_column))
     fitting = (line for line in stripped if min_words <= len(line.split()) <= max_words)
     sentences = list(islice(fitting, limit))
     if not sentences:
@@ -74,7 +76,9 @@ def read_with_origins(
     if origins is None:
         return read_sentences(source, text_column=text_column, **bounds), None
     rows: list[tuple[str, str]] = []
-    for line, name in zip_longest(_file_lines(Path(source)), _file_lines(Path(origins))):
+    for line, name in zip_longest(
+        _local_lines(Path(source), text_column), _file_lines(Path(origins))
+    ):
         if line is None or name is None:
             raise errors.InvalidInput(
                 f"`origins` = {origins!r} must have one line for each of `data` = {source!r}, but "
@@ -101,6 +105,11 @@ def _is_hub_id(source: str) -> bool:
     path = Path(source)
     named_a_file = path.suffix in _FILE_ENDINGS or source[0] in "./~\\" or path.parent.is_dir()
     return not path.exists() and source.count("/") == 1 and not named_a_file
+
+
+def _local_lines(path: Path, text_column: str) -> Iterator[str]:
+    is_table = path.suffix in _TABLES and path.is_file()
+    return iter(read_texts(path, text_column)) if is_table else _file_lines(path)
 
 
 def _file_lines(path: Path) -> Iterator[str]:

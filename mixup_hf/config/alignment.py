@@ -83,7 +83,10 @@ class TaskConfig:
 class AlignConfig:
     """Alignment: which encoder and LLM, on which sentences, how large, how long."""
 
-    data: str = Field(description="Text file (.txt, .gz), a folder of them, or a Hub id.")
+    data: str = Field(
+        description="Text file (.txt, .gz), a folder of them, a table (csv, jsonl, parquet), or a "
+        "Hub id."
+    )
     output_dir: str = Field(description="Folder for checkpoints and the aligner.")
     cache_dir: str | None = Field(
         default=None, description="Folder for cached embeddings. By default output_dir/cache."
@@ -91,7 +94,7 @@ class AlignConfig:
     task: TaskConfig | None = Field(
         default=None, description="Stage 2: refine `start_from` for labelled texts."
     )
-    text_column: str = Field(default="text", description="Text column of a Hub data set.")
+    text_column: str = Field(default="text", description="Text column of a table or Hub data set.")
     max_sentences: Whole = Field(default=200_000, ge=1, description="How many sentences to read.")
     min_words: Whole = Field(default=4, ge=1, description="Shortest sentence, in words.")
     max_words: Whole = Field(default=20, description="Longest sentence, in words.")

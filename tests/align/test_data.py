@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from tiny import FakeEncoder, make_rows, word_tokenizer
 
 from mixup_hf.align import data
-from mixup_hf.align.data import cached_embeddings, read_sentences
+from mixup_hf.align.data import cached_embeddings, read_sentences, read_with_origins
+from mixup_hf.errors import InvalidInput
 from mixup_hf.inverter.batches import IGNORED, TokenBudgetBatches, unwrap
 
 
@@ -48,6 +50,21 @@ def test_gz_and_folders_are_read(tmp_path: Path) -> None:
             stream.write(text + "\n")
     assert read(tmp_path / "sentences-1.txt.gz") == ["second file"]
     assert read(tmp_path) == ["first file", "second file"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_tables_are_read_by_their_column_and_not_as_lines(tmp_path: Path, kind: str) -> None:
+    texts = ["one two, three", "four", "five six seven"]
+    table, file = Dataset.from_dict({"said": texts, "label": [0, 1, 0]}), tmp_path / f"rows.{kind}"
+    write = {"csv": table.to_csv, "jsonl": table.to_json, "parquet": table.to_parquet}
+    write[kind](str(file))
+    bounds = {"text_column": "said", "min_words": 2, "max_words": 20, "limit": 9}
+    assert read_sentences(str(file), **bounds) == [texts[0], texts[2]]
+    with pytest.raises(InvalidInput, match="text_column.*said, label"):
+        read_sentences(str(file), **bounds | {"text_column": "text"})
+    (tmp_path / "origins.txt").write_text("a\nb\nc\n")
+    found = read_with_origins(str(file), str(tmp_path / "origins.txt"), **bounds)
+    assert found == ([texts[0], texts[2]], ["a", "c"])
 
 
 def test_a_source_without_fitting_sentences_says_what_to_change(tmp_path: Path) -> None:
