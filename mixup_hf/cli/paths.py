@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from mixup_hf import errors
 
 
-def output_file(option: str, path: str | os.PathLike[str]) -> None:
+def output_file(
+    option: str,
+    path: str | os.PathLike[str],
+    read: Mapping[str, str | os.PathLike[str] | None] | None = None,
+) -> None:
     """Raise unless a file can be written there.
 
     Args:
         option: How the user spells it.
         path: The file; it may exist.
+        read: What is read, by option: must be other files.
 
     Raises:
         MissingFile: Its folder does not exist.
-        InvalidInput: It is a folder, or its folder cannot be written to.
+        InvalidInput: It is read, it is a folder, or its folder cannot be written to.
     """
     file = Path(path)
     if file.is_dir():
@@ -27,6 +33,11 @@ def output_file(option: str, path: str | os.PathLike[str]) -> None:
         raise errors.MissingFile(
             f"`{option}`: the folder {str(file.parent)!r} does not exist. Create it first."
         )
+    for other, source in (read or {}).items():
+        if source is not None and Path(source).resolve() == file.resolve():
+            raise errors.bad(
+                option, f"be another file than {other}, which it would replace", str(path)
+            )
     _try(option, file.parent, path)
 
 

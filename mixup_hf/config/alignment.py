@@ -83,10 +83,7 @@ class TaskConfig:
 class AlignConfig:
     """Alignment: which encoder and LLM, on which sentences, how large, how long."""
 
-    data: str = Field(
-        description="Text file (.txt, .gz), a folder of them, a table (csv, jsonl, parquet), or a "
-        "Hub id."
-    )
+    data: str = Field(description="Text file (.txt, .gz) or table, folder of such, or Hub id.")
     output_dir: str = Field(description="Folder for checkpoints and the aligner.")
     cache_dir: str | None = Field(
         default=None, description="Folder for cached embeddings. By default output_dir/cache."
@@ -153,8 +150,7 @@ class AlignConfig:
         default=0.0,
         ge=0,
         le=1,
-        description="Share of embeddings that are mixed with another in training the lexicon; the "
-        "words of both count, by the ratio.",
+        description="Share of embeddings mixed with another, words and all, for the lexicon.",
     )
     guidance: Number = Field(
         default=0.0,
@@ -169,8 +165,7 @@ class AlignConfig:
         default=0.0,
         ge=0,
         le=1,
-        description="Share of sentences that are offered words in training as `hints: parents` "
-        "does: their own, and another sentence's that do not fit.",
+        description="Share of sentences hinted by their own words, and another's that do not fit.",
     )
     prompt_prefix: str = Field(default="", description="Prompt text before the soft tokens.")
     prompt_suffix: str = Field(default="", description="Prompt text after the soft tokens.")

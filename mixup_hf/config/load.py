@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import is_dataclass
-from datetime import date
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -17,6 +16,8 @@ from mixup_hf import errors
 from mixup_hf.config import build
 
 Config = TypeVar("Config")
+_NOTHING = ("null", "~")
+_QUOTED = re.compile(r"""\s*("[^"]*"|'[^']*')\s*""")  # on purpose, as in YAML
 
 
 def load_config(
@@ -91,13 +92,13 @@ def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
 
 def _value(key: str, word: str, hint: Any) -> Any:
     """A word of the command line as a value: YAML, or the word itself where only a text fits."""
+    members = set(get_args(hint)) if isinstance(hint, UnionType) else {hint}
+    if members in ({str}, {str, type(None)}) and not _QUOTED.fullmatch(word):
+        return None if type(None) in members and word in _NOTHING else word
     try:
-        value = _parse(word)
+        return _parse(word)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise errors.InvalidInput(f"`--{key}` {word!r} cannot be read as YAML: {error}") from error
-    members = set(get_args(hint)) if isinstance(hint, UnionType) else {hint}
-    only_text = members in ({str}, {str, type(None)})
-    return word if only_text and isinstance(value, (bool, int, float, date)) else value
 
 
 def _steps(hint: Any, parts: Sequence[str]) -> tuple[list[str], Any]:

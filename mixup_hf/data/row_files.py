@@ -174,11 +174,33 @@ def _soft(content: dict[str, Any], names: Sequence[str]) -> list[float]:
         return [float(label)]
     if isinstance(label, str) and label.startswith("[") and label not in names:
         label = json.loads(label)
-    held = [str(each) for each in (label if isinstance(label, list) else [label])]
-    held = [names[int(each)] if each not in names and each.isdigit() else each for each in held]
+    given = label if isinstance(label, list) else [label]
+    if _is_multi_hot(label, len(names)):
+        given = [at for at, value in enumerate(label) if value]
+    held = [_class_name(each, names) for each in given]
     if set(held) - set(names):
         raise errors.InvalidInput(f"its label is {label!r}, the model's classes are {list(names)}")
     return [float(name in held) for name in names]
+
+
+def _is_multi_hot(label: Any, count: int) -> bool:
+    """Whether a label is one 0 or 1 for each of `count` classes."""
+    if not isinstance(label, list) or len(label) != count or set(map(str, label)) - {"0", "1"}:
+        return False
+    if label == [0, 1]:
+        raise errors.InvalidInput(
+            "its label [0, 1] may be two classes, or the second of two; write `soft_label` too"
+        )
+    return True
+
+
+def _class_name(label: Any, names: Sequence[str]) -> str:
+    """The class of a label: whole numbers are class indices, also where classes have such names."""
+    name = str(label)
+    is_index = isinstance(label, int) and not isinstance(label, bool)
+    if is_index or (name not in names and name.isdigit()):
+        return names[int(name)] if 0 <= int(name) < len(names) else name
+    return name
 
 
 def _check_run(source: str | Path | Dataset, texts: Sequence[str]) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from mixup_hf import errors
 from mixup_hf.config import DataConfig
 from mixup_hf.data.columns import require_column, texts_of
+from mixup_hf.data.file_checks import refuse_unreadable
 from mixup_hf.data.label_checks import is_missing, warn_conflicts
 from mixup_hf.data.row_formats import refuse_twice
 from mixup_hf.data.sources import fetch_embedded, is_embedded
@@ -197,7 +198,7 @@ def _from_file(file: Path) -> tuple[Dataset, str]:
         raise errors.MissingFile(f"There is no file {str(file)!r}.")
     if file.suffix not in _READERS:
         raise errors.bad("file", f"end in one of {', '.join(_READERS)}", str(file))
-    _refuse_empty(file)
+    refuse_unreadable(file)
     # "NA" or "None" in a csv file is a word like any other.
     options = {"keep_default_na": False} if file.suffix == ".csv" else {}
     kind = _READERS[file.suffix]
@@ -209,19 +210,6 @@ def _from_file(file: Path) -> tuple[Dataset, str]:
             f"{file} cannot be read as {file.suffix} ({type(cause).__name__}: {cause}). Does its "
             "content match its suffix? Convert it, or rename it."
         ) from error
-
-
-def _refuse_empty(file: Path) -> None:
-    """Raise for a file without rows, whose readers fail with messages that hide the cause."""
-    if file.suffix == ".parquet":
-        return
-    with file.open("rb") as stream:
-        first = stream.readline().strip()
-        more = stream.read(4096).strip()
-    if not first and not more:
-        raise errors.InvalidInput(f"{file} is empty. Is it the right file?")
-    if file.suffix == ".csv" and not more:
-        raise errors.InvalidInput(f"{file} has a header but no rows. Is it the right file?")
 
 
 def _from_folder(folder: Path, split: str) -> tuple[Dataset, str]:

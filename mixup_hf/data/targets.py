@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mixup_hf import errors
 from mixup_hf.data.label_checks import refuse_missing, warn_gaps, warn_near_duplicates
+from mixup_hf.data.multi_hot import multi_hot
 
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
@@ -32,12 +33,14 @@ class Targets:
         groups: What pairing groups rows by (N,): class index, index of the set of labels, or the
             number itself.
         names: Names of the columns (C).
+        by_name: Whether single labels were given by name, not by index.
     """
 
     problem_type: str
     values: Tensor
     groups: np.ndarray
     names: tuple[str, ...]
+    by_name: bool = False
 
 
 def read_targets(
@@ -60,8 +63,7 @@ def read_targets(
         problem_type: One of `PROBLEM_TYPES`. Default: inferred from the labels.
 
     Raises:
-        InvalidInput: Labels are missing, ambiguous, inconsistent or outside the classes, or there
-            are fewer than two classes.
+        InvalidInput: Labels are missing, ambiguous or outside the classes, or of one class.
         InvalidType: A label is neither a number, nor a string, nor a list of them.
     """
     if problem_type is not None:
@@ -72,11 +74,10 @@ def read_targets(
         return _multi_label(labels, num_labels, label_names)
     if kind == REGRESSION:
         return _regression(labels, num_labels)
-    if len(labels) and all(_is_real(label) and float(label).is_integer() for label in labels):
-        labels = [int(label) for label in labels]
-    indices, names = class_indices(labels, num_labels, label_names)
+    indices, names = class_indices(labels := _whole(labels), num_labels, label_names)
     values = F.one_hot(torch.tensor(indices), len(names)).float()
-    return Targets(SINGLE_LABEL, values, np.asarray(indices), tuple(names))
+    by_name = isinstance(labels[0], str)
+    return Targets(SINGLE_LABEL, values, np.asarray(indices), tuple(names), by_name)
 
 
 def like(targets: Targets, labels: Sequence[Any]) -> Tensor:
@@ -92,9 +93,16 @@ def like(targets: Targets, labels: Sequence[Any]) -> Tensor:
         return _regression(labels, 1).values
     if targets.problem_type == MULTI_LABEL:
         return _multi_label(labels, len(names), names).values
-    if all(_is_real(label) and float(label).is_integer() for label in labels):
-        labels = [int(label) for label in labels]
+    labels = _whole(labels)
+    if targets.by_name:  # "1" and "2" in a file without other names are read as numbers
+        labels = [str(label) for label in labels]
     return F.one_hot(torch.tensor(label_indices(labels, names)), len(names)).float()
+
+
+def _whole(labels: Sequence[Any]) -> Sequence[Any]:
+    """Floats as integers, if all of them are whole numbers."""
+    is_whole = all(_is_real(label) and float(label).is_integer() for label in labels)
+    return [int(label) for label in labels] if is_whole else labels
 
 
 def _inferred(labels: Sequence[Any]) -> str:
@@ -144,7 +152,7 @@ def _multi_label(
             raise errors.bad("labels", f"be among label_names {names}", unknown)
         values = torch.tensor([[float(name in row) for name in names] for row in rows])
     else:
-        values = _multi_hot(rows)
+        values = multi_hot(rows)
         count = values.shape[1]
         names = [str(at) for at in range(count)] if label_names is None else list(label_names)
     if num_labels not in (None, len(names)) or values.shape[1] != len(names) or len(names) < 2:
@@ -153,22 +161,6 @@ def _multi_label(
         )
     _, groups = np.unique(values.numpy(), axis=0, return_inverse=True)
     return Targets(MULTI_LABEL, values, groups.reshape(-1), tuple(names))
-
-
-def _multi_hot(rows: list[list[Any]]) -> Tensor:
-    widths = {len(row) for row in rows}
-    if len(widths) > 1:
-        raise errors.InvalidInput(
-            f"`labels` are lists of {min(widths)} to {max(widths)} values. Multi-label rows need "
-            "one 0 or 1 per class; labels of single tokens cannot be mixed."
-        )
-    for value in (value for row in rows for value in row):
-        if not isinstance(value, (numbers.Real, Tensor)):
-            raise errors.bad("labels", "hold class names, or 0 and 1, in lists", value)
-    values = torch.tensor([[float(value) for value in row] for row in rows])
-    if not ((values == 0) | (values == 1)).all():
-        raise errors.bad("labels", "hold only 0 and 1 in lists", "other values")
-    return values
 
 
 def _regression(labels: Sequence[Any], num_labels: int | None) -> Targets:

@@ -38,8 +38,8 @@ class Audit:
         rows: Number of generated rows.
         texts: Number of training texts compared, and of holdout texts.
         nearer: Rows closer to a training text than to any holdout text; one half by chance.
-        copies: Rows that are near copies of a training text.
-        chance_copies: Rows that are near copies of a holdout text.
+        copies: Rows that are near copies of a training text, whether it is among those compared.
+        chance_copies: Rows that are near copies of a holdout text, likewise.
         auc: AUC of distinguishing training texts from holdout texts by the distance to the nearest
             row; 0.5 by chance.
         true_positives: Share of training texts detected when 1 % of the holdout is falsely flagged;
@@ -109,7 +109,8 @@ def audit(
         rows: The generated texts.
         texts: The training texts that they were generated from.
         holdout: Texts from the same source that were not used for generation. The larger of `texts`
-            and `holdout` is subsampled to the size of the smaller.
+            and `holdout` is subsampled to the size of the smaller, but copies are looked for in
+            all of both.
         encoder: Embeds texts to measure distances.
         lams: The larger share of each row's parents, used to group the results.
         secrets: The secrets that `plant` added to `texts`.
@@ -134,7 +135,7 @@ def audit(
     )
     made, member, other = (encoder.encode(each) for each in (list(rows), inside, outside))
     nearer = (_distances(made, member) < _distances(made, other)).tolist()
-    guard, chance = LeakGuard(inside), LeakGuard(outside)
+    guard, chance = LeakGuard(texts), LeakGuard(holdout)
     copies = [guard.near(row) is not None for row in rows]
     scores = _distances(member, made).numpy(), _distances(other, made).numpy()
     said = "\n".join(rows)

@@ -103,7 +103,11 @@ class Review:
         if row == draft.row:
             return False
         same = (row.text, row.label) == (draft.generated.text, draft.generated.label)
-        row = draft.generated if same else replace(row, mitigation=EDITED)
+        copied = draft.generated.is_copy and row.text == draft.generated.text
+        if same:
+            row = draft.generated
+        elif not copied:  # whose text is a training text still
+            row = replace(row, mitigation=EDITED)
         self.drafts[place] = replace(draft, row=row)
         return True
 

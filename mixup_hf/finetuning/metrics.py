@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,20 +29,30 @@ CHOOSES = {SINGLE_LABEL: "accuracy", MULTI_LABEL: "micro_f1", REGRESSION: "rmse"
 SMALLER_IS_BETTER = {"rmse", "mae", "loss"}
 
 
-def metrics_of(problem_type: str) -> Callable[[Any], dict[str, float]]:
+def metrics_of(
+    problem_type: str, training_counts: np.ndarray | None = None
+) -> Callable[[Any], dict[str, float]]:
     """The `compute_metrics` of a Trainer.
 
     Args:
         problem_type: One of `PROBLEM_TYPES`.
+        training_counts: Training rows of each class (C,): which class is the rarest. By default,
+            and where all have as many, that of the rows measured.
     """
-    kinds = {SINGLE_LABEL: _single_label, MULTI_LABEL: _multi_label, REGRESSION: _regression}
+    kinds: dict[str, Callable[[np.ndarray, np.ndarray], dict[str, float]]] = {
+        SINGLE_LABEL: partial(_single_label, training_counts=training_counts),
+        MULTI_LABEL: _multi_label,
+        REGRESSION: _regression,
+    }
     measure = kinds[problem_type]
     return lambda prediction: measure(
         np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
     )
 
 
-def _single_label(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def _single_label(
+    logits: np.ndarray, labels: np.ndarray, training_counts: np.ndarray | None = None
+) -> dict[str, float]:
     """Of logits (N, C) and class indices (N,)."""
     from scipy.special import softmax
     from sklearn.metrics import accuracy_score, f1_score
@@ -52,7 +63,7 @@ def _single_label(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "brier": brier_score(probabilities, labels),
         "accuracy": float(accuracy_score(labels, chosen)),
         "macro_f1": float(f1_score(labels, chosen, average="macro")),
-        "minority_recall": _minority_recall(labels, chosen),
+        "minority_recall": _minority_recall(labels, chosen, training_counts),
     }
 
 
@@ -96,9 +107,13 @@ def _regression(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def _minority_recall(labels: np.ndarray, chosen: np.ndarray) -> float:
+def _minority_recall(
+    labels: np.ndarray, chosen: np.ndarray, training_counts: np.ndarray | None
+) -> float:
     """Recall of the rarest class; among equally rare classes, the lowest."""
     present, counts = np.unique(labels, return_counts=True)
+    if training_counts is not None and len({*training_counts[present].tolist()}) > 1:
+        counts = training_counts[present]
     rarest = present[counts == counts.min()]
     return float(min((chosen[labels == each] == each).mean() for each in rarest))
 

@@ -42,6 +42,19 @@ def check(folder: Path) -> None:
         ) from error
 
 
+def refuse_inputs(folder: Path, inputs: dict[str, str | None]) -> None:
+    """Raise if what a run reads, by setting, is in the folder whose earlier results it removes.
+
+    Raises:
+        InvalidInput: One is.
+    """
+    for name, source in inputs.items():
+        read = None if source is None else Path(source)
+        if read is not None and read.exists() and read.resolve().is_relative_to(folder.resolve()):
+            rule = f"be outside of `output_dir` = {str(folder)!r}, which is cleared first"
+            raise errors.bad(name, rule, source, "Choose another `output_dir`.")
+
+
 def clear(folder: Path) -> None:
     """Remove what an earlier run of this command wrote, and log it; other files stay."""
     if not runtime.is_main_process():

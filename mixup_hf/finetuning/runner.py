@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from datasets import Dataset
 from transformers import (
     DataCollatorWithPadding,
@@ -21,7 +22,7 @@ from mixup_hf import runtime
 from mixup_hf.config import FinetuneConfig, LoraConfig
 from mixup_hf.data.sources import resolve
 from mixup_hf.data.tables import LabelledTexts
-from mixup_hf.data.targets import Targets, read_targets
+from mixup_hf.data.targets import SINGLE_LABEL, Targets, read_targets
 from mixup_hf.data.text_pairs import split_sides
 from mixup_hf.finetuning import compare, results, splits
 from mixup_hf.finetuning.arguments import saves_by_default, training_arguments
@@ -72,6 +73,13 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
     fresh = not config.training.get("resume_from_checkpoint")
     if fresh:
         results.check(output)
+        results.refuse_inputs(
+            output,
+            {
+                "model": config.model,
+                "mixup.rows_file": None if config.mixup is None else config.mixup.rows_file,
+            },
+        )
     data = splits.read(config)
     training_arguments(config, data.targets.problem_type)  # refused before a model is loaded
     mixup = _prepare_mixup(config, data, inverter)
@@ -160,7 +168,7 @@ def _fit(
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=tokenizer,
-        compute_metrics=metrics_of(data.targets.problem_type),
+        compute_metrics=metrics_of(data.targets.problem_type, _class_counts(data.targets)),
         **kwargs,
     )
     use_soft_smoother(trainer)
@@ -231,6 +239,14 @@ def _committee(mixup: TrainerPlugin | None) -> dict[str, Any]:
     """What labelled the rows, where a committee did."""
     found = mixup.committee_figures() if isinstance(mixup, InversedMixup) else None
     return {} if found is None else {"committee": found}
+
+
+def _class_counts(targets: Targets) -> np.ndarray | None:
+    """Training rows of each class (C,); None where rows have no one class."""
+    if targets.problem_type != SINGLE_LABEL:
+        return None
+    counts: np.ndarray = np.bincount(targets.groups, minlength=len(targets.names))
+    return counts
 
 
 def _used_rows(callbacks: list[Any]) -> list[tuple[MixedExample, int]]:

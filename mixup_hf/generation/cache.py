@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS batches (
     key TEXT PRIMARY KEY, texts TEXT NOT NULL, bytes INTEGER NOT NULL, used INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS by_use ON batches (used);
+CREATE INDEX IF NOT EXISTS by_size ON batches (bytes);
 """
 _WAIT = 30.0  # seconds for another process to finish writing
 _KEPT_FREE = 0.1  # share of the limit that is freed at once, so that not every batch evicts one

@@ -126,6 +126,13 @@ def _records(rows_file: str | Path, *, parents: bool) -> tuple[list[dict[str, An
         raise errors.InvalidInput(
             f"`rows_file`: {rows_file} has no rows. Generate them with `mixup-hf augment`."
         )
+    says = all("mitigation" in record for record in found)
+    if not parents and not says:
+        raise errors.InvalidInput(
+            f"`rows_file`: rows of {rows_file} do not say which of them repeat a training text "
+            "(`mitigation`): they were written without provenance. Generate them with it, or set "
+            "`parents` (--parents) to upload all of them."
+        )
     kept = found if parents else [record for record in found if not _is_real(record)]
     if not kept:
         raise errors.InvalidInput(
@@ -135,7 +142,7 @@ def _records(rows_file: str | Path, *, parents: bool) -> tuple[list[dict[str, An
     held = {column for record in kept for column in record}
     if not parents:
         held.discard("parent_texts")
-    elif "parent_texts" not in held:
+    elif "parent_texts" not in held and says:
         raise errors.InvalidInput(
             f"`parents`: {rows_file} has no column `parent_texts`. Generate the rows with "
             "`mixup-hf augment --parents`."
@@ -165,4 +172,6 @@ def _label(record: Mapping[str, Any]) -> Any:
 
 
 def _is_real(record: Mapping[str, Any]) -> bool:
-    return record.get("mitigation") == "parent" or record.get("method") == UNLABELED
+    """Whether a row repeats a training text, or is an unlabelled one."""
+    said = record.get("mitigation") == "parent" or record.get("method") == UNLABELED
+    return said or record["text"] in (record.get("parent_texts") or ())

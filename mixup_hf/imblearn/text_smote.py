@@ -11,9 +11,11 @@ from imblearn.over_sampling.base import BaseOverSampler
 from imblearn.utils import check_target_type
 from sklearn.utils import check_random_state
 
-from mixup_hf import errors
+from mixup_hf import errors, runtime
+from mixup_hf.config import MixupConfig
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.training.inversed import InversedMixup
+from mixup_hf.training.mix_settings import WITHIN_CLASSES
 from mixup_hf.training.mixed_set import read_config
 from mixup_hf.types import MixedExample
 
@@ -122,6 +124,13 @@ class TextSMOTE(BaseOverSampler):  # type: ignore[misc]
         )
         mixup.check_readability()
         self.generated_ = mixup.generate(sum(wanted.values()))
+        copies = sum(row.is_copy for row in self.generated_)
+        if copies:
+            runtime.warn(
+                f"{copies} of {len(self.generated_)} new rows are copies of given ones, because "
+                "every sentence tried for them was found wanting. `intrusion: off` in `settings` "
+                "takes sentences as they come."
+            )
         texts = np.array([row.text for row in self.generated_], dtype=object)
         added = indices[[row.parents[0] for row in self.generated_]]
         return (
@@ -144,9 +153,9 @@ class TextSMOTE(BaseOverSampler):  # type: ignore[misc]
         settings["seed"] = int(check_random_state(self.random_state).randint(_SEEDS))
         known: dict[str, Any] = {"num_labels": max(labels) + 1}
         if isinstance(self.aligner, Inverter):
-            config = read_config(None, settings)
+            config = _within_classes(read_config(None, settings))
             return InversedMixup(self.aligner, texts, labels, config=config, **known)
-        config = read_config(None, settings | {"aligner": self.aligner})
+        config = _within_classes(read_config(None, settings | {"aligner": self.aligner}))
         return InversedMixup.from_pretrained(texts=texts, labels=labels, config=config, **known)
 
     def __sklearn_tags__(self) -> Any:
@@ -161,6 +170,17 @@ class TextSMOTE(BaseOverSampler):  # type: ignore[misc]
     def _more_tags(self) -> dict[str, Any]:
         """The same for versions before scikit-learn 1.6."""
         return {"X_types": ["1darray", "string", "dataframe"]}
+
+
+def _within_classes(config: MixupConfig) -> MixupConfig:
+    """The config; parents of different classes are refused, as a new row has its parents' class."""
+    if config.mixing.pairing not in WITHIN_CLASSES:
+        rule = f"mix within classes ({', '.join(WITHIN_CLASSES)})"
+        raise errors.bad("pairing", rule, config.mixing.pairing, "Leave it out of `settings`.")
+    if config.intrusion == "local":
+        rule = "not be 'local', which mixes with rows of other classes"
+        raise errors.bad("intrusion", rule, "local", "Leave it out of `settings`.")
+    return config
 
 
 def _plain(name: Any) -> Any:

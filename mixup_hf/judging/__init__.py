@@ -13,13 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixup_hf.judging.events import EVENTS, Detector, Thresholds, calibrate
+    from mixup_hf.judging.events import EVENTS, Detector
     from mixup_hf.judging.judges import Judge, JudgeInputs
     from mixup_hf.judging.judges.classifier import ClassifierJudge
     from mixup_hf.judging.judges.knn import KnnJudge
     from mixup_hf.judging.judges.llm import LikelihoodJudge
     from mixup_hf.judging.policies import LEAK_POLICIES, POLICIES, Gate, build_gate
     from mixup_hf.judging.report import IntrusionReport, false_alarms, intrusion_report
+    from mixup_hf.judging.thresholds import Thresholds, calibrate
 
 _HOMES = {
     "EVENTS": "events",
@@ -33,9 +34,9 @@ _HOMES = {
     "JudgeInputs": "judges",
     "KnnJudge": "judges.knn",
     "LikelihoodJudge": "judges.llm",
-    "Thresholds": "events",
+    "Thresholds": "thresholds",
     "build_gate": "policies",
-    "calibrate": "events",
+    "calibrate": "thresholds",
     "false_alarms": "report",
     "intrusion_report": "report",
 }

@@ -1,4 +1,4 @@
-"""Events: what can be wrong with a generated sentence, and the thresholds that decide."""
+"""Events: what can be wrong with a generated sentence."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from torch import Tensor
 
 from mixup_hf import errors, runtime
 from mixup_hf.judging.judges import Judge
+from mixup_hf.judging.thresholds import (
+    COLLISION,
+    CONFLICT,
+    THIRD_CLASS,
+    Thresholds,
+    calibrate,
+    rare_limits,
+)
 from mixup_hf.types import MixedExample
 
-THIRD_CLASS, CONFLICT, COLLISION = "third_class", "conflict", "collision"
 COLLAPSE, DEGENERATE, LEAK = "collapse", "degenerate", "leak"
 SECOND_SENTENCE, LOOP, UNFINISHED = "second_sentence", "loop", "unfinished"
 OTHER_KIND, NOVEL_NAME = "other_kind", "novel_name"
@@ -34,23 +41,6 @@ _COPY = 0.9
 _BLOCK, _QUERIES = 65_536, 256
 _SAMPLE = 31  # names the stream of random numbers; part of its key
 _WORD = re.compile(r"\w+")
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Scores beyond which an event is reported; the defaults serve sets too small to calibrate on.
-
-    Attributes:
-        third_class: Largest probability of a class that no parent has.
-        conflict: Largest `KL(label || judged)` in nats; 2.3 is a judged probability of 0.1.
-        collision: Smallest distance to a real row of a class that no parent has.
-        rate: Share of real rows that trigger at least one event; None when not calibrated.
-    """
-
-    third_class: float = 0.8
-    conflict: float = 2.3
-    collision: float = 0.0
-    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +94,7 @@ class Detector:
         if compared is not None and len(compared) < len(self.texts):
             at = torch.from_numpy(compared)
             self._compared = self.embeddings[at], self.classes[at]
+        self._rare: dict[str, Tensor] = {}  # limits of rare classes (C,), by event
         self.thresholds = thresholds or self._calibrated(rate, seed)
 
     def inspect(self, rows: Sequence[MixedExample], embeddings: Tensor) -> list[Finding]:
@@ -112,8 +103,8 @@ class Detector:
         opinions = self.opinions([row.text for row in rows], embeddings, parents)
         judged = torch.stack(list(opinions.values())).mean(0)
         labels = torch.tensor([row.label for row in rows])
-        scores = self.scores(judged, labels, embeddings, self.classes[torch.from_numpy(parents)])
-        found = self.triggered(scores)
+        own = self.classes[torch.from_numpy(parents)]
+        found = self.triggered(self.scores(judged, labels, embeddings, own), own)
         findings = []
         for at, row in enumerate(rows):
             events = [name for name, hits in found.items() if bool(hits[at])]
@@ -122,14 +113,20 @@ class Detector:
             findings.append(Finding(tuple(events), each, judged[at]))
         return findings
 
-    def triggered(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Which rows (n,) have each of the calibrated events, given their `scores`."""
-        limits = self.thresholds
-        return {
-            THIRD_CLASS: scores[THIRD_CLASS] > limits.third_class,
-            CONFLICT: scores[CONFLICT] > limits.conflict,
-            COLLISION: -scores[COLLISION] < limits.collision,
-        }
+    def triggered(self, scores: Mapping[str, Tensor], own: Tensor) -> dict[str, Tensor]:
+        """Which rows (n,) have each of the calibrated events.
+
+        Args:
+            scores: Of the rows, as from `scores`.
+            own: Classes of their parents (n, m).
+        """
+        found = {}
+        for name, limit in self.thresholds.by_event().items():
+            limits = torch.full((len(own),), limit, dtype=torch.double)
+            if self._rare:
+                limits = torch.maximum(limits, self._rare[name][own].amax(1))
+            found[name] = scores[name] > limits
+        return found
 
     def opinions(
         self, texts: Sequence[str], embeddings: Tensor, parents: np.ndarray
@@ -185,13 +182,18 @@ class Detector:
             )
             return Thresholds()
         if count <= CALIBRATION_ROWS:
-            return calibrate(self.real_scores(), rate)
+            return self._with_rare(np.arange(count), rate)
         runtime.log(
             f"The intrusion thresholds are calibrated on {CALIBRATION_ROWS:,} of {count:,} "
             f"training rows, drawn with seed {seed}."
         )
         drawn = runtime.counter_rng(seed, _SAMPLE).choice(count, CALIBRATION_ROWS, replace=False)
-        return calibrate(self.real_scores(np.sort(drawn)), rate)
+        return self._with_rare(np.sort(drawn), rate)
+
+    def _with_rare(self, rows: np.ndarray, rate: float) -> Thresholds:
+        scores = self.real_scores(rows)
+        self._rare = rare_limits(scores, self.classes[rows], self.targets.shape[1], rate)
+        return calibrate(scores, rate)
 
     def _distance_to_others(self, embeddings: Tensor, own: Tensor) -> Tensor:
         """Distance (n,) to the nearest training row of a class that no parent has."""
@@ -230,37 +232,6 @@ def _is_copy(row: MixedExample, parents: Sequence[str]) -> bool:
         SequenceMatcher(None, words, _WORD.findall(parent.lower())).ratio() >= _COPY
         for parent in parents
     )
-
-
-def calibrate(scores: Mapping[str, Tensor], rate: float) -> Thresholds:
-    """Thresholds that a given share of real rows exceeds.
-
-    Every event is given the same share of the rows, the largest for which at most `rate` of all
-    rows trigger any event.
-
-    Args:
-        scores: Out-of-fold scores of real rows (N,) by event.
-        rate: In (0, 0.5].
-    """
-    errors.positive("intrusion_rate", rate)
-    errors.in_range("intrusion_rate", rate, 0.0, 0.5)
-    values = {name: score.double().numpy() for name, score in scores.items()}
-    low, high = 0.0, rate
-    for _ in range(40):
-        middle = (low + high) / 2
-        fired = np.zeros(len(next(iter(values.values()))), bool)
-        for score in values.values():
-            fired |= score > _quantile(score, middle)
-        low, high = (middle, high) if fired.mean() <= rate else (low, middle)
-    third, conflict, collision = (
-        _quantile(values[name], low) for name in (THIRD_CLASS, CONFLICT, COLLISION)
-    )
-    return Thresholds(third, conflict, -collision, rate)
-
-
-def _quantile(scores: np.ndarray, share: float) -> float:
-    """A value that at most `share` of the scores exceed."""
-    return float(np.quantile(scores, 1 - share, method="higher"))
 
 
 def is_degenerate(text: str) -> bool:

@@ -60,10 +60,15 @@ def shared_texts(texts: Sequence[str], eval_texts: Sequence[str]) -> list[int]:
     return [row for row, text in enumerate(texts) if _plain(text) in known]
 
 
+def first_rows(texts: Sequence[str]) -> list[int]:
+    """For each row, the first that has its text, ignoring case, spaces and punctuation."""
+    first: dict[str, int] = {}
+    return [first.setdefault(_plain(text), row) for row, text in enumerate(texts)]
+
+
 def repeated_texts(texts: Sequence[str]) -> list[int]:
     """Rows of `texts` that repeat an earlier one, ignoring case, spaces and punctuation."""
-    first: dict[str, int] = {}
-    return [row for row, text in enumerate(texts) if first.setdefault(_plain(text), row) != row]
+    return [row for row, first in enumerate(first_rows(texts)) if first != row]
 
 
 def _plain(text: str) -> str:

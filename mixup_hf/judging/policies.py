@@ -197,7 +197,7 @@ class Gate:
     def _mended(self, row: MixedExample, found: Finding) -> MixedExample:
         if self.policy == "keep" and row.attempts == 1 and not self._is_redrawn(found):
             return row
-        if not found.events:
+        if not found.events or (self.policy == "keep" and not self._is_redrawn(found)):
             how = "none" if row.attempts == 1 else f"redrawn:{_REDRAWN.get(self.policy, 'pair')}"
             return replace(row, mitigation=how)
         if self._is_redrawn(found):

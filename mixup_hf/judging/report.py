@@ -69,8 +69,9 @@ def false_alarms(
     nobody = np.full((len(others), 1), NOBODY)
     judged = detector.opinions(others, embeddings[unseen], nobody)["judge"]
     labels = targets[unseen]
-    scores = detector.scores(judged, labels, embeddings[unseen], labels.argmax(1)[:, None])
-    doubted = torch.stack(list(detector.triggered(scores).values())).any(0)
+    own = labels.argmax(1)[:, None]
+    scores = detector.scores(judged, labels, embeddings[unseen], own)
+    doubted = torch.stack(list(detector.triggered(scores, own).values())).any(0)
     return wilson(int(doubted.sum()), len(others))
 
 

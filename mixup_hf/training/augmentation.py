@@ -134,7 +134,15 @@ def augment_dataset(
         for rows in _chunks(mixup, count):
             records += [record_of(row, mixup, written) for row in rows]
             (on_chunk or bar.update)(len(rows))
-    return rows_dataset(records, _class_label(dataset, label_column))
+    if (
+        mixup.problem_type == MULTI_LABEL
+        and _holds_numbers(table.labels)
+        and not written["indices"]
+    ):
+        for record in records:  # one 0 or 1 per class, as the labels were given
+            if "label" in record:
+                record["label"] = [int(name in record["label"]) for name in mixup.label_names]
+    return rows_dataset(records, _feature(dataset, label_column))
 
 
 def augment_file(
@@ -220,8 +228,9 @@ def written_record(
     label_column: str = "label",
 ) -> dict[str, Any]:
     """What `record_of` has to know: the columns, and whether labels are class indices."""
-    first = table.labels[0]
-    indices = isinstance(first, Integral) or _class_label(dataset, label_column) is not None
+    feature = _feature(dataset, label_column)
+    named = hasattr(getattr(feature, "feature", feature), "int2str")  # of a list, or by itself
+    indices = named or isinstance(table.labels[0], Integral)
     return {
         "columns": list(written.columns),
         "provenance": written.provenance,
@@ -242,7 +251,11 @@ def _chunks(mixup: InversedMixup, count: int) -> Iterator[list[MixedExample]]:
     yield from mixup.stream(count, gather=True)
 
 
-def _class_label(dataset: Any, column: str) -> Any:
-    """The feature of a label column of class indices that have names; None for other columns."""
-    feature = getattr(dataset, "features", {}).get(column)
-    return feature if hasattr(feature, "int2str") else None
+def _feature(dataset: Any, column: str) -> Any:
+    """The feature of a label column; None for what is no `Dataset`."""
+    return getattr(dataset, "features", {}).get(column)
+
+
+def _holds_numbers(labels: Sequence[Any]) -> bool:
+    """Whether these lists of labels are of numbers, not of names."""
+    return not any(isinstance(value, str) for label in labels for value in label)

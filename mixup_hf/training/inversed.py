@@ -25,6 +25,7 @@ from mixup_hf.training.mix_settings import (
     invert_chunk,
     pairing_of,
     refuse_rows_file,
+    warn_of_copies,
 )
 from mixup_hf.training.mixed_set import read_config
 from mixup_hf.training.production import new_producer
@@ -281,3 +282,4 @@ def _check_mixable(config: MixupConfig, texts: Sequence[str], targets: Targets) 
     if are_pairs(texts):
         check_pairs(config)
     check_partners(pairing_of(config, targets.problem_type), targets.groups)
+    warn_of_copies(texts)

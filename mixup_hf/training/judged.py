@@ -256,10 +256,10 @@ class JudgedPlugin(TrainerPlugin):
 
     def _build_gate(self) -> Gate | None:
         self.check_readability()
-        # With a committee, rows get their labels after the gate: there is none to doubt yet.
-        texts_only = self.chosen.label_source == "committee"
-        # Judges predict one class per row; a look at the text, and for leaks, works in every task.
-        judged = texts_only or self.problem_type == SINGLE_LABEL
+        # With a committee, rows get their labels after the gate: there is none to doubt yet. And
+        # judges predict one class per row; a look at the text works in every task.
+        by_committee = self.chosen.label_source == "committee"
+        texts_only = by_committee or self.problem_type != SINGLE_LABEL
         return build_gate(
             self.texts,
             self._frozen_embeddings(),
@@ -268,7 +268,7 @@ class JudgedPlugin(TrainerPlugin):
             judges=self.config.judges,
             log_likelihood=self._log_likelihood,
             label_names=self.label_names,
-            policy=self.config.intrusion if judged else "off",
+            policy=self.config.intrusion,
             max_redraws=self.config.max_redraws,
             rate=self.config.intrusion_rate,
             eval_texts=self.eval_texts,

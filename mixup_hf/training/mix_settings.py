@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mixup_hf import errors, registry
+from mixup_hf import errors, registry, runtime
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.sources import default_cache_dir
 from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL
@@ -20,9 +20,11 @@ from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.parent_words import Parents
 from mixup_hf.judging.form import TextCheck
+from mixup_hf.judging.leaks import repeated_texts
 from mixup_hf.mixing.pairing import SamplingStrategy
 
-_WITHIN_CLASSES = ("same_class", "smote")
+_MANY_COPIES = 0.1  # share of the training rows
+WITHIN_CLASSES = ("same_class", "smote")
 
 
 def refuse_rows_file(config: MixupConfig) -> None:
@@ -50,12 +52,23 @@ def check_pairs(config: MixupConfig) -> None:
 
 def check_partners(pairing: str, groups: np.ndarray) -> None:
     """Refuse a pairing within classes where every class has one row: each would be copied."""
-    if pairing not in _WITHIN_CLASSES or np.unique(groups, return_counts=True)[1].max() > 1:
+    if pairing not in WITHIN_CLASSES or np.unique(groups, return_counts=True)[1].max() > 1:
         return
     raise errors.InvalidInput(
         f"`pairing` = {pairing!r} mixes rows of one class, but each of the {len(groups)} classes "
         "has one row: there is nothing to mix. Add rows, or set pairing='cross_class' or 'random'."
     )
+
+
+def warn_of_copies(texts: Sequence[str]) -> None:
+    """Warn where many rows repeat a text: mixing it with its copy makes nothing new."""
+    copies = len(repeated_texts(texts))
+    if copies >= _MANY_COPIES * len(texts):
+        runtime.warn(
+            f"{copies} of {len(texts)} training rows repeat the text of an earlier one, and a text "
+            "mixed with its copy gives itself. If rows were copied to oversample a class, leave "
+            "the copies out: `balance` and `sampling_strategy` make up for rare classes."
+        )
 
 
 def pairing_of(config: MixupConfig, problem_type: str) -> str:

@@ -183,3 +183,11 @@ def test_a_committee_labels_mixes_and_unlabelled_texts(
         succeed(augment(output, "--unlabeled-file", more, "--label-source", "parents"))
     with pytest.raises(errors.InvalidInput, match="`--unlabeled-parents` = 0.4 needs unlab"):
         succeed(augment(output, *options[2:]))
+
+
+def test_the_training_rows_are_not_replaced(augment: Callable[..., Any], data: Path) -> None:
+    before = data.read_bytes()
+    result = augment(data.parent / "." / data.name)
+    assert isinstance(result.exception, errors.InvalidInput)
+    assert "another file than --data" in str(result.exception)
+    assert data.read_bytes() == before

@@ -82,6 +82,12 @@ def test_a_number_is_a_text_where_a_text_is_meant(word: str) -> None:
         build(FinetuneConfig, MINIMAL | {"output_dir": 2024})
 
 
+@pytest.mark.parametrize("word", ["runs/exp #2", "a: b", "[x]", "it's", "*here", "{1}", "~/runs"])
+def test_a_text_is_taken_as_it_stands(word: str) -> None:
+    assert finetune("--output-dir", word).output_dir == word
+    assert finetune("--output-dir", '"runs"').output_dir == "runs"
+
+
 def test_negative_numbers_are_values_not_options() -> None:
     assert finetune("--training.max_steps", "-1").training == {"max_steps": -1}
 

@@ -16,6 +16,8 @@ from mixup_hf import InversedMixup, MixupConfig, OfflineMixup
 from mixup_hf.data.row_files import digest, mixed_json, read_mixed
 from mixup_hf.data.row_formats import read_records, read_run
 from mixup_hf.data.row_writer import rows_dataset, select, write_rows
+from mixup_hf.data.targets import MULTI_LABEL, SINGLE_LABEL
+from mixup_hf.errors import InvalidInput
 from mixup_hf.generation.replay import RecordedRows
 from mixup_hf.types import MixedExample
 
@@ -198,3 +200,33 @@ def test_a_file_that_is_not_there_and_the_folder_of_a_run(
     write_rows(tmp_path / "mixed.jsonl", [mixed_json(row, None, NAMES) for row in rows])
     with pytest.raises(FileNotFoundError, match=r"Give .*mixed\.jsonl"):
         OfflineMixup(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("label", "names", "held"),
+    [
+        (1, ("1", "2", "3"), [0, 1, 0]),  # a class index, whatever the classes are called
+        ("1", ("1", "2", "3"), [1, 0, 0]),
+        ("1", ("a", "b", "c"), [0, 1, 0]),
+        ([0, 1, 1], ("a", "b", "c"), [0, 1, 1]),  # one 0 or 1 for each class
+        ([1, 2], ("a", "b", "c"), [0, 1, 1]),
+        ([1, 0], ("a", "b"), [1, 0]),
+    ],
+)
+def test_labels_without_shares_are_read_as_they_are_written(
+    tmp_path: Path, label: Any, names: tuple[str, ...], held: list[int]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"text": "new", "label": label}) + "\n")
+    kind = MULTI_LABEL if isinstance(label, list) else SINGLE_LABEL
+    (row,) = read_mixed(file, ["x", "y"], names, problem_type=kind)
+    assert list(row.label) == held
+
+
+@pytest.mark.parametrize("label", [[0, 1], 7])
+def test_a_label_that_could_be_either_or_none_is_refused(tmp_path: Path, label: Any) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"text": "new", "label": label}) + "\n")
+    kind = MULTI_LABEL if isinstance(label, list) else SINGLE_LABEL
+    with pytest.raises(InvalidInput, match=r"soft_label|its label is 7"):
+        read_mixed(file, ["x", "y"], ("a", "b"), problem_type=kind)

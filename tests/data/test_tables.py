@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from mixup_hf.config import DataConfig
 from mixup_hf.data.tables import LabelledTexts, draw_shots, read_splits, read_table, read_validation
+from mixup_hf.errors import InvalidInput
 
 TEXTS, LABELS = ["the bank, up", 'a "new" game', "naïve — film"], ["biz", "sport", "film"]
 
@@ -54,6 +55,21 @@ def test_all_formats_read_alike(tmp_path: Path, suffix: str) -> None:
 def test_columns_are_those_that_are_named(write: Callable[[str, str], Path]) -> None:
     path = write("rows.csv", "body,text,class\nreal,wrong,x\nalso real,wrong,y\n")
     assert read_table(path, "body", "class") == LabelledTexts(["real", "also real"], ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,label\nBank holds, again,business\nHenman wins, at last,sport\n", "line 2, has 3"),
+        ("text,label\na,x\nb,y,\n", "line 3, has 3 fields, but the header 2"),
+        ("text,label,label\na,x,y\nb,y,x\n", "label"),
+    ],
+)
+def test_rows_whose_fields_would_shift_are_refused(
+    write: Callable[[str, str], Path], content: str, message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        read(write("rows.csv", content))
 
 
 def test_whole_numbers_are_class_indices(write: Callable[[str, str], Path]) -> None:

@@ -19,6 +19,7 @@ from mixup_hf.data.targets import (
     like,
     read_targets,
 )
+from mixup_hf.errors import InvalidInput
 
 
 @pytest.mark.parametrize(
@@ -152,3 +153,11 @@ def test_numbers_are_mixed_beyond_the_parents_and_near_ones_are_paired() -> None
     assert make(labels, pairing="random").producer.plan.pairing == "random"
     with pytest.raises(ValueError, match="'local' needs classes, but the labels are numbers"):
         make(labels, pairing="local")
+
+
+def test_numbers_in_a_test_file_are_names_where_the_training_labels_were_names() -> None:
+    targets = read_targets(["1", "2", "3", "neutral"], None, None)
+    assert like(targets, [3, 1]).argmax(1).tolist() == [2, 0]
+    with pytest.raises(InvalidInput, match="4"):
+        like(targets, [4])
+    assert like(read_targets([0, 1, 2, 2], None, None), [2, 1]).argmax(1).tolist() == [2, 1]

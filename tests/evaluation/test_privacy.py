@@ -79,6 +79,13 @@ def test_copied_rows_are_found() -> None:
     assert found.true_positives.value == pytest.approx(0.1, abs=0.03)
 
 
+def test_copies_are_looked_for_among_all_training_texts() -> None:
+    rows = [*sentences(100, 7), *INSIDE[:40]]
+    found = audit(rows, INSIDE, OUTSIDE[:40], WordEncoder())
+    assert (found.copies.count, found.texts) == (40, 40)
+    assert "near copies" in found.verdict
+
+
 def test_rows_near_the_training_texts_give_membership_away() -> None:
     rng = random.Random(0)
     rows = [altered(text, rng, 2) for text in INSIDE]

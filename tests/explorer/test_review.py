@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,17 @@ def test_an_edit_is_voted_on_anew_and_can_be_taken_back(review: Review) -> None:
     assert not review.edit(0, after.text)  # nothing new
     review.edit(0, before.text)
     assert not review.drafts[0].edited and review.drafts[0].row == before
+
+
+def test_another_label_does_not_make_a_copy_of_a_training_text_a_new_one(review: Review) -> None:
+    draft = review.drafts[0]
+    copied = replace(draft.generated, mitigation="parent")
+    review.drafts[0] = replace(draft, row=copied, generated=copied)
+    other = next(name for at, name in enumerate(review.data.names) if at != copied.hard_label)
+    assert review.edit(0, copied.text, other)
+    assert review.drafts[0].row.is_copy and review.drafts[0].edited
+    review.edit(0, "the bank profit of the market")
+    assert review.drafts[0].row.mitigation == EDITED
 
 
 def test_the_next_open_row_is_found_from_the_start_again(review: Review) -> None:

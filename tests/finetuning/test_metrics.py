@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixup_hf.data.targets import SINGLE_LABEL
 from mixup_hf.finetuning.metrics import brier_score, expected_calibration_error, metrics_of
 
 
@@ -32,6 +33,20 @@ def test_perfect_calibration_has_a_small_error(classes: int, bins: int, seed: in
     labels = np.array([rng.choice(classes, p=row) for row in probabilities])
     error = expected_calibration_error(probabilities, labels, bins)
     assert 0 <= error < 0.06
+
+
+def test_the_rarest_class_is_that_of_the_training_rows() -> None:
+    labels = np.array([0] * 4 + [1] * 10 + [2] * 10)
+    logits = np.eye(3)[labels]
+    logits[labels == 1] = np.eye(3)[0]  # class 1 is never found
+    measured = SimpleNamespace(predictions=logits, label_ids=labels)
+
+    def recall(counts: np.ndarray | None) -> float:
+        return metrics_of(SINGLE_LABEL, counts)(measured)["minority_recall"]
+
+    assert recall(None) == recall(np.array([5, 5, 5])) == 1
+    assert recall(np.array([50, 5, 50])) == recall(np.array([50, 5, 5])) == 0
+    assert recall(np.array([50, 50, 5])) == 1
 
 
 def test_regression_is_measured_by_its_errors_and_ranks() -> None:

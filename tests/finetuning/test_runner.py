@@ -13,6 +13,7 @@ from finetuning_data import classes
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer
 
 from mixup_hf import FinetuneConfig, finetune
+from mixup_hf.errors import InvalidInput
 
 Make = Callable[..., FinetuneConfig]
 
@@ -105,6 +106,17 @@ def test_files_of_an_earlier_run_are_removed_and_foreign_ones_stay(
     assert not (output / "mixup_hf").exists()  # the rows of its pool
     assert (output / "notes.txt").read_text() == "mine"
     assert "Removed files of an earlier run" in caplog.text and "mixed.jsonl" in caplog.text
+
+
+def test_the_folder_a_model_is_read_from_is_not_cleared(make_config: Make, tmp_path: Path) -> None:
+    config = make_config()
+    inside = tmp_path / "out" / "model.safetensors"
+    inside.parent.mkdir()
+    inside.write_bytes(b"trained for hours")
+    for model in (tmp_path / "out", inside.parent / "."):
+        with pytest.raises(InvalidInput, match=r"`model` must be outside of `output_dir`"):
+            finetune(replace(config, model=str(model)))
+    assert inside.read_bytes() == b"trained for hours"
 
 
 def test_checkpoints_of_an_earlier_run_are_refused_or_resumed(make_config: Make) -> None:

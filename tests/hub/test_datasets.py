@@ -143,7 +143,10 @@ def test_the_plugin_for_rows_of_a_file_pushes_them(
 def test_text_and_label_are_enough(tmp_path: Path, uploads: dict[str, bytes]) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("text,label,note\none,a,kept by hand\ntwo,b,\n")
-    push_rows(file, REPO, license="mit")
+    # They do not say whether they repeat training texts.
+    with pytest.raises(errors.InvalidInput, match=r"`mitigation`.*--parents"):
+        push_rows(file, REPO, license="mit")
+    push_rows(file, REPO, license="mit", parents=True)
     back = tmp_path / "back.parquet"
     back.write_bytes(uploads[DATA_FILE])
     assert [row.text for row in read_mixed(back, ["x"], ["a", "b"])] == ["one", "two"]
@@ -174,6 +177,16 @@ def test_what_cannot_be_pushed_is_refused_before_the_hub_is_asked(
     write_rows(file, [mixed_json(row, None, NAMES) for row in ROWS])
     with pytest.raises(errors.MixupError, match=message):
         push_rows(file, repo, **{"license": "mit"} | options)
+
+
+def test_a_row_that_is_one_of_its_parents_is_left_out_whatever_it_says(
+    tmp_path: Path, uploads: dict[str, bytes]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    own = replace(ROWS[0], text=TEXTS[ROWS[0].parents[0]], mitigation="edited")
+    write_rows(file, [mixed_json(row, TEXTS, NAMES) for row in (own, ROWS[1])])
+    pushed = push_rows(file, REPO, license="mit")
+    assert (pushed.rows, pushed.left_out) == (1, 1)
 
 
 def test_rows_that_all_repeat_training_texts_are_not_pushed(tmp_path: Path) -> None:

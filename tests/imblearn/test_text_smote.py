@@ -120,6 +120,21 @@ def test_another_name_is_an_attribute_error() -> None:
         _ = mixup_hf.imblearn.SMOTE
 
 
+@pytest.mark.parametrize("wrong", [{"pairing": "random"}, {"intrusion": "local"}])
+def test_settings_that_would_mix_classes_are_refused(inverter: Inverter, wrong: Any) -> None:
+    sampler = TextSMOTE(aligner=inverter, random_state=0, settings=SETTINGS | wrong)
+    with pytest.raises(errors.InvalidInput, match=next(iter(wrong))):
+        sampler.fit_resample(*table(9, 4))
+
+
+def test_copies_among_the_new_rows_are_counted(
+    sampler: TextSMOTE, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Inverter, "invert", lambda self, mixes, **_: ["!"] * len(mixes))
+    sampler.fit_resample(*table(9, 4))
+    assert "5 of 5 new rows are copies" in caplog.text
+
+
 # Of imbalanced-learn's checks, those that do not need numbers for features. The checks draw their
 # own numeric table; texts take its place.
 OF_TEXT = [

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from judging_data import ROW, blobs
 from torch import Tensor
+from torch.nn import functional as F
 
 from mixup_hf.config import DataConfig
 from mixup_hf.data.sources import resolve
@@ -30,6 +31,7 @@ from mixup_hf.judging import (
     false_alarms,
 )
 from mixup_hf.judging.events import CALIBRATION_ROWS, is_degenerate
+from mixup_hf.judging.thresholds import rare_limits
 
 TEXTS = [f"row {number} of the training set" for number in range(600)]
 
@@ -202,3 +204,44 @@ def test_a_gate_over_many_rows_stays_within_memory(rows: int) -> None:
         [sys.executable, "-c", _PEAK, str(rows)], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < (800 if rows == 16_000 else 2048)
+
+
+@pytest.mark.parametrize("rare", [5, 20])
+def test_rows_of_a_rare_class_are_not_all_doubted(rare: int) -> None:
+    """Judges hardly know the class; its own rows, mixed within it, are as good as real ones."""
+    sizes = [200, rare]
+    draw = torch.Generator().manual_seed(0)
+    classes = torch.arange(2).repeat_interleave(torch.tensor(sizes))
+    spread = 0.8 * torch.randn(sum(sizes), 8, generator=draw)
+    embeddings = F.normalize(torch.eye(8)[classes] + spread, dim=-1)
+    targets = F.one_hot(classes, 2).float()
+    texts = [f"text number {at}" for at in range(sum(sizes))]
+    found = Detector({"knn": KnnJudge(embeddings, targets)}, texts, embeddings, targets)
+    pairs = [(200 + at % rare, 200 + (at + 1) % rare) for at in range(40)]
+    rows = [
+        replace(ROW, text=f"mix {at}", parents=pair, shares=(0.5, 0.5), label=(0.0, 1.0))
+        for at, pair in enumerate(pairs)
+    ]
+    mixes = torch.stack([(embeddings[a] + embeddings[b]) / 2 for a, b in pairs])
+    doubted = [bool(each.events) for each in found.inspect(rows, mixes)]
+    assert sum(doubted) <= (0 if rare == 5 else 4)
+    limits, found._rare = found._rare, {}  # as if its rows were like all others
+    assert sum(bool(each.events) for each in found.inspect(rows, mixes)) > 10
+    assert all(each[0] == -torch.inf < each[1] for each in limits.values())
+
+
+def test_only_classes_of_a_third_of_the_largest_have_limits_of_their_own() -> None:
+    scores = {name: torch.arange(40.0) for name in ("third_class", "conflict", "collision")}
+    assert rare_limits(scores, torch.arange(40) % 2, 2, 0.05) == {}
+    classes = torch.tensor([0] * 26 + [1] * 2 + [2] * 12)
+    limits = rare_limits(scores, classes, 3, 0.05)["conflict"]
+    assert limits.tolist() == [-torch.inf, torch.inf, -torch.inf]
+    classes = torch.tensor([0] * 28 + [2] * 12)
+    assert rare_limits(scores, classes, 3, 0.05)["conflict"].tolist() == [
+        -torch.inf,
+        torch.inf,
+        -torch.inf,
+    ]
+    classes = torch.tensor([0] * 60 + [2] * 20)
+    many = {name: torch.arange(80.0) for name in scores}
+    assert rare_limits(many, classes, 3, 0.1)["conflict"].tolist() == [-torch.inf, torch.inf, 78]

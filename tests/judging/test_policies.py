@@ -17,6 +17,7 @@ from mixup_hf.generation.once import Once
 from mixup_hf.intervals import wilson
 from mixup_hf.judging import POLICIES, Gate, intrusion_report
 from mixup_hf.judging.events import Finding
+from mixup_hf.judging.leaks import LeakGuard
 from mixup_hf.judging.report import events_line
 
 PARENTS = ("the first parent", "the second")
@@ -93,6 +94,14 @@ def test_keep_records_and_changes_nothing() -> None:
     assert [row.events for row in rows] == [("conflict",), ("degenerate",)]
     assert [row.mitigation for row in rows] == ["none", "none"]
     assert rows[0].label == ROW.label
+
+
+def test_keep_changes_no_label_after_a_leak_either() -> None:
+    guard = LeakGuard(["conflict of the evaluation texts"])
+    leaked = "conflict of the evaluation texts"
+    (row,), calls = review("keep", [leaked], ["a conflict of its own"], guard=guard)
+    assert calls == [([0], 1, "pair")]
+    assert (row.label, row.mitigation, row.attempts) == (ROW.label, "redrawn:pair", 2)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, Features, List, Value, concatenate_datasets
 from tiny import make_inverter, make_rows
 
 from mixup_hf import InversedMixup, OfflineMixup, augment_dataset
@@ -35,6 +35,27 @@ def test_class_labels_stay_class_labels() -> None:
     assert made.features == train.features
     assert len(concatenate_datasets([train, made])) == 17
     assert set(made["label"]) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("feature", "labels"),
+    [
+        (Value("float32"), [0.5 + at for at in LABELS]),
+        (Value("int8"), LABELS),
+        (List(Value("int64")), [[int(at == 0), int(at != 1), 1] for at in LABELS]),
+        (List(Value("float64")), [[int(at == 0), int(at != 1), 1] for at in LABELS]),
+        (List(ClassLabel(names=NAMES)), [[at, 2] if at < 2 else [2] for at in LABELS]),
+        (List(Value("string")), [[NAMES[at]] for at in LABELS]),
+    ],
+)
+def test_labels_have_the_feature_they_were_given_with(feature: Any, labels: list[Any]) -> None:
+    features = Features({"text": Value("string"), "label": feature})
+    train = Dataset.from_dict({"text": TEXTS, "label": labels}, features=features)
+    made = augment(train, num_samples=5, columns=["text", "label"])
+    both = concatenate_datasets([train, made])
+    assert both.features == train.features
+    if isinstance(labels[0], list) and len(labels[0]) == 3:
+        assert all(len(each) == 3 and each[2] == 1 for each in made["label"])
 
 
 def test_all_columns_but_the_parents_texts_by_default() -> None:

@@ -18,6 +18,7 @@ from mixup_hf.training.mix_settings import (
     parent_lengths,
     sentence_store,
     text_check,
+    warn_of_copies,
 )
 
 TEXTS, LABELS = make_rows(12)
@@ -117,3 +118,20 @@ def test_a_sampling_strategy_by_class_needs_rows_of_one_class() -> None:
     assert by_index("auto", names, "multi_label_classification") == "auto"
     with pytest.raises(ValueError, match="`sampling_strategy` must be a word or a number unless"):
         by_index({"film": 5}, names, "multi_label_classification")
+
+
+def test_training_rows_that_repeat_texts_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_copies([f"text {at}" for at in range(19)] + ["Text 3!"])
+    assert not caplog.text
+    warn_of_copies([f"text {at % 8}" for at in range(10)])
+    assert "2 of 10 training rows repeat the text of an earlier one" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "labels", [[0.5 + at for at in range(12)], [[at % 2, 1] for at in range(12)]]
+)
+def test_texts_are_looked_at_where_no_judge_knows_the_labels(labels: Any) -> None:
+    config = MixupConfig(label_source="parents", on_unreadable="off")
+    gate = InversedMixup(make_inverter(), TEXTS, labels, config=config)._build_gate()
+    assert gate is not None
+    assert (gate.policy, gate.check_texts, gate.detector) == ("drop", True, None)

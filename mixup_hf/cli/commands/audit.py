@@ -83,7 +83,8 @@ def command(
 
 
 def _of_rows(rows: Path, table: LabelledTexts, others: list[str], aligner: str, seed: int) -> Audit:
-    from mixup_hf.data.row_files import read_shown
+    from mixup_hf.data.row_files import digest, read_shown
+    from mixup_hf.data.row_formats import read_run
     from mixup_hf.evaluation.privacy import audit, require_enough
     from mixup_hf.generation.unlabeled import UNLABELED
     from mixup_hf.inverter.model import Inverter
@@ -93,6 +94,11 @@ def _of_rows(rows: Path, table: LabelledTexts, others: list[str], aligner: str, 
             f"--rows: there is no file {str(rows)!r}. `mixup-hf augment` writes one."
         )
 
+    if read_run(rows).get("texts_sha256") not in (None, digest(table.texts)):
+        raise errors.InvalidInput(
+            f"--rows: {rows} was generated from other texts than those of --data. Give the "
+            "training texts as --data, and texts that nothing was generated from as --holdout."
+        )
     # Unlabelled texts among the rows are what they are, and not made from the training texts.
     made = [row for row, _, _ in read_shown(rows) if row.method != UNLABELED]
     if not made or not all(row.shares for row in made):
@@ -118,8 +124,11 @@ def _of_a_run(
 
     from mixup_hf.evaluation.privacy import audit, plant, require_enough
     from mixup_hf.generation.summary import summarize
+    from mixup_hf.judging.leaks import first_rows
     from mixup_hf.training.inversed import InversedMixup
 
+    # A text on both sides would be its own copy.
+    table = table.take(sorted({*first_rows(table.texts)}))
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed)).tolist()
     inside, outside = table.take(order[::2]), table.take(order[1::2])
     require_enough(num_samples=num_samples, texts=len(inside), holdout=len(outside))

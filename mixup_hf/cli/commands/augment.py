@@ -81,7 +81,8 @@ def command(
     _require({"--data": data, "--num-samples": num_samples, "--output": output})
     assert data is not None and num_samples is not None and output is not None
     errors.at_least("--num-samples", num_samples, 1)
-    output_file("--output", output)
+    read = {"--data": data, "--eval-data": eval_data, "--unlabeled-file": unlabeled_file}
+    output_file("--output", output, read)
     chosen = _written(output, format, columns, provenance, parents)
     settings = _settings(overrides, unlabeled_file)
     source: dict[str, Any] = {"data": data, "name": name, "split": split, "eval_data": eval_data}

@@ -13,18 +13,20 @@ from mixup_hf.config import build
 from mixup_hf.evaluation.experiment.config import PrimaryConfig
 from mixup_hf.registry import register
 
+_ARM, _BASELINE = "default", "oversample"
+
 
 @register("command", "compare", help="one section about the runs of experiments")
 def command(
     runs: Annotated[list[Path], typer.Argument(help="Files of runs, all of one regime.")],
-    arm: Annotated[str, typer.Option(help="The arm that is to help.")] = "default",
+    arm: Annotated[str, typer.Option(help="The arm that is to help.")] = _ARM,
     against: Annotated[str, typer.Option(help="Its rivals, separated by semicolons.")] = ";".join(
         PrimaryConfig().against
     ),
     metric: Annotated[str, typer.Option(help="accuracy or macro_f1.")] = "accuracy",
     baseline: Annotated[
         str, typer.Option(help="The arm that all others are compared with.")
-    ] = "oversample",
+    ] = _BASELINE,
     plot: Annotated[
         Path | None, typer.Option(help="File of a plot of all differences, such as effect.png.")
     ] = None,
@@ -41,14 +43,27 @@ def command(
     primary = build(PrimaryConfig, values)
     if plot is not None:
         output_file("--plot", plot)
-    from mixup_hf.evaluation.experiment.runner import read_runs
+    from mixup_hf.evaluation.experiment.runner import Job, Run, read_runs
     from mixup_hf.evaluation.experiment.section import section
     from mixup_hf.evaluation.experiment.summary import together
     from mixup_hf.evaluation.report.plots import save_differences
 
-    found = {run.job: run for file in runs for _, run, _ in read_runs(file)}
+    found: dict[Job, Run] = {}
+    settings: dict[Job, str] = {}
+    for file in runs:
+        for number, run, how in read_runs(file):
+            if settings.setdefault(run.job, how) != how:
+                raise errors.InvalidInput(
+                    f"{file}, line {number}: {run.job} is among the runs twice, with "
+                    "other settings. Compare files of one experiment."
+                )
+            found[run.job] = run
     if not found:
         raise errors.InvalidInput(f"There are no runs in {', '.join(map(str, runs))}.")
+    arms = sorted({job.arm for job in found})
+    for option, name, usual in (("--arm", arm, _ARM), ("--baseline", baseline, _BASELINE)):
+        if name != usual:
+            errors.one_of(option, name, arms)
     all_sets = together(found, baseline)
     typer.echo(section(found, primary, baseline, all_sets))
     if plot is not None and all_sets:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from mixup_hf.config.load import load_config
 from mixup_hf.evaluation.experiment.config import ExperimentConfig
 
-_SHOWN = ("arm", "seeds", "accuracy", "difference", "p, all sets", "ECE")
+_SHOWN = ("arm", "seeds", "accuracy", "difference", "p, corrected", "ECE")
 
 
 def run(config: Path | None, words: Sequence[str]) -> None:
@@ -21,7 +21,13 @@ def run(config: Path | None, words: Sequence[str]) -> None:
     settings = load_config(ExperimentConfig, config, words)
     from mixup_hf.evaluation.experiment.primary import contrast, in_words
     from mixup_hf.evaluation.experiment.runner import Experiment, jobs  # slow to import
-    from mixup_hf.evaluation.experiment.summary import cells, markdown, summarise, together
+    from mixup_hf.evaluation.experiment.summary import (
+        cells,
+        markdown,
+        summarise,
+        together,
+        unequal_steps,
+    )
     from mixup_hf.evaluation.report.html import report_of_an_experiment
 
     experiment = Experiment(settings)
@@ -32,7 +38,10 @@ def run(config: Path | None, words: Sequence[str]) -> None:
     made = {job: runs[job] for job in planned if job in runs}
     found, all_sets = summarise(made, settings.baseline), together(made, settings.baseline)
     primary = None if settings.primary is None else contrast(made, settings.primary)
-    shown: dict[str, Any] = {"regime": settings.regime, "primary": primary}
+    shown: dict[str, Any] = {
+        "regime": settings.regime + unequal_steps(made),
+        "primary": primary,
+    }
     console = Console()
     if primary is not None:
         console.print(f"Primary contrast: {in_words(primary)}".replace("`", ""))

@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -34,6 +36,14 @@ _SAY_WHICH_RUNS = (
     "training_of",
 )
 # What all arms share, or the experiment sets itself.
+# Keys of a data set that an experiment has no use for.
+_NOT_OF_A_SET = (
+    "unlabeled_file",
+    "validation_file",
+    "validation_split",
+    "validation_share",
+    "validation_rows_per_class",
+)
 _NOT_OF_A_VARIANT = (
     "aligner",
     "auto_off",
@@ -162,6 +172,10 @@ class ExperimentConfig:
         for name, data in self.sets.items():
             if data.shots is not None:
                 raise errors.bad(f"sets.{name}.shots", "be left out", data.shots, "Use `shots`.")
+            for key in _NOT_OF_A_SET:
+                if getattr(data, key) is not None:
+                    rule = "be left out: an experiment has training rows and test rows alone"
+                    raise errors.bad(f"sets.{name}.{key}", rule, getattr(data, key))
 
     @property
     def every_arm(self) -> tuple[str, ...]:
@@ -196,6 +210,7 @@ class ExperimentConfig:
         """Of all that a run of an arm on a data set depends on, but for what its line says."""
         content = {k: v for k, v in asdict(self).items() if k not in _SAY_WHICH_RUNS}
         content["data"] = asdict(self.sets[data])
+        content["files"] = [_sha256(file) for file in _files(self.sets[data])]
         content["training"] = self.training_for(arm)
         if arm in self.variants:
             content["variant"] = self.variants[arm]
@@ -219,6 +234,22 @@ class ExperimentConfig:
                 self.mixup_of(name)
             except ValueError as error:
                 raise errors.InvalidInput(f"in `variants.{name}`: {error}") from error
+
+
+def _files(data: DataConfig) -> list[Path]:
+    """The files of a data set that are there."""
+    named = [Path(each) for each in (data.train_file, data.test_file) if each is not None]
+    return [file for file in named if file.is_file()]
+
+
+def _sha256(file: Path) -> str:
+    stat = file.stat()
+    return _sha256_of(file, stat.st_mtime_ns, stat.st_size)
+
+
+@cache
+def _sha256_of(file: Path, changed: int, size: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def mixup_with(mixup: MixupConfig, changes: dict[str, Any]) -> MixupConfig:

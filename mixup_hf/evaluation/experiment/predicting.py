@@ -36,8 +36,10 @@ def measure(
     labels = np.asarray(label_indices(test.labels, names))
     logs = _log_probabilities(predictor, test.texts, len(names))
     learned = _log_probabilities(predictor, train.texts, len(names)).argmax(1)
-    found = metrics_of(SINGLE_LABEL)(SimpleNamespace(predictions=logs, label_ids=labels))
-    right = label_indices(train.labels, names) == learned
+    trained_on = np.asarray(label_indices(train.labels, names))
+    counts_of = np.bincount(trained_on, minlength=len(names))
+    found = metrics_of(SINGLE_LABEL, counts_of)(SimpleNamespace(predictions=logs, label_ids=labels))
+    right = trained_on == learned
     counts = {"train_rows": len(train), "test_rows": len(test), "mixed_rows": 0, "steps": 0}
     loss = {"loss": negative_log_likelihood(logs, labels)}
     metrics = found | loss | counts | {"train_accuracy": float(right.mean())}

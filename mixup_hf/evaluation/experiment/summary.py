@@ -113,8 +113,8 @@ def together(runs: Mapping[Job, Run], baseline: str) -> Together:
 def _corrected(
     groups: Mapping[tuple[str, int], Mapping[str, Mapping[int, Run]]], baseline: str
 ) -> dict[tuple[str, str, int], Comparison]:
-    """Comparisons by (arm, data set, shots), each corrected over all tables that have its arm."""
-    found: dict[str, dict[str, Comparison]] = {}
+    """Comparisons by (arm, data set, shots), corrected for the number of all of them."""
+    found: dict[str, Comparison] = {}
     places = {}
     for (data, shots), arms in groups.items():
         base = arms.get(baseline, {})
@@ -122,17 +122,13 @@ def _corrected(
             both = sorted(set(by_seed) & set(base))
             if arm == baseline or len(both) < 2:
                 continue
-            name = f"{data}\0{shots}"
-            places[arm, name] = (arm, data, shots)
-            found.setdefault(arm, {})[name] = compare(
+            name = f"{arm}\0{data}\0{shots}"
+            places[name] = (arm, data, shots)
+            found[name] = compare(
                 [by_seed[seed].metrics["accuracy"] for seed in both],
                 [base[seed].metrics["accuracy"] for seed in both],
             )
-    return {
-        places[arm, name]: comparison
-        for arm, by_name in found.items()
-        for name, comparison in holm(by_name).items()
-    }
+    return {places[name]: comparison for name, comparison in holm(found).items()}
 
 
 def _arm(
@@ -192,10 +188,33 @@ def markdown(
     if all_sets:
         rows = together_cells(all_sets)
         parts.append(f"### All data sets\n\n{TOGETHER}\n\n{lines(rows)}")
+    tests = num_tests(summary)
     for (data, shots), arms in summary.items():
         parts.append(f"### {data}, {shots} rows per class\n\n{_table(arms)}")
-        parts.append(in_words(arms, baseline))
+        parts.append(in_words(arms, baseline, tests))
     return "\n\n".join(parts) + "\n"
+
+
+def unequal_steps(runs: Mapping[Job, Run]) -> str:
+    """A sentence about arms that took more optimizer steps than others; empty if none did."""
+    taken: dict[str, list[float]] = {}
+    for job, run in runs.items():
+        each = run.metrics.get("steps", 0) + run.metrics.get("contrastive_steps", 0)
+        if each:  # some arms train nothing
+            taken.setdefault(job.arm, []).append(each)
+    means = {arm: round(statistics.mean(each)) for arm, each in taken.items()}
+    if len({*means.values()}) < 2:
+        return ""
+    counts = ", ".join(f"{arm} {count}" for arm, count in means.items())
+    return (
+        f" The arms differ in optimizer steps, those before training counted: {counts}. "
+        "`training_of` sets `max_steps` of single arms."
+    )
+
+
+def num_tests(summary: Summary) -> int:
+    """How many comparisons p is corrected for."""
+    return sum(arm.comparison is not None for arms in summary.values() for arm in arms)
 
 
 def _cost(paid: tuple[float, float] | None) -> str:
@@ -219,7 +238,7 @@ def cells(arm: ArmSummary) -> dict[str, str]:
         "accuracy": f"{means['accuracy']:.3f} ± {deviations['accuracy']:.3f}",
         "difference": shown,
         "p": plain,
-        "p, all sets": corrected,
+        "p, corrected": corrected,
         "p (Wilcoxon)": wilcoxon,
         "macro-F1": f"{means['macro_f1']:.3f}",
         "rarest class": f"{means['minority_recall']:.3f}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mixup_hf.data.row_files import mixed_json
 from mixup_hf.data.row_writer import write_rows
 from mixup_hf.data.tables import LabelledTexts
 from mixup_hf.data.targets import label_indices
+from mixup_hf.data.text_pairs import MARK, split_sides
 from mixup_hf.evaluation.experiment.models import Models
 from mixup_hf.evaluation.experiment.predicting import Predicts
 from mixup_hf.finetuning.runner import Attaches
@@ -133,7 +135,7 @@ def rewritten(
 
     Args:
         task: What the arm works with.
-        rewrite: Makes a new text of each text.
+        rewrite: Makes a new text of each text; of pairs, of each side.
         parents: The training row of each new row. Default: `task.rows` of them, drawn so that each
             training row is used equally often.
         labels: Soft labels (N, C) of the training rows, for the new rows. Default: their own.
@@ -147,7 +149,9 @@ def rewritten(
     if labels is None:
         labels = np.eye(len(task.names))[label_indices(task.train.labels, task.names)]
     file = task.folder / "rows.jsonl"
-    _write(file, task, parents, rewrite([task.train.texts[at] for at in parents]), labels)
+    _write(
+        file, task, parents, _each_side(rewrite, [task.train.texts[at] for at in parents]), labels
+    )
     config = replace(
         as_published(task.mixup),
         seed=task.seed,
@@ -156,6 +160,13 @@ def rewritten(
         **settings,
     )
     return OfflineMixup(file, config=config, **_training_set(task))
+
+
+def _each_side(rewrite: Callable[[Sequence[str]], list[str]], texts: Sequence[str]) -> list[str]:
+    """New texts, those of pairs side by side."""
+    sides = [split_sides(text) for text in texts]
+    made = iter(rewrite([side for each in sides for side in each]))
+    return [MARK.join(islice(made, len(each))) for each in sides]
 
 
 def _training_set(task: Task) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -37,15 +38,21 @@ def explained(baseline: str) -> str:
     """Explain the columns of the tables."""
     return (
         f"Differences of accuracy are to `{baseline}`, paired by seed, with 95 % bootstrap "
-        "intervals; p is that of a permutation test, then corrected over all tables (Holm), and "
-        "that of Wilcoxon's signed-rank test. What a point costs: a run's seconds and sentences "
-        "by the points gained, be that by chance or not. Train accuracy: of the real training "
-        "rows, after training; a model that has converged has learned them."
+        "intervals; p is that of a permutation test, then corrected for all arms and tables "
+        "(Holm), and that of Wilcoxon's signed-rank test. What a point costs: a run's seconds and "
+        "sentences by the points gained, be that by chance or not. Train accuracy: of the real "
+        "training rows, after training; a model that has converged has learned them."
     )
 
 
-def in_words(arms: Iterable[ArmSummary], baseline: str) -> str:
-    """State in words what the comparisons show, and what they do not."""
+def in_words(arms: Iterable[ArmSummary], baseline: str, tests: int) -> str:
+    """State in words what the comparisons show, and what they do not.
+
+    Args:
+        arms: Those of one table.
+        baseline: What they are compared with.
+        tests: How many comparisons p is corrected for.
+    """
     compared = [arm for arm in arms if arm.comparison is not None]
     if not compared:
         return (
@@ -64,9 +71,13 @@ def in_words(arms: Iterable[ArmSummary], baseline: str) -> str:
     if not said:
         said = [f"No arm is shown to differ from `{baseline}`."]
     fewest = min(arm.comparison.pairs for arm in compared if arm.comparison is not None)
-    if 2.0 ** (1 - fewest) > SURE:
+    least = tests * 2.0 ** (1 - fewest)
+    if least > SURE:
+        seeds = 1 + math.ceil(math.log2(tests / SURE))
+        corrected = f", corrected for {tests} comparisons" if tests > 1 else ""
         said.append(
-            f"With {fewest} seeds no p can fall below {2.0 ** (1 - fewest):.3f}: run at least 6."
+            f"With {fewest} seeds no p can fall below {min(1.0, least):.3f}{corrected}: run at "
+            f"least {seeds}."
         )
     return " ".join(said)
 

@@ -12,7 +12,13 @@ from mixup_hf.data.row_formats import OF_A_RUN
 from mixup_hf.evaluation.experiment.primary import Primary
 from mixup_hf.evaluation.experiment.primary import in_words as contrast_in_words
 from mixup_hf.evaluation.experiment.primary import rows as primary_rows
-from mixup_hf.evaluation.experiment.summary import Summary, Together, cells, together_cells
+from mixup_hf.evaluation.experiment.summary import (
+    Summary,
+    Together,
+    cells,
+    num_tests,
+    together_cells,
+)
 from mixup_hf.evaluation.experiment.wording import TOGETHER, explained, in_words
 from mixup_hf.evaluation.report import drawing, plots
 from mixup_hf.evaluation.report.baseline import METRICS, baseline_section, tiles_of
@@ -115,11 +121,12 @@ def report_of_an_experiment(
         note = "Means over all pairs of runs with 95 % bootstrap intervals."
         gaps = {arm: each for arm, (each, _) in all_sets.items()}
         drawn += _differences("All data sets", gaps, baseline, note)
+    tests = num_tests(summary)
     for (data, shots), arms in summary.items():
         name = f"{data}, {shots} rows per class"
         rows = [cells(arm) for arm in arms]
         body = [list(row.values()) for row in rows]
-        tables.append(TableOf(name, list(rows[0]), body, in_words(arms, baseline)))
+        tables.append(TableOf(name, list(rows[0]), body, in_words(arms, baseline, tests)))
         gaps = {arm.arm: arm.comparison for arm in arms if arm.comparison is not None}
         note = "Means over seeds with 95 % bootstrap intervals."
         drawn += _differences(name, gaps, baseline, note)

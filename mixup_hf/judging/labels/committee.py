@@ -191,7 +191,7 @@ class Committee:
             return dict.fromkeys(held_out, 0.0), 0.0, 0.0
         values = self._targets.values.double().numpy()
         pooled = np.zeros((len(self._texts), self._num_labels))
-        folds = assign_folds(self._targets, _NUM_FOLDS, self._seed)
+        folds = assign_folds(self._targets, _NUM_FOLDS, self._seed, self._texts)
         for fold in range(int(folds.max()) + 1):
             kept = rows[folds[rows] != fold]
             weights = fit_weights(self._scale, [each[kept] for each in scores], values[kept])
@@ -289,8 +289,7 @@ def fit_committee(
     fitted: dict[str, Member] = {}
     for name in members:
         learner = build_learner(name, shared)
-        folds = assign_folds(inputs.targets, min(_NUM_FOLDS, learner.max_folds), inputs.seed)
-        held_out = predict_held_out(learner, inputs.texts, folds)
+        held_out = predict_held_out(learner, inputs, _NUM_FOLDS)
         fitted[name] = Member(learner.fit(np.arange(len(inputs.texts))), held_out)
     committee = Committee(fitted | dict(extra), inputs.texts, inputs.targets, inputs.seed)
     return committee.calibrate(calibration_texts) if calibration_texts else committee

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -115,12 +115,17 @@ def _logistic(features: np.ndarray, classes: np.ndarray, balanced: bool, **setti
 
 
 def choose_strength(
-    features: np.ndarray, targets: Targets, seed: int, *, balanced: bool = False
+    features: np.ndarray,
+    targets: Targets,
+    seed: int,
+    *,
+    balanced: bool = False,
+    texts: Sequence[str] = (),
 ) -> float:
     """The one of `STRENGTHS` with the smallest loss on held-out rows."""
     values = targets.values.double().numpy()
     scale = Scale(targets.problem_type)
-    folds = assign_folds(targets, _NUM_FOLDS, seed)
+    folds = assign_folds(targets, _NUM_FOLDS, seed, texts)
 
     def loss(strength: float) -> float:
         losses = []
@@ -145,6 +150,7 @@ class HeadLearner:
         read: Computes the features (n, D) of any texts.
         seed: Seed of the folds by which the strength of regularization is chosen.
         balanced: Where texts have one class each, all classes count the same.
+        texts: The training texts (N); copies share a fold. Default: all differ.
     """
 
     max_folds = _NUM_FOLDS
@@ -157,10 +163,11 @@ class HeadLearner:
         seed: int = 0,
         *,
         balanced: bool = False,
+        texts: Sequence[str] = (),
     ) -> None:
         self.features, self.targets, self.read = features, targets, read
         self.balanced = balanced
-        self.strength = choose_strength(features, targets, seed, balanced=balanced)
+        self.strength = choose_strength(features, targets, seed, balanced=balanced, texts=texts)
 
     def fit(self, rows: np.ndarray) -> Any:
         """As `Learner.fit`."""

@@ -134,6 +134,9 @@ def fit_weights(scale: Scale, scores: Sequence[np.ndarray], values: np.ndarray) 
     if not members or not count:
         return even
     stacked = np.stack(scores)
+    if scale.problem_type == REGRESSION:  # one row counts the same, whatever the unit
+        unit = max(float(values.std()), _TINY)
+        stacked, values = stacked / unit, values / unit
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         pooled = np.tensordot(weights, stacked, 1)

@@ -21,6 +21,7 @@ from mixup_hf import MixupConfig, registry
 from mixup_hf.cli import main as cli
 from mixup_hf.data.row_files import read_mixed
 from mixup_hf.data.tables import draw_shots, read_table
+from mixup_hf.data.text_pairs import MARK
 from mixup_hf.evaluation.experiment import models as models_module
 from mixup_hf.evaluation.experiment import task as task_module
 from mixup_hf.evaluation.experiment.arms.contextual import replaced
@@ -29,7 +30,7 @@ from mixup_hf.evaluation.experiment.arms.paraphrase import paraphrased
 from mixup_hf.evaluation.experiment.config import ExperimentConfig
 from mixup_hf.evaluation.experiment.models import Models
 from mixup_hf.evaluation.experiment.runner import Experiment, Job, Results, Run, jobs
-from mixup_hf.evaluation.experiment.summary import markdown, summarise, together
+from mixup_hf.evaluation.experiment.summary import markdown, summarise, together, unequal_steps
 from mixup_hf.evaluation.experiment.task import Task, rewritten
 
 # Those that a Trainer trains; `committee` and `setfit` predict the test rows themselves.
@@ -287,6 +288,32 @@ def summary_of(gaps: list[float], sets: int = 1) -> str:
     return markdown(summarise(runs, "oversample"), "oversample", together(runs, "oversample"))
 
 
+def test_other_rows_under_the_same_name_are_other_settings(
+    make: Callable[..., ExperimentConfig],
+) -> None:
+    config = make(seeds=[0], arms=["none"])
+    Experiment(config).run()
+    file = Path(config.sets["tiny"].train_file or "")
+    file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
+    with pytest.raises(ValueError, match="other settings"):
+        Experiment(config).run()
+
+
+def test_arms_that_rewrite_keep_both_sides_of_a_pair() -> None:
+    texts = [f"one two three{MARK}four five", "only one side"]
+    made = task_module._each_side(lambda sides: [side.upper() for side in sides], texts)
+    assert made == [f"ONE TWO THREE{MARK}FOUR FIVE", "ONLY ONE SIDE"]
+
+
+@pytest.mark.parametrize("key", [{"validation_share": 0.2}, {"unlabeled_file": "none.txt"}])
+def test_keys_that_an_experiment_has_no_use_for_are_refused(
+    make: Callable[..., ExperimentConfig], key: dict[str, Any]
+) -> None:
+    files = {"train_file": "a.csv", "test_file": "b.csv"}
+    with pytest.raises(ValueError, match=f"sets.tiny.{next(iter(key))}"):
+        make(sets={"tiny": files | key})
+
+
 def test_a_gain_in_all_of_eight_pairs_is_said_to_help() -> None:
     gaps = [0.1, 0.15, 0.1, 0.05, 0.1, 0.15, 0.1, 0.05]
     text = summary_of(gaps)
@@ -324,6 +351,19 @@ def test_what_is_not_shown_is_said_so() -> None:
     assert "No arm is shown to differ from `oversample`." in summary_of([0.1, -0.1, 0.05, -0.05])
     assert "With 4 seeds no p can fall below 0.125: run at least 6." in summary_of([0.1] * 4)
     assert "one difference cannot be told from chance" in summary_of([0.1])
+
+
+def test_arms_that_took_more_steps_are_named() -> None:
+    jobs_ = [Job("a", 10, seed, arm) for seed in (0, 1) for arm in ("none", "default", "committee")]
+    steps = {"none": (70, 0), "default": (70, 40), "committee": (0, 0)}
+    took = {
+        arm: dict(zip(("steps", "contrastive_steps"), each, strict=True))
+        for arm, each in steps.items()
+    }
+    runs = {job: made(job, 0.5, **took[job.arm]) for job in jobs_}
+    assert "none 70, default 110. `training_of`" in unequal_steps(runs)
+    took["default"]["steps"] = 30
+    assert not unequal_steps({job: made(job, 0.5, **took[job.arm]) for job in jobs_})
 
 
 def test_several_data_sets_are_corrected_for() -> None:

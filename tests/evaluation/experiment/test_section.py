@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from experiment_data import made
@@ -51,3 +52,16 @@ def test_a_contrast_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
     assert "There is no file 'none.jsonl'" in str(missing.exception)
     bad = CliRunner().invoke(cli.app, ["compare", one, "--metric", "speed"])
     assert "`metric` must be one of" in str(bad.exception)
+
+
+def test_misspelt_arms_and_runs_of_two_experiments_are_refused(tmp_path: Path) -> None:
+    one = write_runs(tmp_path / "one", {"oversample": 0.5, "default": 0.7})
+    for option in ("--arm", "--baseline"):
+        bad = CliRunner().invoke(cli.app, ["compare", one, option, "defualt"])
+        assert f"`{option}` must be one of 'default', 'oversample'" in str(bad.exception)
+    other = write_runs(tmp_path / "other", {"default": 0.9})
+    text = Path(other).read_text()
+    settings = json.loads(text.splitlines()[0])["settings"]
+    Path(other).write_text(text.replace(settings, "0" * 16))
+    bad = CliRunner().invoke(cli.app, ["compare", one, other])
+    assert "twice, with other settings" in str(bad.exception)

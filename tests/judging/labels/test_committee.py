@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mixup_hf.data.targets import read_targets
 from mixup_hf.judging.labels import Committee, LabelInputs, Member, fit_committee
+from mixup_hf.judging.labels.members import knn
 from mixup_hf.judging.labels.pooling import Scale
 from mixup_hf.registry import register, unregister
 
@@ -320,3 +321,36 @@ def test_skill_is_zero_for_who_names_the_largest_class() -> None:
 )
 def test_skill(problem: str, predictions: list[Any], values: list[Any], skill: float) -> None:
     assert Scale(problem).skill(np.array(predictions), np.array(values)) == pytest.approx(skill)
+
+
+def test_copies_of_rows_do_not_make_a_committee_of_noise_look_skilled() -> None:
+    inputs = topic_inputs([15, 15], spread=3.0)
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat([0, 1], 15)).tolist()
+    texts = [f"c0 word {at}" for at in range(30)]
+
+    def skill(copies: int) -> float:
+        given = replace(
+            inputs,
+            texts=texts * copies,
+            embeddings=inputs.encoder.encode(texts * copies),
+            targets=read_targets(labels * copies, 2, None),
+        )
+        return fit_committee(given, FAST).skill
+
+    assert skill(1) < 0.4
+    assert skill(4) < 0.4
+
+
+def test_the_member_knn_is_a_vote_of_all_rows_where_they_are_few() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(12, 8))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    values, queries = np.eye(3)[np.arange(12) % 3], rows[:5] + 0.01
+    cosines = queries @ rows.T
+    weights = np.exp((cosines - cosines.max(1, keepdims=True)) / 0.1)
+    wanted = (weights @ values + 0.1 * values.mean(0)) / (weights.sum(1, keepdims=True) + 0.1)
+    np.testing.assert_allclose(knn._vote(*knn._nearest(queries, rows), values, 0.1), wanted)
+    own, near = knn._nearest(np.concatenate([rows] * 60), np.concatenate([rows] * 60), itself=True)
+    assert own.shape == (720, 20)
+    assert not (near == np.arange(720)[:, None]).any()

@@ -40,6 +40,29 @@ def test_no_fold_is_empty() -> None:
     assert sorted(assign_folds(numbers, 2, 0)) == [0, 0, 1, 1]
 
 
+def test_copies_of_a_text_share_a_fold() -> None:
+    texts = [f"Text, {at % 10}!" if at < 10 else f"text {at % 10}" for at in range(40)]
+    targets = read_targets([at % 2 for at in range(40)], 2, None)
+    folds = assign_folds(targets, 5, 0, texts)
+    assert all(len({*folds[at::10]}) == 1 for at in range(10))
+    assert {*folds} == {*range(len({*folds}))} and len({*folds}) > 2
+    different = [f"text {at}" for at in range(40)]
+    assert (assign_folds(targets, 5, 0, different) == assign_folds(targets, 5, 0)).all()
+    # Nothing else to hold out: the rows are spread as if they differed.
+    assert len({*assign_folds(targets, 5, 0, ["same"] * 40)}) == 5
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_the_unit_of_a_regression_does_not_decide_the_weights(unit: float) -> None:
+    values, rng = labelled(200, REGRESSION, 1)
+    scores = [values + 0.1 * rng.normal(size=values.shape), rng.normal(size=values.shape)]
+    scale = Scale(REGRESSION)
+    weights = fit_weights(scale, scores, values)
+    assert weights[0] > 0.9
+    scaled = fit_weights(scale, [unit * each for each in scores], unit * values)
+    np.testing.assert_allclose(scaled, weights, atol=1e-4)
+
+
 @pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
 def test_members_that_know_more_count_more(problem_type: str) -> None:
     values, rng = labelled(300, problem_type)

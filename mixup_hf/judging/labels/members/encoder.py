@@ -21,4 +21,5 @@ def build(inputs: LabelInputs) -> Learner:
         lambda texts: inputs.encoder.encode(texts).double().numpy(),
         inputs.seed,
         balanced=inputs.balanced,
+        texts=inputs.texts,
     )

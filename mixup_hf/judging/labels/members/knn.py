@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _WIDTHS = (0.02, 0.05, 0.1, 0.2)  # of the kernel, in units of cosine similarity
 _NEIGHBORS = 20
+_QUERIES = 512  # rows whose cosines to all others exist at one time
 
 
 class KnnLearner:
@@ -44,36 +45,58 @@ class KnnLearner:
 
     def fit(self, rows: np.ndarray) -> Predict:
         """As `Learner.fit`."""
-        import numpy as np
         import torch
 
         from mixup_hf.judging.labels.pooling import Scale, with_floor
 
         embeddings, values = self.embeddings[rows], self.values[rows]
         scale = Scale(self.problem_type)
-        own = embeddings @ embeddings.T
-        np.fill_diagonal(own, -np.inf)
+        own, near = _nearest(embeddings, embeddings, itself=True)
 
         def loss(width: float) -> float:
-            votes = with_floor(_vote(own, values, width), self.problem_type)
+            votes = with_floor(_vote(own, near, values, width), self.problem_type)
             return scale.loss(scale.scores(votes), values)
 
         width = min(_WIDTHS, key=loss) if len(rows) > 1 else _WIDTHS[-1]
 
         def predict(texts: Sequence[str]) -> Tensor:
-            cosines = _unit(self.read(texts)) @ embeddings.T
-            return torch.from_numpy(_vote(cosines, values, width))
+            cosines, rows = _nearest(_unit(self.read(texts)), embeddings)
+            return torch.from_numpy(_vote(cosines, rows, values, width))
 
         return predict
 
 
-def _vote(cosines: np.ndarray, values: np.ndarray, width: float) -> np.ndarray:
-    """Votes (n, C) of rows with labels (N, C), by their similarity (n, N)."""
+def _nearest(
+    queries: np.ndarray, embeddings: np.ndarray, itself: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines (n, k) of the most similar rows, and which they are (n, k).
+
+    Args:
+        queries: (n, D), of unit length.
+        embeddings: (N, D), of unit length.
+        itself: The queries are these rows, and each is left out of its own.
+    """
     import numpy as np
 
-    nearest = np.sort(cosines, axis=1)[:, -_NEIGHBORS:]
-    weights = np.exp((cosines - nearest[:, -1:]) / width) * (cosines >= nearest[:, :1])
-    votes = weights @ values + 0.1 * values.mean(0)
+    count = min(_NEIGHBORS, len(embeddings))
+    cosines, rows = np.empty((2, len(queries), count))
+    for start in range(0, len(queries), _QUERIES):
+        run = slice(start, start + _QUERIES)
+        found = queries[run] @ embeddings.T
+        if itself:
+            at = np.arange(len(found))
+            found[at, at + start] = -np.inf
+        best = np.argpartition(found, -count, axis=1)[:, -count:]
+        rows[run], cosines[run] = best, np.take_along_axis(found, best, 1)
+    return cosines, rows.astype(np.int64)
+
+
+def _vote(cosines: np.ndarray, rows: np.ndarray, values: np.ndarray, width: float) -> np.ndarray:
+    """Votes (n, C) of the nearest of rows with labels (N, C): their cosines and places (n, k)."""
+    import numpy as np
+
+    weights = np.exp((cosines - cosines.max(1, keepdims=True)) / width)
+    votes = (weights[:, :, None] * values[rows]).sum(1) + 0.1 * values.mean(0)
     shares: np.ndarray = votes / (weights.sum(1, keepdims=True) + 0.1)
     return shares
 

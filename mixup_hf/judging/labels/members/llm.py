@@ -46,4 +46,5 @@ def build(inputs: LabelInputs) -> Learner:
         lambda texts: scaled(read(texts)),
         inputs.seed,
         balanced=inputs.balanced,
+        texts=inputs.texts,
     )

@@ -1,0 +1,47 @@
+"""Files of rows that their readers would misread, or refuse without a cause."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from mixup_hf import errors
+from mixup_hf.data.row_formats import refuse_twice
+
+
+def refuse_unreadable(file: Path) -> None:
+    """Raise `InvalidInput` for a file without rows, or a csv file whose columns would shift."""
+    _refuse_empty(file)
+    if file.suffix == ".csv":
+        _refuse_ragged(file)
+
+
+def _refuse_empty(file: Path) -> None:
+    """Raise for a file without rows, whose readers fail with messages that hide the cause."""
+    if file.suffix == ".parquet":
+        return
+    with file.open("rb") as stream:
+        first = stream.readline().strip()
+        more = stream.read(4096).strip()
+    if not first and not more:
+        raise errors.InvalidInput(f"{file} is empty. Is it the right file?")
+    if file.suffix == ".csv" and not more:
+        raise errors.InvalidInput(f"{file} has a header but no rows. Is it the right file?")
+
+
+def _refuse_ragged(file: Path) -> None:
+    """Raise for a csv file with rows longer than its header, whose reader would shift columns."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream)
+            header = next(reader, [])
+            refuse_twice(file, header)
+            for row in reader:
+                if len(row) > len(header):
+                    raise errors.InvalidInput(
+                        f"{file}, line {reader.line_num}, has {len(row)} fields, but the header "
+                        f"{len(header)}. Quote texts with commas in them, and leave out commas at "
+                        "the end of lines."
+                    )
+    except (csv.Error, UnicodeDecodeError):
+        return  # the reader's own message names the cause
