@@ -262,7 +262,7 @@ def test_data_is_either_a_data_set_or_two_files(data: dict[str, str]) -> None:
         (["--seed"], "`--seed` needs a value"),
         (["--seed", "--model", "x"], "`--seed` needs a value"),
         (["--output_dir.x", "1"], "`output_dir` is 'o', not a group of keys"),
-        (["--model", "a: [b"], "`?--model`?.*YAML"),
+        (["--training", "a: [b"], "`?--training`?.*YAML"),
     ],
 )
 def test_a_malformed_command_line_says_what_is_wrong(words: list[str], message: str) -> None:
