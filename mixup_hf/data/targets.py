@@ -274,6 +274,7 @@ def _checked_index(row: int, label: Any) -> int:
         raise errors.InvalidType(
             f"`labels[{row}]` must be a class index or, like all others, a class name, but got "
             f"{type(label).__name__}: {label!r}."
+            + (" Give 0 and 1, or names." if isinstance(label, bool) else "")
         ) from None
 
 

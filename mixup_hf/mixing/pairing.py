@@ -85,6 +85,7 @@ class PairPlan:
             the target count of each class.
         balance: Share of generated rows among all those a model sees. Above 0, and without a
             `sampling_strategy`, first parents make up for what the rarer classes lack.
+        first: As for `TrainingRows`.
 
     Raises:
         InvalidInput: Unknown pairing, too few rows or classes, or a strategy that asks for fewer
@@ -104,11 +105,14 @@ class PairPlan:
         embeddings: Callable[[], Tensor] | None = None,
         sampling_strategy: SamplingStrategy | None = None,
         balance: float = 0.0,
+        first: np.ndarray | None = None,
     ) -> None:
         self._kind: type[Pairing] = registry.get("pairing", pairing)
         errors.at_least("chunk_size", chunk_size, 1)
         errors.at_least("first_chunk", first_chunk, 1)
-        self._rows = TrainingRows(labels, embeddings=embeddings, num_neighbors=num_neighbors)
+        self._rows = TrainingRows(
+            labels, embeddings=embeddings, num_neighbors=num_neighbors, first=first
+        )
         if self._kind.needs_embeddings and not self._rows.has_embeddings:
             raise errors.InvalidInput(
                 f"`pairing` = {pairing!r} needs `embeddings` to find neighbors."

@@ -61,13 +61,13 @@ def check_partners(pairing: str, groups: np.ndarray) -> None:
 
 
 def warn_of_copies(texts: Sequence[str]) -> None:
-    """Warn where many rows repeat a text: mixing it with its copy makes nothing new."""
+    """Warn where many rows repeat a text: what is measured on real rows is too good then."""
     copies = len(repeated_texts(texts))
     if copies >= _MANY_COPIES * len(texts):
         runtime.warn(
-            f"{copies} of {len(texts)} training rows repeat the text of an earlier one, and a text "
-            "mixed with its copy gives itself. If rows were copied to oversample a class, leave "
-            "the copies out: `balance` and `sampling_strategy` make up for rare classes."
+            f"{copies} of {len(texts)} training rows repeat the text of an earlier one. If they "
+            "are copies that oversample a class, leave them out: `balance` and `sampling_strategy` "
+            "make up for rare classes, and judges take a copy for another text."
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
+
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.targets import REGRESSION, Targets
 from mixup_hf.data.text_pairs import are_pairs, both_sides
@@ -13,6 +15,7 @@ from mixup_hf.generation.labelling import Labelling
 from mixup_hf.generation.unlabeled import UnlabeledTexts
 from mixup_hf.generation.unlabeled_parents import UnlabeledParents
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.judging.leaks import first_rows
 from mixup_hf.mixing.pairing import PairPlan
 from mixup_hf.mixing.weights import parse_weights
 from mixup_hf.training.mix_settings import (
@@ -70,6 +73,7 @@ def new_producer(
             config.sampling_strategy, list(targets.names), targets.problem_type
         ),
         balance=balance,
+        first=np.asarray(first_rows(texts)),
     )
     invert = partial(invert_chunk, inverter, decoding)
     producer = Producer(

@@ -45,6 +45,22 @@ def test_smote_takes_the_nearest_of_the_class(row: int, k: int, expected: set[in
     even(drawn(Smote(placed(k)), row), expected)
 
 
+def test_smote_offers_a_text_once_and_never_its_own_copy() -> None:
+    """Of 4 texts in 3 copies each, of one class; the first text is in the other class too."""
+    texts = torch.eye(4).repeat(3, 1)
+    labels, first = np.array([0] * 12 + [1, 1]), np.array([*range(4)] * 3 + [0, 13])
+    embeddings = torch.cat([texts, torch.eye(4)[[0, 2]]])
+    rows = TrainingRows(labels, embeddings=lambda: embeddings, num_neighbors=5, first=first)
+    drawn = np.arange(14).repeat(50)
+    partners = Smote(rows).draw(drawn, np.random.default_rng(0))
+    assert (first[partners] != first[drawn]).all()
+    assert {*partners[drawn < 12]} == {0, 1, 2, 3}
+    alone = TrainingRows(
+        np.zeros(6), embeddings=lambda: torch.ones(6, 4), first=np.zeros(6, np.int64)
+    )
+    assert (Smote(alone).draw(np.arange(6), np.random.default_rng(0)) == np.arange(6)).all()
+
+
 @pytest.mark.parametrize(
     ("row", "k", "expected"),
     [(3, 2, {4}), (4, 3, {3, 2}), (0, 2, {1, 2}), (7, 2, {5, 6})],

@@ -32,6 +32,7 @@ class TrainingRows:
         labels: Class indices (N,), or real targets.
         embeddings: Gives the rows' embeddings (N, D); called when they are first needed.
         num_neighbors: k, for pairings that choose among neighbors.
+        first: For each row, the first with the same text (N,). Default: all texts differ.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class TrainingRows:
         *,
         embeddings: Callable[[], Tensor] | None = None,
         num_neighbors: int = 5,
+        first: np.ndarray | None = None,
     ) -> None:
         errors.at_least("num_neighbors", num_neighbors, 1)
         self.labels = np.asarray(labels)
         if len(self.labels) < 2:
             raise errors.bad("labels", "hold at least two rows", len(self.labels))
         self.num_neighbors = num_neighbors
+        self.first = np.arange(len(self.labels)) if first is None else first
         self._embeddings = embeddings
 
     def __len__(self) -> int:
