@@ -19,8 +19,8 @@ from mixup_hf.data.unlabeled_files import read_texts
 from mixup_hf.inverter.encoder import FrozenEncoder
 
 _LONGEST_LINE = 1_000_000  # characters; a compressed file can unpack to any size
-_TABLES = (".csv", ".json", ".jsonl", ".parquet", ".tsv")
-_FILE_ENDINGS = (*_TABLES, ".gz", ".txt")
+_TABLES = (".csv", ".json", ".jsonl", ".parquet")
+_FILE_ENDINGS = (*_TABLES, ".gz", ".tsv", ".txt")
 
 
 def read_sentences(

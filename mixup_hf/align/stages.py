@@ -13,6 +13,7 @@ while the encoder continues to train.
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,9 @@ def train_generation(
     Frozen: the encoder (its embeddings are precomputed), the LLM's base weights, the lexicon, and
     the projector or LoRA if the stage does not train it. Loss: `L_GEN`. Data: `batches`.
     """
+    if stage.max_epochs is not None:
+        steps = math.ceil(stage.max_epochs * len(batches) / runtime.world_size())
+        stage = replace(stage, max_steps=min(stage.max_steps, steps))
     set_trainable(model, projector=stage.train_projector, lora=stage.train_lora)
     groups = _parameter_groups(model, stage)
     return _train(model, batches, config, stage, groups, callbacks)

@@ -28,6 +28,7 @@ class StageConfig:
     train_lora: bool = Field(default=False, description="Train the LoRA.")
     minutes: Number = Field(default=60.0, gt=0, description="Time budget in minutes.")
     max_steps: Whole = Field(default=1_000_000, ge=1, description="Most optimizer steps.")
+    max_epochs: Number | None = Field(default=None, gt=0, description="Most passes over the data.")
     projector_lr: Number = Field(
         default=1e-3, gt=0, description="Peak learning rate of the projector, or of the lexicon."
     )
@@ -83,7 +84,7 @@ class TaskConfig:
 class AlignConfig:
     """Alignment: which encoder and LLM, on which sentences, how large, how long."""
 
-    data: str = Field(description="Text file (.txt, .gz) or table, folder of such, or Hub id.")
+    data: str = Field(description="Text file (.gz works), table, folder, or Hub id; see `align`.")
     output_dir: str = Field(description="Folder for checkpoints and the aligner.")
     cache_dir: str | None = Field(
         default=None, description="Folder for cached embeddings. By default output_dir/cache."
@@ -127,9 +128,7 @@ class AlignConfig:
     num_hints: Whole = Field(
         default=16, ge=0, description="M, the hint words before the soft tokens; 0 for none."
     )
-    lexicon_sentences: Whole = Field(
-        default=300_000, description="Further sentences to train the lexicon on."
-    )
+    lexicon_sentences: Whole = Field(default=300_000, description="Further ones, for the lexicon.")
     lexicon_from: str | None = Field(
         default=None, description="Aligner whose lexicon is used: embedded, a folder, or a Hub id."
     )

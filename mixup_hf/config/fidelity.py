@@ -16,12 +16,12 @@ from mixup_hf.config._mixing_rules import Quantization
 class FidelityConfig:
     """Measuring an aligner: on which sentences, how."""
 
-    data: str = Field(description="Text file (.txt, .gz), a folder of them, or a Hub id.")
+    data: str = Field(description="Text file (.gz works), table, folder, or Hub id.")
     origins: str | None = Field(
         default=None,
         description="File with the origin of each line of data; results are given by origin.",
     )
-    text_column: str = Field(default="text", description="Text column of a Hub data set.")
+    text_column: str = Field(default="text", description="Text column of a table or Hub data set.")
     max_sentences: Whole = Field(default=300, ge=2, description="How many sentences to read.")
     min_words: Whole = Field(default=4, ge=1, description="Shortest sentence, in words.")
     max_words: Whole = Field(default=20, description="Longest sentence, in words.")

@@ -28,9 +28,9 @@ def load_config(
     Args:
         kind: One of the classes of `mixup_hf.config`.
         path: A YAML file; None starts from the defaults.
-        overrides: `--key.sub value` or `--key.sub=value`, as on a command line. Values are read as
-            YAML, but `2024` is a text where a text is meant; keys may be written with hyphens or
-            with underscores.
+        overrides: `--key.sub value` or `--key.sub=value`, as on a command line. A text is taken as
+            it stands, unless all of it is in quotes; other values are read as YAML. Keys may be
+            written with hyphens or with underscores.
 
     Raises:
         InvalidInput: The file is not a YAML mapping, a key is unknown, or values break their

@@ -38,8 +38,9 @@ class Audit:
         rows: Number of generated rows.
         texts: Number of training texts compared, and of holdout texts.
         nearer: Rows closer to a training text than to any holdout text; one half by chance.
-        copies: Rows that are near copies of a training text, whether it is among those compared.
-        chance_copies: Rows that are near copies of a holdout text, likewise.
+        copies: Rows that are near copies of any training text, also of those left out of the
+            comparison.
+        chance_copies: Rows that are near copies of any holdout text.
         auc: AUC of distinguishing training texts from holdout texts by the distance to the nearest
             row; 0.5 by chance.
         true_positives: Share of training texts detected when 1 % of the holdout is falsely flagged;
@@ -68,7 +69,8 @@ class Audit:
         if self.copies.low > self.chance_copies.high:
             found.append(
                 f"{self.copies} of the rows are near copies of training texts "
-                f"({self.chance_copies} by chance): anyone who reads the rows reads those texts."
+                f"({self.chance_copies} of held-out ones): anyone who reads the rows reads those "
+                "texts."
             )
         if self.auc.low > 0.5:
             found.append(

@@ -8,6 +8,9 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+# Columns by which rows that repeat real texts are told from others.
+SAY_WHAT_IS_REAL = ("mitigation", "method")
+
 NOT_AUDITED = (
     "**Not audited.** What these rows reveal about the training texts has not been measured; "
     "`mixup-hf audit` does."
@@ -145,6 +148,8 @@ def _labels(records: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> str
 def _parents(first: Mapping[str, Any]) -> str:
     if "parent_texts" in first:
         return "`parent_texts` holds training texts."
+    if not {*SAY_WHAT_IS_REAL} <= {*first}:
+        return "It is not recorded which rows repeat a training text: assume that some of them do."
     return "Training texts, and rows that repeat one, are not included."
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from mixup_hf import errors
 from mixup_hf.data.row_formats import COLUMNS, read_records, read_run
 from mixup_hf.data.row_writer import RowWriter
-from mixup_hf.generation.data_card import data_card
+from mixup_hf.generation.data_card import SAY_WHAT_IS_REAL, data_card
 from mixup_hf.generation.unlabeled import UNLABELED
 
 DATA_FILE = "data/train-00000-of-00001.parquet"
@@ -126,12 +126,12 @@ def _records(rows_file: str | Path, *, parents: bool) -> tuple[list[dict[str, An
         raise errors.InvalidInput(
             f"`rows_file`: {rows_file} has no rows. Generate them with `mixup-hf augment`."
         )
-    says = all("mitigation" in record for record in found)
+    says = all({*SAY_WHAT_IS_REAL} <= {*record} for record in found)
     if not parents and not says:
         raise errors.InvalidInput(
-            f"`rows_file`: rows of {rows_file} do not say which of them repeat a training text "
-            "(`mitigation`): they were written without provenance. Generate them with it, or set "
-            "`parents` (--parents) to upload all of them."
+            f"`rows_file`: rows of {rows_file} do not say which of them repeat real texts "
+            f"({', '.join(SAY_WHAT_IS_REAL)}): they were written without provenance. Generate them "
+            "with it, or set `parents` (--parents) to upload all of them."
         )
     kept = found if parents else [record for record in found if not _is_real(record)]
     if not kept:

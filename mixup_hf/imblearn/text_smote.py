@@ -127,9 +127,9 @@ class TextSMOTE(BaseOverSampler):  # type: ignore[misc]
         copies = sum(row.is_copy for row in self.generated_)
         if copies:
             runtime.warn(
-                f"{copies} of {len(self.generated_)} new rows are copies of given ones, because "
-                "every sentence tried for them was found wanting. `intrusion: off` in `settings` "
-                "takes sentences as they come."
+                f"{copies} of {len(self.generated_)} new rows are copies of rows you passed "
+                "in, because every sentence generated for them was rejected. "
+                "`settings={'intrusion': 'off'}` keeps sentences unchecked."
             )
         texts = np.array([row.text for row in self.generated_], dtype=object)
         added = indices[[row.parents[0] for row in self.generated_]]

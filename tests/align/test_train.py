@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,6 +87,20 @@ def test_a_stage_ends_when_its_time_is_up(partners: dict[str, str], tmp_path: Pa
     assert time.monotonic() - started < 30  # 1.2 seconds of training, and the loading
     steps = json.loads((tmp_path / "run" / "a" / "finished.json").read_text())["steps"]
     assert 0 < steps < 5_000
+
+
+def test_a_stage_ends_after_its_passes_over_the_sentences(
+    partners: dict[str, str], tmp_path: Path
+) -> None:
+    stage = StageConfig(name="a", max_epochs=1.5, warmup_steps=0)
+    config = make_config(partners, tmp_path / "run", stages=(stage,), num_hints=0)
+    align(config)
+    folder = tmp_path / "run" / "a"
+    states = sorted(folder.glob("checkpoint-*/trainer_state.json"))
+    steps = json.loads((folder / "finished.json").read_text())["steps"]
+    history = json.loads(states[-1].read_text())["log_history"]
+    of_an_epoch = history[0]["step"] / history[0]["epoch"]
+    assert steps == math.ceil(1.5 * of_an_epoch) > of_an_epoch
 
 
 def test_the_clock_stops_at_its_time_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,9 +144,10 @@ def test_text_and_label_are_enough(tmp_path: Path, uploads: dict[str, bytes]) ->
     file = tmp_path / "rows.csv"
     file.write_text("text,label,note\none,a,kept by hand\ntwo,b,\n")
     # They do not say whether they repeat training texts.
-    with pytest.raises(errors.InvalidInput, match=r"`mitigation`.*--parents"):
+    with pytest.raises(errors.InvalidInput, match=r"mitigation, method.*--parents"):
         push_rows(file, REPO, license="mit")
     push_rows(file, REPO, license="mit", parents=True)
+    assert "assume that some of them do" in uploads["README.md"].decode()
     back = tmp_path / "back.parquet"
     back.write_bytes(uploads[DATA_FILE])
     assert [row.text for row in read_mixed(back, ["x"], ["a", "b"])] == ["one", "two"]

@@ -34,7 +34,8 @@ def command(
     """Print an arm against the best of its rivals, all arms over all sets, and what it took.
 
     The runs are those of `mixup-hf evaluate CONFIG.yaml`: `runs.jsonl` of its output directory.
-    Several files are read as one. Their settings are not compared.
+    Several files are read as one. The same run twice with different settings is refused; otherwise
+    their settings are not compared.
     """
     for file in runs:
         if not file.is_file():

@@ -247,7 +247,7 @@ def _sha256(file: Path) -> str:
     return _sha256_of(file, stat.st_mtime_ns, stat.st_size)
 
 
-@cache
+@cache  # until the file changes; it is asked for once per run
 def _sha256_of(file: Path, changed: int, size: int) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
