@@ -61,8 +61,8 @@ class InversedMixup(JudgedPlugin):
             and they are used beside the mixes, as `config.unlabeled_share` says, and as parents of
             mixes, as `config.unlabeled_parents` says. Those that repeat a training text or nearly
             equal an evaluation text are left out.
-        label_descriptions: What class names mean, in words, for the committee; by name. Default:
-            the names made readable.
+        label_descriptions: What class names mean, in words, by name; for the committee's member
+            `label_names`. Default: the names made readable.
         config: How to mix.
         **settings: Fields of `MixupConfig`, instead of `config`.
 
