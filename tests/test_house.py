@@ -212,6 +212,7 @@ RECIPES = sorted(
 # What recipes use beside public names: one tries another engine in the place of ours, so it needs
 # what engines are plugged into; one shows all settings and commands in the documentation.
 NOT_PUBLIC = {
+    "align_ablation": ("inverter.lexicon",),
     "hooks": ("cli.main", "config", "evaluation.experiment.config"),
     "hints": ("evaluation.ratio_recovery", "evaluation.text_scores"),
     "openvino_decoding": (

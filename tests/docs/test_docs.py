@@ -44,6 +44,11 @@ _OWN_ROWS = (
 _EXPERIMENT = (
     f"{_STEPS} --shots '[2]' --seeds '[0]' --rows 4 --test-rows 10 {_MIX.replace('--', '--mixup.')}"
 )
+# The aligner that the page has trained, in the place of the embedded one.
+_FURTHER = (
+    "--start-from runs/my-aligner/aligner --guided-training false --holdout 2 --eval-sentences 2 "
+    "--use-cpu true --stages '[{name: own, train_lora: true, max_steps: 1, warmup_steps: 0}]'"
+)
 _FIDELITY = "--max-sentences 6 --num-pairs 2 --num-mixes 6"
 # What a command gets as further options: (page, beginning of the command, options).
 SHORTER = [
@@ -52,6 +57,8 @@ SHORTER = [
     ("how-to/unlabelled-texts.md", "mixup-hf finetune", f"{_FINETUNE} {_OWN_ROWS}"),
     ("how-to/encoder-and-llm.md", "mixup-hf align align.yaml", ""),
     ("how-to/encoder-and-llm.md", "mixup-hf align --evaluate", _FIDELITY),
+    ("how-to/encoder-and-llm.md", "mixup-hf align recipes", _FURTHER),
+    ("how-to/encoder-and-llm.md", "mixup-hf finetune", _FINETUNE),
     ("how-to/several-gpus.md", "mixup-hf augment", f"--num-samples 6 {_MIX}"),
     ("how-to/several-gpus.md", "mixup-hf finetune", _STEPS),
     ("how-to/report.md", "mixup-hf finetune", _FINETUNE),
@@ -227,8 +234,8 @@ def run_page(page: str, replaced: list[tuple[str, str]]) -> None:
         if block.file:
             Path(block.file).write_text(code, encoding="utf-8")
         elif block.language == "bash":
-            for command in lines(block):
-                run_here(f"{command} {options_of(page, command)[0]}")
+            for said, command in zip(lines(block), filter(None, code.splitlines()), strict=True):
+                run_here(f"{command} {options_of(page, said)[0]}")
         else:
             exec(compile(code, f"{page}: python block", "exec"), names)
 
@@ -270,4 +277,6 @@ def test_what_a_long_page_says_runs_with_a_small_llm(
         ("encoder: all-minilm-l6-v2", f"encoder: {partners['encoder']}"),
         ("llm: smollm2-135m-instruct", f"llm: {partners['llm']}\nnum_hints: 3\nlexicon_common: 2"),
     ]
+    own = "own_texts.yaml --data train.jsonl"
+    of_align.append((own, f"{own} --encoder {partners['encoder']} --llm {partners['llm']}"))
     run_page(page, [*shorter(page), *of_align])
