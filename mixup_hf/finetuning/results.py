@@ -43,14 +43,20 @@ def check(folder: Path) -> None:
 
 
 def refuse_inputs(folder: Path, inputs: dict[str, str | None]) -> None:
-    """Raise if what a run reads, by setting, is in the folder whose earlier results it removes.
+    """Raise if what a run reads, by setting, is among the earlier results that it removes.
+
+    Those are files in the folder, and everything in that of its baseline; other folders stay.
 
     Raises:
         InvalidInput: One is.
     """
+    cleared, baseline = folder.resolve(), (folder / BASELINE).resolve()
     for name, source in inputs.items():
-        read = None if source is None else Path(source)
-        if read is not None and read.exists() and read.resolve().is_relative_to(folder.resolve()):
+        if source is None or not Path(source).exists():
+            continue
+        read = Path(source).resolve()
+        place = read.parent if read.is_file() else read
+        if place == cleared or place.is_relative_to(baseline):
             rule = f"be outside of `output_dir` = {str(folder)!r}, which is cleared first"
             raise errors.bad(name, rule, source, "Choose another `output_dir`.")
 

@@ -73,13 +73,8 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
     fresh = not config.training.get("resume_from_checkpoint")
     if fresh:
         results.check(output)
-        results.refuse_inputs(
-            output,
-            {
-                "model": config.model,
-                "mixup.rows_file": None if config.mixup is None else config.mixup.rows_file,
-            },
-        )
+        read = {"model": config.model, "mixup.rows_file": config.mixup.rows_file}
+        results.refuse_inputs(output, read)
     data = splits.read(config)
     training_arguments(config, data.targets.problem_type)  # refused before a model is loaded
     mixup = _prepare_mixup(config, data, inverter)

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 
 from mixup_hf import FinetuneConfig, finetune
 from mixup_hf.errors import InvalidInput
+from mixup_hf.finetuning.results import refuse_inputs
 
 Make = Callable[..., FinetuneConfig]
 
@@ -108,15 +109,20 @@ def test_files_of_an_earlier_run_are_removed_and_foreign_ones_stay(
     assert "Removed files of an earlier run" in caplog.text and "mixed.jsonl" in caplog.text
 
 
-def test_the_folder_a_model_is_read_from_is_not_cleared(make_config: Make, tmp_path: Path) -> None:
-    config = make_config()
-    inside = tmp_path / "out" / "model.safetensors"
-    inside.parent.mkdir()
-    inside.write_bytes(b"trained for hours")
-    for model in (tmp_path / "out", inside.parent / "."):
+def test_what_a_run_reads_is_not_cleared(make_config: Make, tmp_path: Path) -> None:
+    config, out = make_config(), tmp_path / "out"
+    (out / "baseline" / "checkpoint-1").mkdir(parents=True)
+    (out / "elsewhere").mkdir()
+    for name in ("model.safetensors", "mixed.jsonl", "baseline/checkpoint-1/model.safetensors"):
+        (out / name).write_bytes(b"made for hours")
+    for model in (out, out / ".", out / "baseline", out / "baseline" / "checkpoint-1"):
         with pytest.raises(InvalidInput, match=r"`model` must be outside of `output_dir`"):
             finetune(replace(config, model=str(model)))
-    assert inside.read_bytes() == b"trained for hours"
+    rows = replace(config.mixup, rows_file=str(out / "mixed.jsonl"))
+    with pytest.raises(InvalidInput, match=r"`mixup.rows_file` must be outside"):
+        finetune(replace(config, mixup=rows))
+    assert len([*out.rglob("*.*")]) == 3
+    refuse_inputs(out, {"model": str(out / "elsewhere")})  # a folder that stays
 
 
 def test_checkpoints_of_an_earlier_run_are_refused_or_resumed(make_config: Make) -> None:
