@@ -98,3 +98,17 @@ def bootstrap_interval(
     )
     low, high = result.confidence_interval
     return Interval(figure(rows), float(low), float(high))
+
+
+def discordant_p(only_first: int, only_second: int) -> float:
+    """Two-sided p of the exact McNemar test (McNemar 1947).
+
+    Args:
+        only_first: Rows that only the first of two classifiers predicts correctly.
+        only_second: Rows that only the second does.
+    """
+    from scipy.stats import binomtest
+
+    if only_first + only_second == 0:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second).pvalue)

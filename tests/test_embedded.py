@@ -16,7 +16,7 @@ from mixup_hf.evaluation.fidelity import mean_cosine, measure_fidelity
 from mixup_hf.inverter.engines import make_engine
 from mixup_hf.inverter.engines.base import Engine
 from mixup_hf.inverter.prompt import SoftPrompt
-from mixup_hf.inverter.quantization import Quantization, load_llm
+from mixup_hf.inverter.quantization import Quantization, bf16_is_fast, load_llm
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -85,12 +85,14 @@ def test_the_fast_engine_says_what_transformers_says(
         prompts = exact.prompt(embeddings)
     reference = next_token_log_probabilities(make_engine(exact.llm, "transformers"), prompts, ids)
     chosen = reference.argmax(-1, keepdim=True)
-    for dtype, bound in ((torch.float32, 1e-6), (torch.bfloat16, 0.003)):
-        found = next_token_log_probabilities(make_engine(exact.llm, "fast", dtype), prompts, ids)
-        divergence = (reference.exp() * (reference - found)).sum(-1).mean()
-        assert divergence < bound
+    few = 24 if bf16_is_fast(torch.device("cpu")) else 1  # without its instructions: 10 s a row
+    for dtype, bound, rows in ((torch.float32, 1e-6, 24), (torch.bfloat16, 0.003, few)):
+        engine = make_engine(exact.llm, "fast", dtype)
+        found = next_token_log_probabilities(engine, prompts[:rows], ids[:rows])
+        known, best = reference[:, :rows], chosen[:, :rows]
+        assert (known.exp() * (known - found)).sum(-1).mean() < bound
         # What was likeliest is as likely: perplexity under the exact model's own choices.
-        assert float((reference - found).gather(-1, chosen).mean()) == pytest.approx(0, abs=0.01)
+        assert float((known - found).gather(-1, best).mean()) == pytest.approx(0, abs=0.01)
     same = Inverter.from_pretrained(device="cpu", engine="fast", dtype=torch.float32)
     assert same.invert(embeddings, temperature=0.0) == sentences
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from mixup_hf.inverter.objective import AlignmentModel
 from mixup_hf.inverter.offered import OfferedWords
 from mixup_hf.inverter.pretrained import load_tokenizer
 from mixup_hf.inverter.prompt import SoftPrompt, end_ids, input_rms, prompt_texts
-from mixup_hf.inverter.quantization import load_llm
+from mixup_hf.inverter.quantization import bf16_is_fast, load_llm, warn_of_slow_bf16
 
 
 class Session:
@@ -47,6 +48,10 @@ class Session:
     """
 
     def __init__(self, config: AlignConfig, device: torch.device) -> None:
+        if config.bf16 is None:
+            config = replace(config, bf16=bf16_is_fast(device))
+        elif config.bf16:
+            warn_of_slow_bf16("bf16", device)
         self.config, self.device = config, device
         self.encoder_source = resolve(config.encoder, revision=config.encoder_revision)
         self.llm_source = resolve(config.llm, revision=config.llm_revision)
@@ -261,9 +266,9 @@ class Session:
         cache = Path(self.config.cache_dir or Path(self.config.output_dir) / "cache")
         given = sentences, self.encoder, encoder_fingerprint, cache
         if runtime.is_main_process():
-            cached_embeddings(*given, bf16=self.config.bf16)
+            cached_embeddings(*given, bf16=bool(self.config.bf16))
         runtime.wait_for_everyone()
-        return cached_embeddings(*given, bf16=self.config.bf16)
+        return cached_embeddings(*given, bf16=bool(self.config.bf16))
 
 
 def read_task(config: TaskConfig) -> LabelledTexts:

@@ -185,7 +185,7 @@ def _arguments(config: AlignConfig, stage: StageConfig, folder: Path) -> Trainin
         per_device_train_batch_size=1,  # an item is a whole batch
         max_steps=stage.max_steps,
         max_grad_norm=config.max_grad_norm,
-        bf16=config.bf16,
+        bf16=bool(config.bf16),
         use_cpu=config.use_cpu or not torch.cuda.is_available(),
         logging_steps=config.log_steps,
         save_steps=config.save_steps,

@@ -83,7 +83,7 @@ def _ratio_curve(session: Session) -> list[float]:
         session.encoder, session.aligner, session.model.llm.eval(), session.tokenizer
     )
     session.aligner.config.ratio_curve = None  # measure without an existing curve
-    autocast = torch.autocast(session.device.type, torch.bfloat16, config.bf16)
+    autocast = torch.autocast(session.device.type, torch.bfloat16, bool(config.bf16))
     with gathered(session.model), autocast:
         return fit_ratio_curve(
             inverter, session.encoder.encode(texts), num_pairs=config.ratio_pairs, seed=config.seed
@@ -116,7 +116,7 @@ def _reconstruct(session: Session) -> dict[str, Any]:
     device = session.model.prompt.projector.gain.device
     was_training = session.model.training
     session.model.eval()
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, session.config.bf16):
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, bool(session.config.bf16)):
         tokens = decode(
             TransformersEngine(session.model.base),
             session.model.prompt(embeddings.to(device)),
@@ -144,7 +144,7 @@ def held_out_loss(session: Session, sentences: list[str], embeddings: Tensor) ->
         end_id=int(session.tokenizer.eos_token_id),
         seed=0,
     )
-    with torch.autocast(session.device.type, torch.bfloat16, session.config.bf16):
+    with torch.autocast(session.device.type, torch.bfloat16, bool(session.config.bf16)):
         return generation_loss(session.model, batches)
 
 

@@ -209,7 +209,7 @@ class AlignConfig:
     max_grad_norm: Number = Field(
         default=1.0, gt=0, description="Norm to which gradients are clipped."
     )
-    bf16: bool = Field(default=True, description="Train with bf16 autocast.")
+    bf16: bool | None = Field(default=None, description="bf16 autocast; by default where fast.")
     log_steps: Whole = Field(default=50, ge=1, description="Steps between log lines.")
     save_steps: Whole = Field(default=250, ge=1, description="Steps between checkpoints.")
     eval_steps: Whole = Field(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixup_hf import errors
+from mixup_hf.intervals import discordant_p
 
 _FEWEST = 2
 
@@ -84,9 +85,7 @@ def mcnemar_p(one: Sequence[bool], other: Sequence[bool]) -> float:
         )
     only_one = sum(a and not b for a, b in zip(one, other, strict=True))
     only_other = sum(b and not a for a, b in zip(one, other, strict=True))
-    if only_one + only_other == 0:
-        return 1.0
-    return float(_stats().binomtest(only_one, only_one + only_other).pvalue)
+    return discordant_p(only_one, only_other)
 
 
 def _interval(gaps: np.ndarray) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from mixup_hf import errors, runtime
 from mixup_hf.config import FinetuneConfig
 from mixup_hf.finetuning.metrics import CHOOSES, SMALLER_IS_BETTER
+from mixup_hf.inverter.quantization import warn_of_slow_bf16
 
 _DEFAULTS: dict[str, Any] = {"report_to": [], "save_strategy": "no", "logging_steps": 20}
 
@@ -40,13 +41,16 @@ def training_arguments(config: FinetuneConfig, problem_type: str) -> TrainingArg
     if runtime.processes_started() > 1 and not torch.accelerator.is_available():
         defaults = defaults | {"use_cpu": True}  # else each would train alone
     try:
-        return TrainingArguments(
+        arguments = TrainingArguments(
             output_dir=config.output_dir, seed=config.seed, **(defaults | config.training)
         )
     except (TypeError, ValueError) as error:
         raise errors.InvalidInput(
             f"`training` is not accepted by transformers.TrainingArguments: {error}"
         ) from error
+    if arguments.bf16:
+        warn_of_slow_bf16("training.bf16", arguments.device)
+    return arguments
 
 
 def saves_by_default(config: FinetuneConfig) -> bool:

@@ -14,7 +14,7 @@ from mixup_hf import errors
 from mixup_hf.config import FinetuneConfig
 from mixup_hf.finetuning.metrics import REPORTED
 from mixup_hf.finetuning.results import BASELINE
-from mixup_hf.intervals import bootstrap_interval, mean_over
+from mixup_hf.intervals import bootstrap_interval, discordant_p, mean_over
 
 if TYPE_CHECKING:
     from mixup_hf.finetuning.outcome import Fitted
@@ -90,19 +90,10 @@ def compare(mixed: Fitted, baseline: Fitted) -> dict[str, Any]:
     return {
         "metrics": rows,
         "test": "mcnemar",
-        "p": mcnemar_p(only_mixup, only_baseline),
+        "p": discordant_p(only_mixup, only_baseline),
         "only_mixup_correct": only_mixup,
         "only_baseline_correct": only_baseline,
     }
-
-
-def mcnemar_p(only_first: int, only_second: int) -> float:
-    """Two-sided p of the exact McNemar test (McNemar 1947), from the discordant pairs."""
-    from scipy.stats import binomtest
-
-    if only_first + only_second == 0:
-        return 1.0
-    return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
 def wilcoxon_p(first: Sequence[float], second: Sequence[float]) -> float:

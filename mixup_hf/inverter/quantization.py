@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from mixup_hf import errors
+from mixup_hf import errors, runtime
 from mixup_hf.inverter.pretrained import load_model
-from mixup_hf.runtime import on_device
 
 Quantization = Literal["4bit", "none"]
 NF4_BLOCK_SIZE = 64
@@ -98,20 +97,34 @@ def default_dtype(device: torch.device) -> torch.dtype:
     AVX512_BF16 alone is not enough: with it, 64 sentences took 1.6 times as long in bf16.
     """
     if device.type == "cuda":
-        with on_device(device):  # it asks, and may try, the current GPU
+        with runtime.on_device(device):  # it asks, and may try, the current GPU
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()  # private: may go
     return torch.bfloat16 if has_amx else torch.float32
 
 
-def fast_autocast(device: torch.device) -> torch.autocast:
-    """Autocast to bf16 where batches of texts are read faster for it, else one that does nothing.
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether batches of texts are read faster in bf16 than in float32.
 
-    Unlike decoding, which reads all weights for a few tokens, batches gain from AVX512_BF16 too.
+    Unlike decoding, which reads all weights for a few tokens, batches gain from AVX512_BF16 too. A
+    CPU without it computes bf16 products one by one, far slower than those in float32.
     """
     supports = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # private: may go
-    fast = default_dtype(device) == torch.bfloat16 or (device.type == "cpu" and supports())
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+    return default_dtype(device) == torch.bfloat16 or (device.type == "cpu" and supports())
+
+
+def warn_of_slow_bf16(name: str, device: torch.device) -> None:
+    """Say that the setting `name` asks for bf16 where float32 is far faster."""
+    if not bf16_is_fast(device):
+        runtime.warn(
+            f"`{name}` is true, but this CPU computes bf16 slowly: without AVX512_BF16 or AMX it "
+            f"takes tens of times as long as float32. Set `{name}` to false."
+        )
+
+
+def fast_autocast(device: torch.device) -> torch.autocast:
+    """Autocast to bf16 where that is fast, else one that does nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device))
 
 
 def round_to_nf4(llm: nn.Module) -> None:

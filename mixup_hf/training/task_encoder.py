@@ -22,6 +22,7 @@ from mixup_hf.inverter.batches import TokenBudgetBatches
 from mixup_hf.inverter.encoder import TaskEncoder
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.objective import AlignmentModel
+from mixup_hf.inverter.quantization import bf16_is_fast
 from mixup_hf.inverter.refinement import generation_loss, refresh
 
 _BATCH_TOKENS = 1024
@@ -171,7 +172,9 @@ class FollowingInverter:
         return model.eval()
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.inverter.device.type, torch.bfloat16)
+        device, weight = self.inverter.device, self.inverter.llm.get_input_embeddings().weight
+        wanted = weight.dtype == torch.bfloat16 or bf16_is_fast(device)
+        return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 
     def _batches(self, texts: list[str]) -> TokenBudgetBatches:
         tokenizer = self.inverter.tokenizer

@@ -14,14 +14,16 @@ import argparse
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from mixup_hf import AlignConfig, Inverter, load_config
-from mixup_hf.align import align, measure_fidelity, read_sentences
+from mixup_hf.align import align, measure_fidelity, read_sentences, stages
 from mixup_hf.inverter.lexicon import HintTokens
 
 TOGETHER = [{"name": "1b-lora", "train_lora": True, "warmup_steps": 10}]
@@ -47,6 +49,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "rates doubled": {
         "stages": [dict(TOGETHER[0], projector_lr=2e-3, lora_lr=1e-3)],
     },
+    "hints for the upper half": {},
+    "Muon": {},
+    "Muon, rates doubled": {"stages": [dict(TOGETHER[0], projector_lr=2e-3, lora_lr=1e-3)]},
+    "Muon, batches of 2,400": {"batch_tokens": 2400},
     "joined sentences 0.35": {"joined_share": 0.35},
     "neighbour mixes 0.3": {"mix_share": 0.3},
     "noise 0.3": {"noise": 0.3},
@@ -72,7 +78,7 @@ def main() -> None:
     rows: dict[str, Any] = json.loads(results.read_text()) if results.is_file() else {}
     for name in options.arms:
         if name not in rows:
-            with merged(2 if name == "merged hints" else 1):
+            with trial(name):
                 rows[name] = run(name, options)
             results.write_text(json.dumps(rows, indent=2) + "\n")
     print(table(rows))
@@ -99,6 +105,8 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     words = [word for key, value in (content | changes).items() for word in as_words(key, value)]
     aligner = align(load_config(AlignConfig, None, words))
     finished = json.loads((folder / timed[-1]["name"] / "finished.json").read_text())
+    if name == "hints for the upper half":  # the engines' caches hold all layers alike
+        return {"steps": finished["steps"], "loss": finished["loss"]}
     heldout = read_sentences(
         options.heldout, text_column="text", min_words=4, max_words=20, limit=options.measured
     )
@@ -111,20 +119,95 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+# Trials of what the package lacks.
+
+
+def trial(name: str) -> Any:
+    """What an arm changes in the code, if its settings do not say it all."""
+    if name == "merged hints":
+        return merged(2)
+    if name == "hints for the upper half":
+        return hints_above(15, count=16)
+    return muon() if name.startswith("Muon") else nullcontext()
+
+
 @contextmanager
 def merged(count: int) -> Iterator[None]:
-    """Hints side by side are averaged, `count` to a position: a trial that the package lacks."""
+    """Hints side by side are averaged, `count` to a position."""
     plain = HintTokens.forward
 
     def forward(self: HintTokens, *args: Any) -> Tensor:
         hints = plain(self, *args)
         return hints.unflatten(1, (-1, count)).mean(2)
 
-    HintTokens.forward = forward  # type: ignore[method-assign]
+    with replaced(HintTokens, "forward", forward):
+        yield
+
+
+@contextmanager
+def hints_above(layer: int, *, count: int) -> Iterator[None]:
+    """The layers below `layer` run without the first `count` positions, which hold the hints."""
+    plain = LlamaDecoderLayer.forward
+
+    def forward(self: Any, states: Tensor, **given: Any) -> Tensor:
+        if self.self_attn.layer_idx >= layer or states.shape[1] <= count:
+            return plain(self, states, **given)
+        if given.get("attention_mask") is not None:
+            raise ValueError("this trial is for batches that need no mask but the causal one")
+        cosine, sine = given.pop("position_embeddings")
+        given["position_embeddings"] = cosine[:, count:], sine[:, count:]
+        given["position_ids"] = None
+        return torch.cat([states[:, :count], plain(self, states[:, count:], **given)], dim=1)
+
+    with replaced(LlamaDecoderLayer, "forward", forward):
+        yield
+
+
+@contextmanager
+def muon() -> Iterator[None]:
+    """Matrices are trained by Muon (Jordan et al. 2024), at AdamW's step size; vectors by AdamW."""
+    with replaced(stages, "AdamW", MuonAndAdamW):
+        yield
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Muon for the matrices of each group and AdamW for the rest, at the group's rate."""
+
+    def __init__(self, groups: list[dict[str, Any]], **_: Any) -> None:
+        matrices, vectors = [], []
+        for group in groups:
+            for kind, wanted in ((matrices, True), (vectors, False)):
+                chosen = [each for each in group["params"] if (each.ndim == 2) is wanted]
+                if chosen:
+                    kind.append(group | {"params": chosen})
+        super().__init__([dict(each) for each in (*matrices, *vectors)], {"lr": 1e-3})
+        options: dict[str, Any] = {"weight_decay": 0.0}
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **options),
+            *([torch.optim.AdamW(vectors, **options)] if vectors else []),
+        ]
+        theirs = [group for part in self.parts for group in part.param_groups]
+        for mine, group in zip(self.param_groups, theirs, strict=True):
+            mine.update({key: value for key, value in group.items() if key not in mine})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step of both, at the rates that the schedule has set."""
+        theirs = [group for part in self.parts for group in part.param_groups]
+        for mine, group in zip(self.param_groups, theirs, strict=True):
+            group["lr"] = mine["lr"]
+        for part in self.parts:
+            part.step(closure)
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """`owner.name` is `value` for a while."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        HintTokens.forward = plain  # type: ignore[method-assign]
+        setattr(owner, name, before)
 
 
 def as_words(key: str, value: Any) -> tuple[str, str]:
@@ -137,7 +220,8 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     columns = list(next(iter(rows.values())))
     lines = ["| arm | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
-        lines.append(f"| {name} | " + " | ".join(f"{row[key]:.4g}" for key in columns) + " |")
+        cells = [f"{row[key]:.4g}" if key in row else "" for key in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

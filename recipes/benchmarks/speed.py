@@ -17,6 +17,7 @@ from typing import Any
 
 from speed_decoding import decoding, profile, rows_without_decoding
 from speed_processes import generate_alone, importing, processes
+from speed_start import judging, starting
 from speed_training import background, training
 
 
@@ -46,6 +47,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "training": lambda options: training(options.rounds),
     "import": lambda options: importing(options.rounds),
     "background": lambda options: background(),
+    "start": lambda options: starting(),
+    "judging": lambda options: judging(),
     "rows": lambda options: rows_without_decoding(),
     "processes": lambda options: processes(options.rounds, options.sentences),
 }

@@ -2,10 +2,12 @@
 
     python recipes/reliability/sbom.py > sbom.json
     python recipes/reliability/sbom.py --licenses
+    python recipes/reliability/sbom.py --audit
 
 Read from this environment: every distribution that the package needs, extras included, with its
 version and licence, and every wheel that is fetched at run time, with the SHA-256 it is pinned to.
-`--licenses` prints a table instead. Nothing is fetched.
+`--licenses` prints a table instead. `--audit` asks a database, through `pip-audit`, for known
+vulnerabilities of what is installed; the rest asks no network.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import subprocess
+import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from typing import Any
 
@@ -28,7 +32,10 @@ def main() -> None:
     """Print the bill of materials, or the licences."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--licenses", action="store_true", help="a Markdown table of licences")
+    parser.add_argument("--audit", action="store_true", help="known vulnerabilities")
     options = parser.parse_args()
+    if options.audit:
+        sys.exit(audit())
     parts = [*installed(), *fetched()]
     if options.licenses:
         print("| what | version | licence |\n|---|---|---|")
@@ -36,6 +43,43 @@ def main() -> None:
             print(f"| {part['name']} | {part['version']} | {_named(part)} |")
         return
     print(json.dumps(bill(parts), indent=2))
+
+
+def audit() -> int:
+    """Print the known vulnerabilities of what is installed; 1 if there are any, else 0."""
+    command = [sys.executable, "-m", "pip_audit", "--skip-editable", "--format", "json"]
+    command += ["--progress-spinner", "off", "--timeout", "10"]
+    asked = subprocess.run(command, capture_output=True, text=True)
+    try:
+        answers = json.loads(asked.stdout)["dependencies"]
+    except (json.JSONDecodeError, KeyError):
+        last = (asked.stderr.strip().splitlines() or ["no answer"])[-1]
+        print(f"Vulnerabilities are not known: pip-audit could not be asked ({last}).")
+        return 0
+    lines, known = audited(answers)
+    print("\n".join(lines))
+    return 1 if known else 0
+
+
+def audited(answers: list[dict[str, Any]]) -> tuple[list[str], int]:
+    """What pip-audit found as lines, and how many packages have a known vulnerability.
+
+    A package that could not be looked up counts as neither sound nor vulnerable.
+    """
+    looked_up = [each for each in answers if "vulns" in each]
+    bad = [each for each in looked_up if each["vulns"]]
+    lines = [
+        f"{each['name']} {each['version']}: {found['id']}, mended in "
+        f"{', '.join(found['fix_versions']) or 'no version yet'}"
+        for each in bad
+        for found in each["vulns"]
+    ]
+    unknown = len(answers) - len(looked_up)
+    lines.append(
+        f"{len(bad)} of {len(looked_up)} packages have a known vulnerability; "
+        f"{unknown} could not be looked up."
+    )
+    return lines, len(bad)
 
 
 def bill(parts: list[dict[str, Any]]) -> dict[str, Any]:

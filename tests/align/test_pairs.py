@@ -113,7 +113,6 @@ def test_every_pair_trains_saves_loads_and_decodes(tmp_path: Path, encoder: str,
         num_soft_tokens=2,
         lora_r=2,
         base_grid=None,
-        bf16=True,
         use_cpu=True,
         ratio_pairs=0,
         stages=(

@@ -148,3 +148,15 @@ def test_a_lora_learns_on_a_4bit_llm_at_least_half_of_what_it_learns_on_a_plain_
         gained[kind] = before - after
     assert gained["none"] > 0
     assert gained["4bit"] > 0.5 * gained["none"], gained
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bf16_is_for_devices_that_are_fast_in_it_unless_a_config_says_otherwise(
+    partners: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    monkeypatch.setattr("mixup_hf.align.session.bf16_is_fast", lambda device: fast)
+    stages = (StageConfig(name="a", max_steps=1),)
+    settings = {"stages": stages, "num_hints": 0, "bf16": None}
+    align(make_config(partners, tmp_path / "run", **settings))
+    used = json.loads((tmp_path / "run" / "a" / "settings.json").read_text())
+    assert used["bf16"] is fast  # what a later run must agree with, and not `null`

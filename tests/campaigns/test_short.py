@@ -105,3 +105,21 @@ def test_the_bill_of_materials_names_every_part_and_pins_what_is_fetched() -> No
     pinned = [part["hashes"][0]["content"] for part in parts.values() if "hashes" in part]
     assert sorted(pinned) == sorted(source.wheel.sha256 for source in EMBEDDED.values())
     assert all(len(digest) == 64 for digest in pinned)
+
+
+def test_an_audit_names_what_is_vulnerable_and_does_not_call_sound_what_it_could_not_ask() -> None:
+    import sbom
+
+    found = {"id": "CVE-1", "fix_versions": ["2.1"]}
+    lines, count = sbom.audited(
+        [
+            {"name": "a", "version": "2.0", "vulns": [found]},
+            {"name": "b", "version": "1.0", "vulns": []},
+            {"name": "c", "skip_reason": "not found"},
+        ]
+    )
+    assert count == 1
+    assert lines == [
+        "a 2.0: CVE-1, mended in 2.1",
+        "1 of 2 packages have a known vulnerability; 1 could not be looked up.",
+    ]

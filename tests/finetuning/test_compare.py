@@ -15,9 +15,10 @@ from transformers import Trainer
 
 from mixup_hf import FinetuneConfig, finetune
 from mixup_hf.cli.commands.finetune import show_result
-from mixup_hf.finetuning.compare import compare, mcnemar_p, wilcoxon_p
+from mixup_hf.finetuning.compare import compare, wilcoxon_p
 from mixup_hf.finetuning.metrics import REPORTED
 from mixup_hf.finetuning.outcome import Fitted
+from mixup_hf.intervals import discordant_p
 
 Make = Callable[..., FinetuneConfig]
 
@@ -96,8 +97,8 @@ def test_discordant_rows_are_counted() -> None:
 
 
 def test_p_values_are_those_of_the_tables() -> None:
-    assert mcnemar_p(0, 0) == 1.0
-    assert mcnemar_p(1, 9) == pytest.approx(2 * 11 / 1024)
+    assert discordant_p(0, 0) == 1.0
+    assert discordant_p(1, 9) == pytest.approx(2 * 11 / 1024)
     assert wilcoxon_p([1.0, 2.0], [1.0, 2.0]) == 1.0
     assert wilcoxon_p([float(n) for n in range(1, 9)], [0.0] * 8) == pytest.approx(2 / 2**8)
     assert compare(fitted([], [1.0, 2.0]), fitted([], [2.0, 3.0]))["test"] == "wilcoxon"

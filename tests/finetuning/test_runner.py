@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 
 from mixup_hf import FinetuneConfig, finetune
 from mixup_hf.errors import InvalidInput
+from mixup_hf.finetuning.arguments import training_arguments
 from mixup_hf.finetuning.results import refuse_inputs
 
 Make = Callable[..., FinetuneConfig]
@@ -84,6 +85,19 @@ def test_without_validation_rows_nothing_may_be_evaluated_during_training(
     for asked in ({"eval_strategy": "epoch"}, {"load_best_model_at_end": True}):
         with pytest.raises(ValueError, match="no validation rows.*`data.validation_file`"):
             finetune(make_config(training=asked))
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bf16_that_this_cpu_is_slow_in_is_answered_before_training(
+    make_config: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fast: bool,
+) -> None:
+    monkeypatch.setattr("mixup_hf.inverter.quantization.bf16_is_fast", lambda device: fast)
+    config = make_config(training={"bf16": True, "use_cpu": True})
+    assert training_arguments(config, "single_label_classification").bf16
+    assert ("Set `training.bf16` to false" in caplog.text) is not fast
 
 
 def test_a_validation_split_drives_auto_off(

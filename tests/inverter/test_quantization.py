@@ -12,7 +12,15 @@ from tiny import make_llm
 from torch import Tensor
 
 from mixup_hf.data.sources import resolve
-from mixup_hf.inverter.quantization import _NF4_CODE, NF4_BLOCK_SIZE, nf4_grid, round_to_nf4
+from mixup_hf.inverter.quantization import (
+    _NF4_CODE,
+    NF4_BLOCK_SIZE,
+    bf16_is_fast,
+    fast_autocast,
+    nf4_grid,
+    round_to_nf4,
+    warn_of_slow_bf16,
+)
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 CODE = torch.tensor(_NF4_CODE)
@@ -120,3 +128,26 @@ def test_a_load_on_the_cpu_imports_no_bitsandbytes_and_prints_no_warning(
     assert result.stdout.strip() == "False", result.stderr
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     assert [line for line in lines if "Loading weights" not in line] == []
+
+
+@pytest.fixture(params=[True, False], ids=["AVX512_BF16", "AVX2"])
+def has_bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """A CPU with instructions for bf16, or without."""
+    has = bool(request.param)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return has
+
+
+def test_texts_are_read_in_bf16_where_the_cpu_has_instructions_for_it(has_bf16: bool) -> None:
+    device = torch.device("cpu")
+    assert bf16_is_fast(device) is has_bf16
+    with fast_autocast(device):
+        assert torch.is_autocast_enabled("cpu") is has_bf16
+
+
+def test_asking_for_bf16_on_a_cpu_that_is_slow_in_it_is_answered(
+    has_bf16: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_slow_bf16("training.bf16", torch.device("cpu"))
+    assert ("Set `training.bf16` to false" in caplog.text) is not has_bf16
