@@ -78,19 +78,25 @@ def step_flops(model: AlignmentModel, batches: TokenBudgetBatches | WordBatches)
     return operations
 
 
-def gemm_rate(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
-    """Floating-point operations per second of a large matrix product, best of six or a second's."""
-    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best, begun = float("inf"), time.perf_counter()
-    for _ in range(6):
-        if time.perf_counter() - begun > 1:
-            break
-        _synchronize(device)
-        start = time.perf_counter()
-        left @ right
-        _synchronize(device)
-        best = min(best, time.perf_counter() - start)
+def gemm_rate(device: torch.device, dtype: torch.dtype, largest: int = 2048) -> float:
+    """Floating-point operations per second of a large matrix product, best of six.
+
+    On a slow device the product is smaller, so that measuring it takes a second or two.
+    """
+    size = min(256, largest)
+    while size < largest and _product_seconds(device, dtype, size) < 0.05:
+        size *= 2
+    best = min(_product_seconds(device, dtype, size) for _ in range(6))
     return 2.0 * size**3 / best
+
+
+def _product_seconds(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    _synchronize(device)
+    start = time.perf_counter()
+    left @ right
+    _synchronize(device)
+    return time.perf_counter() - start
 
 
 def _synchronize(device: torch.device) -> None:
