@@ -108,7 +108,15 @@ def _is_hub_id(source: str) -> bool:
 
 
 def _local_lines(path: Path, text_column: str) -> Iterator[str]:
+    endings = [each.lower() for each in path.suffixes[-2:]]
     is_table = path.suffix in _TABLES and path.is_file()
+    if path.is_file() and not is_table and {*endings} & {*_TABLES, ".tsv"}:
+        raise errors.bad(
+            "data",
+            f"be text with one sentence a line, or a table that ends in {', '.join(_TABLES)}",
+            str(path),
+            "Every line of this one would be a sentence. Convert or unpack it, or rename it.",
+        )
     return iter(read_texts(path, text_column)) if is_table else _file_lines(path)
 
 
@@ -130,7 +138,7 @@ def _file_lines(path: Path) -> Iterator[str]:
 def _lines_of(file: Path) -> Iterator[str]:
     opener: Any = gzip.open if file.suffix == ".gz" else open
     try:
-        with opener(file, "rt", encoding="utf-8") as stream:
+        with opener(file, "rt", encoding="utf-8-sig") as stream:
             while line := stream.readline(_LONGEST_LINE):
                 if len(line) == _LONGEST_LINE:
                     raise errors.InvalidInput(

@@ -278,7 +278,7 @@ class MixupConfig:
     seed: Whole | None = Field(
         default=None,
         ge=0,
-        description="Seed of pairs, ratios and decoding. By default the run's, else 0.",
+        description="Seed of pairs, ratios and decoding. By default the Trainer's it reads, or 0.",
     )
 
     def __post_init__(self) -> None:

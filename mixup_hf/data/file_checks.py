@@ -16,6 +16,20 @@ def refuse_unreadable(file: Path) -> None:
         _refuse_ragged(file)
 
 
+def refuse_without_splits(source: str | None) -> None:
+    """Raise `InvalidInput` for a single table, whose rows would be those of every split."""
+    path = Path(source or "")
+    alone = (path / "dataset_info.json").is_file() and not (path / "dataset_dict.json").is_file()
+    if path.is_file() or alone:
+        raise errors.bad(
+            "data.dataset",
+            "have splits",
+            source,
+            "This is a single table, which would be training and test rows at once. Name files "
+            "by `data.train_file` and `data.test_file`, or save a DatasetDict.",
+        )
+
+
 def _refuse_empty(file: Path) -> None:
     """Raise for a file without rows, whose readers fail with messages that hide the cause."""
     if file.suffix == ".parquet":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -49,16 +50,17 @@ def is_missing(label: Any) -> bool:
 
 
 def warn_near_duplicates(names: Iterable[str]) -> None:
-    """Warn of class names that differ only in case or spaces."""
+    """Warn of class names that differ only in case, spaces or the code of their accents."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups[" ".join(name.casefold().split())].append(name)
+        composed = unicodedata.normalize("NFC", name)
+        groups[" ".join(composed.casefold().split())].append(name)
     alike = [group for group in groups.values() if len(group) > 1]
     if alike:
         shown = "; ".join(" and ".join(map(repr, group)) for group in alike)
         runtime.warn(
-            f"Class names that differ only in case or spaces are different classes: {shown}. Is "
-            "that intended?"
+            "Class names that differ only in case, spaces or Unicode form are different classes: "
+            f"{shown}. Is that intended?"
         )
 
 

@@ -73,8 +73,9 @@ class RowWriter:
     def __init__(
         self, path: str | Path, format: str | None = None, *, run: Mapping[str, Any] | None = None
     ) -> None:
-        self.path = Path(path)
-        self.format = format_of(self.path, format)
+        given = Path(path)
+        self.format = format_of(given, format)
+        self.path = given.resolve() if given.is_symlink() else given  # the link stays one
         self.run = run
         self.partial = partial_of(self.path)
         self.count = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ import numpy as np
 from mixup_hf import errors
 from mixup_hf.config import DataConfig
 from mixup_hf.data.columns import require_column, texts_of
-from mixup_hf.data.file_checks import refuse_unreadable
+from mixup_hf.data.file_checks import refuse_unreadable, refuse_without_splits
 from mixup_hf.data.label_checks import is_missing, warn_conflicts
 from mixup_hf.data.row_formats import refuse_twice
 from mixup_hf.data.sources import fetch_embedded, is_embedded
+from mixup_hf.data.wheels import file_sha256
 from mixup_hf.runtime import counter_rng
 
 if TYPE_CHECKING:
@@ -137,6 +139,7 @@ def _read(config: DataConfig, source: str | None, split: str | None = None) -> L
     columns = (config.text_column, config.label_column, config.text_pair_column)
     if split is None:
         return read_table(source, *columns)
+    refuse_without_splits(config.dataset)
     try:
         return read_table(
             source,
@@ -200,10 +203,12 @@ def _from_file(file: Path) -> tuple[Dataset, str]:
         raise errors.bad("file", f"end in one of {', '.join(_READERS)}", str(file))
     refuse_unreadable(file)
     # "NA" or "None" in a csv file is a word like any other.
-    options = {"keep_default_na": False} if file.suffix == ".csv" else {}
+    options: dict[str, Any] = {"keep_default_na": False} if file.suffix == ".csv" else {}
     kind = _READERS[file.suffix]
+    # `datasets` takes a name for a pattern, and knows a file it has read again by its time alone.
+    options |= {"data_files": glob.escape(str(file)), "name": f"sha256-{file_sha256(file)[:16]}"}
     try:
-        return load_dataset(kind, data_files=str(file), split="train", **options), str(file)
+        return load_dataset(kind, split="train", **options), str(file)
     except Exception as error:  # the readers raise many kinds, none of which names the cause
         cause = error.__cause__ or error
         raise errors.InvalidInput(

@@ -238,7 +238,7 @@ def _class_names(
     labels: Sequence[Any], num_labels: int | None, label_names: Sequence[str] | None
 ) -> list[str]:
     if all(isinstance(label, str) for label in labels):
-        names = sorted(set(labels)) if label_names is None else list(label_names)
+        names = _in_order(set(labels)) if label_names is None else list(label_names)
         if num_labels is not None and len(names) != num_labels:
             raise errors.bad(
                 "num_labels",
@@ -255,6 +255,12 @@ def _class_names(
     if len(set(names)) < len(names):
         raise errors.bad("label_names", "name every class once", names)
     return names
+
+
+def _in_order(names: set[str]) -> list[str]:
+    """By the alphabet; numbers by their size, as `LABEL_2` comes before `LABEL_10` in a model."""
+    digits = all(name.isascii() and name.isdigit() for name in names)
+    return sorted(names, key=lambda name: (int(name) if digits else 0, name))
 
 
 def _named_indices(labels: Sequence[str], names: list[str]) -> list[int]:

@@ -96,6 +96,8 @@ class Review:
         text = " ".join(text.split())
         errors.texts("text", [text])
         row = draft.row
+        for known in (draft.generated.text, row.text):  # shown in one line, it is the same text
+            text = known if text == " ".join(known.split()) else text
         if text != row.text:
             row = replace(row, text=text, judges={}, votes=self._votes(row, text))
         if label is not None:

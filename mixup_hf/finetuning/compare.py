@@ -49,8 +49,10 @@ def baseline_of(config: FinetuneConfig, mixed: Fitted) -> FinetuneConfig:
     training["max_steps"] = steps + mixed.metrics["contrastive_steps"]
     longer = training["max_steps"] / max(steps, 1)
     if config.data.has_validation:  # as many choices among checkpoints, after the same steps
-        for name in ("eval", "save"):
-            if training.get(f"{name}_strategy", "epoch") == "epoch":
+        evaluates = training.get("eval_strategy", training.get("save_strategy", "epoch"))
+        saves = training.get("save_strategy", evaluates)
+        for name, strategy in (("eval", evaluates), ("save", saves)):
+            if strategy == "epoch":
                 training[f"{name}_strategy"] = "steps"
                 training[f"{name}_steps"] = math.ceil(longer * mixed.steps_per_epoch)
     folder = str(Path(config.output_dir) / BASELINE)

@@ -13,12 +13,13 @@ from mixup_hf.data.row_files import mixed_json
 from mixup_hf.data.row_formats import OF_A_RUN
 from mixup_hf.data.row_writer import write_rows
 from mixup_hf.data.targets import SINGLE_LABEL, Targets
-from mixup_hf.training.checkpointing import FOLDER
+from mixup_hf.training.checkpointing import RUN_FOLDER
 from mixup_hf.types import MixedExample
 
 METRICS, HISTORY, MIXED, BASELINE = "metrics.json", "history.json", OF_A_RUN, "baseline"
 _MODEL = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-_OWN = (MIXED, HISTORY, *_MODEL, METRICS)
+_MEASURED = ("quality.json", "structure.json", "audit.json")  # of an earlier run's rows
+_OWN = (MIXED, HISTORY, *_MEASURED, *_MODEL, METRICS)
 
 
 def check(folder: Path) -> None:
@@ -45,7 +46,7 @@ def check(folder: Path) -> None:
 def refuse_inputs(folder: Path, inputs: dict[str, str | None]) -> None:
     """Raise if what a run reads, by setting, is among the earlier results that it removes.
 
-    Those are files in the folder, and everything in that of its baseline; other folders stay.
+    Those are files of a run's in the folder, and all in that of its baseline; other files stay.
 
     Raises:
         InvalidInput: One is.
@@ -55,9 +56,9 @@ def refuse_inputs(folder: Path, inputs: dict[str, str | None]) -> None:
         if source is None or not Path(source).exists():
             continue
         read = Path(source).resolve()
-        place = read.parent if read.is_file() else read
-        if place == cleared or place.is_relative_to(baseline):
-            rule = f"be outside of `output_dir` = {str(folder)!r}, which is cleared first"
+        among = {cleared / own for own in _OWN} if read.is_file() else {cleared}
+        if read in among or read.is_relative_to(baseline):
+            rule = f"not be what a run into `output_dir` = {str(folder)!r} removes or replaces"
             raise errors.bad(name, rule, source, "Choose another `output_dir`.")
 
 
@@ -131,7 +132,7 @@ def _clear(folder: Path) -> list[str]:
     removed = [name for name in _OWN if (folder / name).is_file()]
     for name in removed:
         (folder / name).unlink()
-    if (folder / FOLDER).is_dir():
-        shutil.rmtree(folder / FOLDER)
-        removed.append(f"{FOLDER}/")
+    if (folder / RUN_FOLDER).is_dir():
+        shutil.rmtree(folder / RUN_FOLDER)
+        removed.append(f"{RUN_FOLDER}/")
     return removed

@@ -18,7 +18,7 @@ from transformers import (
     set_seed,
 )
 
-from mixup_hf import runtime
+from mixup_hf import errors, runtime
 from mixup_hf.config import FinetuneConfig, LoraConfig
 from mixup_hf.data.sources import resolve
 from mixup_hf.data.tables import LabelledTexts
@@ -73,8 +73,10 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
     fresh = not config.training.get("resume_from_checkpoint")
     if fresh:
         results.check(output)
-        read = {"model": config.model, "mixup.rows_file": config.mixup.rows_file}
-        results.refuse_inputs(output, read)
+        results.refuse_inputs(output, _inputs(config))
+    elif config.training["resume_from_checkpoint"] is True and not results.checkpoints(output):
+        rule = f"be left out, as `output_dir` = {str(output)!r} has no checkpoint to resume from"
+        raise errors.bad("training.resume_from_checkpoint", rule, True)
     data = splits.read(config)
     training_arguments(config, data.targets.problem_type)  # refused before a model is loaded
     mixup = _prepare_mixup(config, data, inverter)
@@ -99,6 +101,14 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
     if runtime.is_main_process():
         results.write(output, metrics, fitted.history, fitted.used, *rows)
     return metrics
+
+
+def _inputs(config: FinetuneConfig) -> dict[str, str | None]:
+    """Everything that a run reads, by the setting that names it."""
+    files = ("train_file", "test_file", "validation_file", "unlabeled_file")
+    data = {f"data.{name}": getattr(config.data, name) for name in files}
+    mixing = {"mixup.rows_file": config.mixup.rows_file, "mixup.aligner": config.mixup.aligner}
+    return {"model": config.model, "data.dataset": config.data.dataset} | data | mixing
 
 
 def fit(

@@ -51,6 +51,11 @@ class BackgroundProducer:
             self._waiting += [chunk for chunk in chunks if chunk not in known]
             if self._thread is not None or not self._waiting or self._error is not None:
                 return
+            try:  # here, while training waits: fitting sets the random state that it draws from
+                _fit(self._producer)
+            except Exception as error:  # raised where the rows are taken, as those of the thread
+                self._error = error
+                return
             self._paused = False
             # A daemon: a Trainer that dies must not be kept alive by its sentences.
             self._thread = threading.Thread(
@@ -119,3 +124,11 @@ class BackgroundProducer:
             with self._changed:
                 self._thread = None
                 self._changed.notify_all()
+
+
+def _fit(producer: Producer) -> None:
+    """Fit the gate and the committee, if there are any and they are not fitted yet."""
+    if producer.gate is not None:
+        producer.gate()
+    if producer.labelling is not None:
+        producer.labelling.fit()

@@ -41,6 +41,10 @@ class Labelling:
         """The committee, if rows have been labelled already."""
         return self._committee.made
 
+    def fit(self) -> None:
+        """Fit the committee, if it is not yet."""
+        self._committee()
+
     def forget(self) -> None:
         """Make another committee when the next rows are labelled."""
         self._committee.forget()

@@ -15,6 +15,7 @@ from mixup_hf.data.row_formats import COLUMNS, read_records, read_run
 from mixup_hf.data.row_writer import RowWriter
 from mixup_hf.generation.data_card import SAY_WHAT_IS_REAL, data_card
 from mixup_hf.generation.unlabeled import UNLABELED
+from mixup_hf.inverter.hub import uploading
 
 DATA_FILE = "data/train-00000-of-00001.parquet"
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -83,13 +84,14 @@ def push_rows(
             for start in range(0, len(records), _CHUNK):
                 writer.write(records[start : start + _CHUNK])
         card.save(Path(scratch) / "README.md")
-        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo_id,
-            repo_type="dataset",
-            folder_path=scratch,
-            commit_message="Upload generated rows",
-        )
+        with uploading(repo_id):
+            api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                repo_type="dataset",
+                folder_path=scratch,
+                commit_message="Upload generated rows",
+            )
     return Pushed(str(commit.commit_url), len(records), left_out)
 
 

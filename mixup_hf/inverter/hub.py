@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import HfHubHTTPError
 
 from mixup_hf import errors
 from mixup_hf.inverter.checkpoint import load_aligner, save_checkpoint
@@ -18,6 +21,8 @@ from mixup_hf.inverter.lora import LORA_FOLDER
 if TYPE_CHECKING:
     from mixup_hf.inverter.model import Inverter
 
+# The errors of its HTTP library, whichever that is, and of the network and the disk.
+_FAILURES: tuple[type[BaseException], ...] = HfHubHTTPError.__bases__
 CHECKPOINT_FILES = (
     "config.json",
     "model.safetensors",
@@ -84,18 +89,38 @@ def push_folder(
 
     Raises:
         AlignerMismatchError: The folder is not a readable aligner checkpoint.
+        InvalidState: The upload failed.
     """
     load_aligner(Path(folder))
     _refuse_links(Path(folder))
     api = HfApi(token=token)
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    commit = api.upload_folder(
-        repo_id=repo_id,
-        folder_path=folder,
-        allow_patterns=list(CHECKPOINT_FILES),
-        commit_message="Upload aligner",
-    )
+    with uploading(repo_id):
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=list(CHECKPOINT_FILES),
+            commit_message="Upload aligner",
+        )
     return str(commit.commit_url)
+
+
+@contextmanager
+def uploading(repo_id: str) -> Iterator[None]:
+    """Say what can be done where the Hub refuses an upload or cannot be reached.
+
+    Raises:
+        InvalidState: The upload failed.
+    """
+    try:
+        yield
+    except _FAILURES as error:
+        cause = " ".join(str(error).split())[:300] or type(error).__name__
+        raise errors.InvalidState(
+            f"The upload to {repo_id!r} failed: {cause}. Check that the Hub can be reached "
+            "(HF_HUB_OFFLINE is not set), that you are logged in (`hf auth login`) with a token "
+            "that may write, and that the repository is yours. The same command tries again."
+        ) from error
 
 
 def _refuse_links(folder: Path) -> None:

@@ -74,7 +74,8 @@ def load_parts(
         SourceError: A base model cannot be fetched.
     """
     where = device_of(device)
-    with on_device(where):
+    # A run is seeded before `from_pretrained`, or after: the caller's random state stays.
+    with on_device(where), torch.random.fork_rng(devices=[]):
         return _load_parts(aligner, revision, quantization, where, dtype, engine)
 
 

@@ -23,7 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from mixup_hf import runtime
 from mixup_hf.training.auto_off import DevelopmentWatch
 from mixup_hf.training.checkpointing import (
-    FOLDER,
+    RUN_FOLDER,
     Saved,
     checkpoint_folder,
     resume,
@@ -142,7 +142,7 @@ class MixupCallback(TrainerCallback):
         for each in (self.rehearsal, *self.starts):
             if each is not None:
                 each.begin(kwargs["model"], SeenRows(loader), args, state)
-        self.pool = MixupPool(Path(str(args.output_dir)) / FOLDER / "pool", self.seed)
+        self.pool = MixupPool(Path(str(args.output_dir)) / RUN_FOLDER / "pool", self.seed)
         self._usage = RowUsage(self.pool)
         if self.auto_off:
             refuse_unwatchable(args, self.collator.label_format)

@@ -24,7 +24,8 @@ from transformers import TrainerState, TrainingArguments
 from mixup_hf import errors, runtime
 from mixup_hf.training.pool import MixupPool
 
-FOLDER = "mixup_hf"
+FOLDER = "mixup_hf"  # in a checkpoint
+RUN_FOLDER = "_mixup_hf"  # in `output_dir`: `Trainer.push_to_hub` leaves out what begins so
 _STATE_FILE = "state.json"
 Used = Counter[tuple[int, int]]
 
@@ -107,7 +108,7 @@ def resume(
     if saved is None and state.global_step > 0:
         runtime.warn(
             f"Resumed at step {state.global_step}, but {folder} holds no generated rows: they are "
-            "made again from the seed."
+            "made again from the seed. How often each was used before is not known."
         )
     if saved is not None:
         _require_same_settings(saved, settings, folder)
@@ -122,8 +123,8 @@ def _require_same_settings(saved: Saved, settings: dict[str, Any], folder: Path)
     )
     if changed:
         raise errors.InvalidInput(
-            f"The checkpoint {folder.parent} was made with other mixup settings ({changed}). "
-            "Resume with the same settings, or start into another output_dir."
+            f"The checkpoint {folder.parent} was made with other mixup settings, training rows or "
+            f"aligner ({changed}). Resume with the same, or start into another output_dir."
         )
 
 
@@ -138,13 +139,20 @@ class Saves(Protocol):
 def write_checkpoint(
     folder: Path, saved: Saved, pool: MixupPool, others: Sequence[Saves | None] = ()
 ) -> None:
-    """Write state, weights of `others`, and the segments of used refills into a checkpoint."""
-    saved.write(folder)
+    """Write weights of `others`, the segments of used refills and the state into a checkpoint.
+
+    A search for hyperparameters saves elsewhere, with checkpoints that are not resumed: it gets
+    none of this.
+    """
+    if not folder.parent.is_dir():
+        return
+    folder.mkdir(exist_ok=True)
     for each in others:
         if each is not None:
             each.save(folder)
     for refill in {pool.refill, *(refill for refill, _ in saved.used)}:
         _link_tree(pool.path(refill), folder / pool.path(refill).name)
+    saved.write(folder)  # last: with it, all is there
 
 
 def _restore_pool(pool: MixupPool, folder: Path | None) -> None:

@@ -21,7 +21,14 @@ from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL
 from mixup_hf.training.collator import LABEL_KEYS, MixupCollator
 from mixup_hf.training.loss import takes_soft_labels
 from mixup_hf.training.preprocess import TokenizerPreprocess
-from mixup_hf.training.row_match import Sample, common_ends, sample_rows, truncated_at
+from mixup_hf.training.row_match import (
+    Sample,
+    common_ends,
+    first_with_more,
+    longest_row,
+    sample_rows,
+    truncated_at,
+)
 
 _WAY_OUT = (
     "InversedMixup.from_pretrained(...).attach(trainer) reads the rows from trainer.train_dataset."
@@ -89,7 +96,7 @@ class RowContract:
                     f"`preprocess`. {_WAY_OUT}"
                 )
         self._check_labels(sample)
-        self._check_format(sample)
+        self._check_format(sample, longest_row(dataset))
 
     def _check_labels(self, sample: Sample) -> None:
         for position, row, at in zip(sample.positions, sample.rows, sample.matches, strict=True):
@@ -135,18 +142,29 @@ class RowContract:
             return "of no class"
         return f"{index} ({self.label_names[index]!r})"
 
-    def _check_format(self, sample: Sample) -> None:
-        """Let generated rows be truncated as training rows are; warn where they lack a prefix."""
+    def _check_format(self, sample: Sample, longest: int | None) -> None:
+        """Let generated rows be truncated as training rows are, and hold all that these hold."""
         hook = self.collator.preprocess
+        if isinstance(hook, TokenizerPreprocess) and hook.max_length is None:
+            length = truncated_at(sample) if sample.encoded else None
+            hook.max_length = length or longest
+            if length is not None:
+                runtime.log(
+                    f"generated rows are truncated at {length} tokens, as the training rows are"
+                )
         if not sample.encoded:
             return
-        length = truncated_at(sample)
-        if length is not None and isinstance(hook, TokenizerPreprocess) and hook.max_length is None:
-            hook.max_length = length
-            runtime.log(
-                f"generated rows are truncated at {length} tokens, as the training rows are"
-            )
         decode = self.collator.tokenizer.decode
+        row = first_with_more(sample)
+        if row is not None:
+            raise errors.InvalidInput(
+                "The training rows hold more than the text that is mixed: row "
+                f"{sample.positions[row]} of train_dataset is {decode(sample.tokens[row])!r}, the "
+                f"text alone {decode(sample.encoded[row])!r}. Generated rows would lack the rest. "
+                "For pairs of texts, name the other column (`text_pair_column`); for a text made "
+                "of several columns, save it in one of its own, or pass the function that formats "
+                "rows as `preprocess`; or set check_rows=False."
+            )
         for where, real, generated in common_ends(sample):
             self._warn_once(
                 f"All training rows {where} with {decode(real)!r}, generated rows with "

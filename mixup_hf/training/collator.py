@@ -58,6 +58,7 @@ class MixupCollator:
             returns a list of feature dicts, or what a tokenizer returns. Default: the tokenizer.
         text_column: A training feature with this column gets the mixed row's text in it.
         text_pair_column: The same for the second text.
+        label_column: The same for the label, beside `labels`, `label` and `label_ids`.
         extra_columns: Values that mixed rows get in columns that only real rows can have.
         label_format: Where soft labels go, see above.
 
@@ -81,6 +82,7 @@ class MixupCollator:
         preprocess: Preprocess | None = None,
         text_column: str = "text",
         text_pair_column: str = "text_pair",
+        label_column: str | None = None,
         extra_columns: Mapping[str, Any] | None = None,
         label_format: Literal["soft_labels", "labels"] = "soft_labels",
     ) -> None:
@@ -108,7 +110,11 @@ class MixupCollator:
         self.mixed_weight = mixed_weight
         self.preprocess = preprocess or TokenizerPreprocess(tokenizer, max_length)
         self.text_column, self.text_pair_column = text_column, text_pair_column
+        self.label_keys = (*LABEL_KEYS, *((label_column,) if label_column else ()))
         self.extra_columns = dict(extra_columns or {})
+        for name in sorted({*self.label_keys} & {*self.extra_columns}):
+            rule = f"leave out {name!r}, which holds labels: those of mixed rows are known"
+            raise errors.bad("extra_columns", rule, self.extra_columns[name])
         self.label_format = label_format
         self.label_smoothing = 0.0
         self.has_callback = False
@@ -131,14 +137,16 @@ class MixupCollator:
                 (self.text_column, self.text_pair_column), split_sides(row.text), strict=False
             )
             known: dict[str, Any] = {**dict(texts), **feature, **self.extra_columns}
-            known |= {key: self._label_of(row) for key in LABEL_KEYS if key in like}
+            known |= {key: self._label_of(row, like[key]) for key in self.label_keys if key in like}
             _require_known(like, known)
             made.append({key: known[key] for key in like})
         return made
 
-    def _label_of(self, row: MixedExample) -> int | float | list[float]:
+    def _label_of(self, row: MixedExample, like: Any) -> int | float | str | list[float]:
+        """A row's label, as the real one `like`: of `label_column`, it may be a class's name."""
         if self.problem_type == SINGLE_LABEL:
-            return row.hard_label
+            names = list(self.label2id)
+            return names[row.hard_label] if isinstance(like, str) else row.hard_label
         return row.label[0] if self.problem_type == REGRESSION else list(row.label)
 
     def _with_indices(self, features: Features) -> Features:

@@ -106,11 +106,14 @@ class ContrastiveStart:
         return None if term.causal and self._optional else term
 
     def _tune(self, body: _Body, term: ContrastiveTerm, learning_rate: float) -> bool:
-        """Tune the body; False where its states are not those of tokens."""
+        """Tune the body; False where it is frozen, or its states are not those of tokens."""
         handle = term.install()
         try:
-            if self._optional and body.pooled(self._texts[:1]) is None:
-                return False
+            first = body.pooled(self._texts[:1])
+            if first is None or not first.requires_grad:
+                if self._optional:
+                    return False
+                raise _refused(body.model) if first is None else _frozen()
             tune(
                 body,
                 self._texts,
@@ -162,6 +165,11 @@ class _Body:
 def _refused(model: Any) -> errors.InvalidInput:
     rule = "be 0 for a model whose `base_model` gives no hidden state for each token (B, T, H)"
     return errors.bad("contrastive_start", rule, type(model).__name__)
+
+
+def _frozen() -> errors.InvalidInput:
+    rule = "be 0 for a model whose body is frozen: no weight of it would be tuned"
+    return errors.bad("contrastive_start", rule, "a model whose embeddings need no gradient")
 
 
 def _cut(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -172,7 +172,10 @@ def _forward(model: Any, batch: Any, autocast: bool) -> tuple[nn.Linear, Tensor,
     finally:
         for handle in handles:
             handle.remove()
-    logits: Tensor = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+    found = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+    if not isinstance(found, Tensor):
+        return None
+    logits: Tensor = found
     for layer, given, made in reversed(calls):
         if made.shape == logits.shape and torch.equal(made, logits):
             return layer, given, logits

@@ -291,7 +291,7 @@ class JudgedPlugin(TrainerPlugin):
 
     def _settings(self) -> dict[str, Any]:
         """With what was given beside the settings, where labels depend on it."""
-        known = super()._settings()
+        known = super()._settings() | {"aligner_fingerprint": self.inverter.fingerprint}
         if self.chosen.label_source != "parents":
             known["label_descriptions"] = self.label_descriptions
         if self.unlabeled_texts:

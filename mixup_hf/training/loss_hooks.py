@@ -116,7 +116,7 @@ class SoftLabelHooks:
                 "from a `compute_loss_func` or a `compute_loss` of your own. For class weights, "
                 "set `class_weights`: InversedMixup.from_pretrained(..., class_weights='balanced') "
                 "or one number per class. If your loss accepts soft labels (R, C) as `labels`, set "
-                "explicit_loss=True in attach() or trainer_kwargs(). No weight has been updated."
+                "explicit_loss=True in attach() or trainer_kwargs(). The run has taken no step."
             )
         raise errors.InvalidState(
             "A training step is about to end without the soft-label loss: the Trainer was given "

@@ -25,6 +25,7 @@ POOL_ROWS = "mixup_rows"
 ROW_WEIGHTS = "mixup_weights"
 REAL_ROW = -1
 Drawn = list[tuple[int, MixedExample]]
+Rows = Sequence[MixedExample]
 
 
 class MixingCollator:
@@ -64,14 +65,15 @@ class MixingCollator:
             _refuse_vector_labels(features[0])
         real = plain._with_indices(features)
         drawn, filling = self._draw(real)
-        real = real + plain.mixed_features(filling, like=real[0])
-        mixed = plain.mixed_features([row for _, row in drawn], like=real[0])
-        batch = self._collate(real, mixed)
-        batch[POOL_ROWS] = torch.tensor([REAL_ROW] * len(real) + [at for at, _ in drawn])
+        mixed = [row for _, row in drawn]
+        added = plain.mixed_features([*filling, *mixed], like=real[0])
+        batch = self._collate(real, added)
+        alike = [REAL_ROW] * (len(real) + len(filling))
+        batch[POOL_ROWS] = torch.tensor(alike + [at for at, _ in drawn])
         if plain.problem_type == SINGLE_LABEL:
-            self._put_classes(batch, [row for _, row in drawn])
+            self._put_classes(batch, filling, mixed)
         else:
-            self._put_values(batch, [row for _, row in drawn])
+            self._put_values(batch, filling, mixed)
         return batch
 
     def _draw(self, real: Features) -> tuple[Drawn, list[MixedExample]]:
@@ -93,10 +95,17 @@ class MixingCollator:
         self._collated += 1
         return number
 
-    def _put_classes(self, batch: Any, mixed: Sequence[MixedExample]) -> None:
-        """Class indices and soft labels of a batch of R rows."""
+    def _put_classes(self, batch: Any, filling: Rows, mixed: Rows) -> None:
+        """Class indices and soft labels of a batch of R rows.
+
+        Those of rows that were added do not come from their features: a collator may read labels
+        from a column that has only a constant for them.
+        """
         plain = self.plain
-        hard = _labels_of(batch, len(batch[POOL_ROWS]))
+        hard = _labels_of(batch, len(batch[POOL_ROWS])).clone()
+        for at, row in enumerate([*filling, *mixed], start=len(hard) - len(filling) - len(mixed)):
+            hard[at] = row.hard_label
+        batch["labels"] = hard
         if hard.min() < 0 or hard.max() >= plain.num_labels:
             raise errors.bad(
                 "labels",
@@ -110,16 +119,17 @@ class MixingCollator:
         else:
             batch[SOFT_LABELS] = soft
 
-    def _put_values(self, batch: Any, mixed: Sequence[MixedExample]) -> None:
+    def _put_values(self, batch: Any, filling: Rows, mixed: Rows) -> None:
         """Targets and weights of a batch of R rows with several labels each, or numbers."""
         plain, rows = self.plain, len(batch[POOL_ROWS])
         values = torch.as_tensor(batch["labels"]).float().reshape(rows, -1)
         if values.shape[1] != plain.num_labels:
             raise errors.bad("labels", f"be of shape (R, {plain.num_labels})", tuple(values.shape))
         weights = torch.ones(rows)
-        for at, row in enumerate(mixed, start=rows - len(mixed)):
+        for at, row in enumerate([*filling, *mixed], start=rows - len(filling) - len(mixed)):
             values[at] = torch.tensor(row.label)
-            weights[at] = plain.mixed_weight * row.weight
+            if at >= rows - len(mixed):
+                weights[at] = plain.mixed_weight * row.weight
         batch["labels"] = torch.zeros(rows, dtype=torch.int64)  # the Trainer counts rows by it
         batch[SOFT_LABELS], batch[ROW_WEIGHTS] = values, weights
 
@@ -135,7 +145,7 @@ class MixingCollator:
                 "rows are of any length: it must pad, as DataCollatorWithPadding does."
             ) from error
 
-    def _soft(self, hard: Tensor, mixed: Sequence[MixedExample]) -> Tensor:
+    def _soft(self, hard: Tensor, mixed: Rows) -> Tensor:
         soft = F.one_hot(hard, self.plain.num_labels).float()
         for row, example in enumerate(mixed, start=len(hard) - len(mixed)):
             soft[row] = torch.tensor(example.label) * example.weight

@@ -26,7 +26,7 @@ from mixup_hf.training.preprocess import Preprocess
 from mixup_hf.training.rehearsal import Rehearsal
 from mixup_hf.training.samples import SampleTables
 from mixup_hf.training.trainer_rows import Columns, read_eval_texts, read_trainer_rows
-from mixup_hf.training.training_rows import check_rows
+from mixup_hf.training.training_rows import check_rows, rows_digest
 from mixup_hf.training.weight_average import WeightAverage
 from mixup_hf.types import Begins, Follows, Supplies
 
@@ -120,8 +120,9 @@ class TrainerPlugin(MixedTrainingSet):
             explicit_loss=loss,
             preprocess=preprocess,
             check_rows=check_rows,
-            text_column=text_column or "text",
+            text_column=columns.text_in(trainer.train_dataset),
             text_pair_column=text_pair_column or "text_pair",
+            label_column=label_column,
             **collator_settings,
         )
         samples = SampleTables(self.texts, self.label_names, self.problem_type, log_samples)
@@ -283,7 +284,8 @@ class TrainerPlugin(MixedTrainingSet):
     def _settings(self) -> dict[str, Any]:
         """What the rows depend on; a resumed run must have the same."""
         settings = asdict(self.config) | asdict(self.chosen)
-        return {k: v for k, v in settings.items() if k not in _CHANGE_NO_ROW}
+        known = {k: v for k, v in settings.items() if k not in _CHANGE_NO_ROW}
+        return known | {"training_rows": rows_digest(self.texts, self.label_names, self.targets)}
 
     def _source(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Supplies, Follows | None]:
         """What a run's rows come from, and what keeps it in step with the model, if anything."""

@@ -40,7 +40,7 @@ from mixup_hf import errors, runtime
 from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, Targets
 from mixup_hf.judging.labels import Member
 from mixup_hf.judging.labels.members.model import NAME as MEMBER
-from mixup_hf.training.checkpointing import FOLDER, checkpoint_folder, link
+from mixup_hf.training.checkpointing import RUN_FOLDER, checkpoint_folder, link
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.loss import row_losses
 from mixup_hf.types import MixedExample
@@ -102,7 +102,7 @@ class Rehearsal:
             else:
                 self._train(model, args, max(1, min(MAX_STEPS, state.max_steps // 2)))
         self._model.eval().requires_grad_(False)
-        self._file = Path(str(args.output_dir)) / FOLDER / _FILE
+        self._file = Path(str(args.output_dir)) / RUN_FOLDER / _FILE
         if runtime.is_main_process():
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.unlink(missing_ok=True)  # checkpoints of an earlier run may share it

@@ -16,6 +16,7 @@ from mixup_hf.training.preprocess import TokenizerPreprocess, features_of
 _SAMPLE_SIZE = 32
 _ENCODED_AT_ONCE = 4096
 _OVERLAP = 0.8  # of the shorter row's tokens; a template or a truncation leaves at least that
+_MORE = 0.2  # of its text, beyond which a row holds something else, too
 
 
 @dataclass
@@ -175,6 +176,34 @@ def truncated_at(sample: Sample) -> int | None:
     }
     longest = max(map(len, sample.tokens), default=0)
     return longest if short == {longest} else None
+
+
+def longest_row(dataset: Any) -> int | None:
+    """Tokens of the longest row of a `datasets.Dataset`, padding included; None for others."""
+    from datasets import Dataset
+
+    if not isinstance(dataset, Dataset) or "input_ids" not in dataset.column_names:
+        return None
+    import pyarrow.compute
+
+    lengths = pyarrow.compute.list_value_length(dataset.data.column("input_ids"))
+    return int(pyarrow.compute.max(lengths).as_py() or 0) or None
+
+
+def first_with_more(sample: Sample) -> int | None:
+    """The first row that holds far more than its text, if most rows do.
+
+    What all rows have at their ends is a template, and not counted.
+    """
+    special = set(sample.collator.tokenizer.all_special_ids)
+    ends = sum(len(real) - len(generated) for _, real, generated in common_ends(sample))
+
+    def words(tokens: list[int]) -> int:
+        return sum(token not in special for token in tokens)
+
+    lengths = [tuple(map(words, pair)) for pair in zip(sample.tokens, sample.encoded, strict=True)]
+    more = [at for at, (row, text) in enumerate(lengths) if row - ends - text > 1 + _MORE * text]
+    return more[0] if 2 * len(more) > len(sample.rows) else None
 
 
 def common_ends(sample: Sample) -> Iterator[tuple[str, list[int], list[int]]]:

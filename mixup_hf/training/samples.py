@@ -38,6 +38,7 @@ class SampleTables:
     ) -> None:
         errors.at_least("log_samples", most, 0)
         self.texts, self.names, self.problem_type, self.most = texts, names, problem_type, most
+        self._pool: MixupPool | None = None
         self._refill, self._shown = -1, 0
         self._failed = False
 
@@ -61,8 +62,8 @@ class SampleTables:
 
     def _next(self, pool: MixupPool) -> Table:
         now = pool.state
-        if now.refill != self._refill:
-            self._refill, self._shown = now.refill, 0
+        if (pool, now.refill) != (self._pool, self._refill):  # another run has another pool
+            self._pool, self._refill, self._shown = pool, now.refill, 0
         if now.refill < 0 or now.published < max(1, 2 * self._shown):
             return []
         rows = pool.rows()[self._shown : min(self._shown + self.most, now.published)]

@@ -28,6 +28,15 @@ class Columns:
     text_pair: str | None = None
     label: str | None = None
 
+    def text_in(self, dataset: Any) -> str:
+        """The column of the texts: named, or the one of strings; `text` where none can be told."""
+        if self.text is not None or not hasattr(dataset, "__getitem__"):
+            return self.text or "text"
+        try:
+            return _text_column(dataset, self, "train_dataset") or "text"
+        except errors.InvalidInput:  # there are several
+            return "text"
+
 
 @dataclass(frozen=True)
 class TrainerRows:

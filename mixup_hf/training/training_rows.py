@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
+from torch import Tensor
+
 from mixup_hf import errors
 from mixup_hf.config import LabelSource
+from mixup_hf.data.row_files import digest
 from mixup_hf.data.targets import Targets, read_targets
 from mixup_hf.data.text_pairs import join_sides
 
@@ -60,3 +64,8 @@ def check_rows(
             f"{len(labels)}."
         )
     return texts, read_targets(labels, num_labels, label_names, problem_type)
+
+
+def rows_digest(texts: Sequence[str], names: Sequence[str], targets: Tensor) -> str:
+    """SHA-256 of a training set: texts (N), names of the classes (C), targets (N, C)."""
+    return digest([*texts, *names, hashlib.sha256(targets.numpy().tobytes()).hexdigest()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from transformers import TrainingArguments
@@ -38,6 +39,8 @@ def check_training(
     _refuse_unsharded(args)
     _refuse_unsupported(args, loader, model, collator.problem_type)
     _require_collator(loader, collator)
+    _refuse_needed_labels(model)
+    _warn_of_uploads(args)
     check_smoothing(
         args.label_smoothing_factor, attached=attached, label_format=collator.label_format
     )
@@ -54,6 +57,27 @@ def refuse_unwatchable(args: TrainingArguments, label_format: str) -> None:
         raise errors.InvalidInput(
             "`auto_off` reads the loss of each row off the model, which the Trainer gives no "
             "labels with `explicit_loss` or `label_smoothing_factor`. Leave one of them out."
+        )
+
+
+def _refuse_needed_labels(model: Any) -> None:
+    """Raise for a model that cannot be called without labels, as it is for soft ones."""
+    labels = inspect.signature(model.forward).parameters.get("labels")
+    if labels is not None and labels.default is inspect.Parameter.empty:
+        raise errors.bad(
+            "model",
+            "run without labels",
+            f"{type(model).__name__}.forward, which requires `labels`",
+            "Give the argument a default, `labels=None`, and return the logits then.",
+        )
+
+
+def _warn_of_uploads(args: TrainingArguments) -> None:
+    strategy = str(getattr(args.hub_strategy, "value", args.hub_strategy))
+    if args.push_to_hub and "checkpoint" in strategy:
+        runtime.warn(
+            f"`hub_strategy` = {strategy!r} uploads checkpoints, which hold the generated rows and "
+            "the training and unlabelled texts among them. 'every_save' and 'end' upload none."
         )
 
 

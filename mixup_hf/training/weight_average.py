@@ -90,7 +90,9 @@ class WeightAverage(TrainerCallback):
         if not self.count or self._mean is None or not runtime.is_main_process():
             return
         file = checkpoint_folder(args, state) / _FILE
-        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.parent.parent.is_dir():
+            return  # see `checkpointing.write_checkpoint`
+        file.parent.mkdir(exist_ok=True)
         partial = file.with_name(f".{_FILE}.partial")  # a kill leaves no half of it
         means = {name: each.contiguous() for name, each in self._mean.items()}
         save_file(means, partial, {_COUNT: str(self.count)})

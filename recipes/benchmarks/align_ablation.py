@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from mixup_hf import AlignConfig, Inverter, load_config
-from mixup_hf.align import align, measure_fidelity, read_sentences, stages
+from mixup_hf.align import align, measure_fidelity, read_sentences
 from mixup_hf.inverter.lexicon import HintTokens
 
 TOGETHER = [{"name": "1b-lora", "train_lora": True, "warmup_steps": 10}]
@@ -140,7 +141,7 @@ def merged(count: int) -> Iterator[None]:
         hints = plain(self, *args)
         return hints.unflatten(1, (-1, count)).mean(2)
 
-    with replaced(HintTokens, "forward", forward):
+    with patch.object(HintTokens, "forward", forward):
         yield
 
 
@@ -159,14 +160,14 @@ def hints_above(layer: int, *, count: int) -> Iterator[None]:
         given["position_ids"] = None
         return torch.cat([states[:, :count], plain(self, states[:, count:], **given)], dim=1)
 
-    with replaced(LlamaDecoderLayer, "forward", forward):
+    with patch.object(LlamaDecoderLayer, "forward", forward):
         yield
 
 
 @contextmanager
 def muon() -> Iterator[None]:
     """Matrices are trained by Muon (Jordan et al. 2024), at AdamW's step size; vectors by AdamW."""
-    with replaced(stages, "AdamW", MuonAndAdamW):
+    with patch("mixup_hf.align.stages.AdamW", MuonAndAdamW):
         yield
 
 
@@ -197,17 +198,6 @@ class MuonAndAdamW(torch.optim.Optimizer):
             group["lr"] = mine["lr"]
         for part in self.parts:
             part.step(closure)
-
-
-@contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """`owner.name` is `value` for a while."""
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def as_words(key: str, value: Any) -> tuple[str, str]:

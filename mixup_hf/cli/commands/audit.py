@@ -61,7 +61,8 @@ def command(
     audit: half of the texts are mixed, with secrets planted among them; the other half is held out.
     """
     if output is not None:
-        output_file("--output", output)
+        read = {"--data": data, "--rows": rows, "--holdout": holdout}
+        output_file("--output", output, read)
     from mixup_hf.data.tables import read_table
 
     table = read_table(data, text_column, label_column)

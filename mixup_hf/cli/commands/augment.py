@@ -212,8 +212,10 @@ def _print_again(place: str, data: str | None) -> None:
     again = regenerate(record, run, data)
     # Not rich: the line must be what the file has.
     typer.echo(json_line(again), nl=False)
-    if again != record:
-        changed = sorted(key for key in record if again.get(key) != record[key])
+    # As strings: a csv file does not tell 0 from "0".
+    keys = sorted({*record, *again})
+    changed = [key for key in keys if str(again.get(key)) != str(record.get(key))]
+    if changed:
         raise errors.InvalidInput(
             f"{place} came out differently ({', '.join(changed)}). Sentences are the same on the "
             "same kind of machine with the same versions of torch and transformers."

@@ -73,8 +73,8 @@ def show_result(console: Console, metrics: dict[str, Any], output: Path, samples
         show_comparison(console, metrics)
     rows = output / OF_A_RUN
     if metrics["mixed_rows"]:
-        lines = rows.read_text(encoding="utf-8").splitlines()[:samples]
-        print_mixes(console, [json.loads(line) for line in lines])
+        lines = rows.read_text(encoding="utf-8").split("\n")[:samples]
+        print_mixes(console, [json.loads(line) for line in lines if line])
         console.print(f"All {metrics['mixed_rows']} sentences: {rows}", soft_wrap=True)
 
 
@@ -108,7 +108,8 @@ def print_mixes(console: Console, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         shares = sorted(row["soft_label"].items(), key=lambda item: -item[1])
         # A committee leaves every class a little.
-        label = ", ".join(f"{name} {share:.2f}" for name, share in shares if share >= _SHOWN)
+        shown = shares if len(shares) == 1 else [each for each in shares if each[1] >= _SHOWN]
+        label = ", ".join(f"{name} {share:.2f}" for name, share in shown)
         parents = "\n".join(_one_line(parent) for parent in row["parent_texts"])
         sides = [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
         texts = (parents, _one_line(sides), label)

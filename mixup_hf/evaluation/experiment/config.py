@@ -210,7 +210,9 @@ class ExperimentConfig:
         """Of all that a run of an arm on a data set depends on, but for what its line says."""
         content = {k: v for k, v in asdict(self).items() if k not in _SAY_WHICH_RUNS}
         content["data"] = asdict(self.sets[data])
-        content["files"] = [_sha256(file) for file in _files(self.sets[data])]
+        mixup = self.mixup_of(arm) if arm in self.variants else self.mixup
+        read = _files(self.sets[data], self.model, mixup.aligner)
+        content["files"] = [_sha256(file) for file in read]
         content["training"] = self.training_for(arm)
         if arm in self.variants:
             content["variant"] = self.variants[arm]
@@ -236,10 +238,14 @@ class ExperimentConfig:
                 raise errors.InvalidInput(f"in `variants.{name}`: {error}") from error
 
 
-def _files(data: DataConfig) -> list[Path]:
-    """The files of a data set that are there."""
-    named = [Path(each) for each in (data.train_file, data.test_file) if each is not None]
-    return [file for file in named if file.is_file()]
+def _files(data: DataConfig, *models: str) -> list[Path]:
+    """The files of a data set and of models that are here, those of folders included."""
+    named = (data.train_file, data.test_file, data.validation_file, data.dataset, *models)
+    found: list[Path] = []
+    for path in (Path(each) for each in named if each is not None):
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        found += [file for file in inside if file.is_file()]
+    return found
 
 
 def _sha256(file: Path) -> str:

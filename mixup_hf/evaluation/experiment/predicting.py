@@ -10,7 +10,7 @@ import numpy as np
 
 from mixup_hf import errors
 from mixup_hf.data.tables import LabelledTexts
-from mixup_hf.data.targets import SINGLE_LABEL, label_indices
+from mixup_hf.data.targets import SINGLE_LABEL, like, read_targets
 from mixup_hf.finetuning.metrics import metrics_of, negative_log_likelihood
 
 _SMALLEST = 1e-7  # a probability of 0 would make the negative log-likelihood infinite
@@ -33,10 +33,11 @@ def measure(
     Raises:
         InvalidInput: The predictor returns something else than one row of C probabilities a text.
     """
-    labels = np.asarray(label_indices(test.labels, names))
+    targets = read_targets(train.labels, None, names)
+    labels = like(targets, test.labels).argmax(1).numpy()
     logs = _log_probabilities(predictor, test.texts, len(names))
     learned = _log_probabilities(predictor, train.texts, len(names)).argmax(1)
-    trained_on = np.asarray(label_indices(train.labels, names))
+    trained_on = targets.values.argmax(1).numpy()
     counts_of = np.bincount(trained_on, minlength=len(names))
     found = metrics_of(SINGLE_LABEL, counts_of)(SimpleNamespace(predictions=logs, label_ids=labels))
     right = trained_on == learned
