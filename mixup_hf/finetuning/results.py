@@ -13,7 +13,7 @@ from mixup_hf.data.row_files import mixed_json
 from mixup_hf.data.row_formats import OF_A_RUN
 from mixup_hf.data.row_writer import write_rows
 from mixup_hf.data.targets import SINGLE_LABEL, Targets
-from mixup_hf.training.checkpointing import RUN_FOLDER
+from mixup_hf.training.checkpointing import FOLDER, RUN_FOLDER
 from mixup_hf.types import MixedExample
 
 METRICS, HISTORY, MIXED, BASELINE = "metrics.json", "history.json", OF_A_RUN, "baseline"
@@ -132,7 +132,8 @@ def _clear(folder: Path) -> list[str]:
     removed = [name for name in _OWN if (folder / name).is_file()]
     for name in removed:
         (folder / name).unlink()
-    if (folder / RUN_FOLDER).is_dir():
-        shutil.rmtree(folder / RUN_FOLDER)
-        removed.append(f"{RUN_FOLDER}/")
+    for name in (RUN_FOLDER, FOLDER):  # before 0.3 it had the name that it has in checkpoints
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+            removed.append(f"{name}/")
     return removed

@@ -25,7 +25,6 @@ from mixup_hf.training.row_match import (
     Sample,
     common_ends,
     first_with_more,
-    longest_row,
     sample_rows,
     truncated_at,
 )
@@ -96,7 +95,7 @@ class RowContract:
                     f"`preprocess`. {_WAY_OUT}"
                 )
         self._check_labels(sample)
-        self._check_format(sample, longest_row(dataset))
+        self._check_format(sample)
 
     def _check_labels(self, sample: Sample) -> None:
         for position, row, at in zip(sample.positions, sample.rows, sample.matches, strict=True):
@@ -142,18 +141,17 @@ class RowContract:
             return "of no class"
         return f"{index} ({self.label_names[index]!r})"
 
-    def _check_format(self, sample: Sample, longest: int | None) -> None:
+    def _check_format(self, sample: Sample) -> None:
         """Let generated rows be truncated as training rows are, and hold all that these hold."""
         hook = self.collator.preprocess
-        if isinstance(hook, TokenizerPreprocess) and hook.max_length is None:
-            length = truncated_at(sample) if sample.encoded else None
-            hook.max_length = length or longest
-            if length is not None:
-                runtime.log(
-                    f"generated rows are truncated at {length} tokens, as the training rows are"
-                )
         if not sample.encoded:
             return
+        length = truncated_at(sample)
+        if length is not None and isinstance(hook, TokenizerPreprocess) and hook.max_length is None:
+            hook.max_length = length
+            runtime.log(
+                f"generated rows are truncated at {length} tokens, as the training rows are"
+            )
         decode = self.collator.tokenizer.decode
         row = first_with_more(sample)
         if row is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from mixup_hf.data.text_pairs import split_sides
@@ -52,7 +53,7 @@ def sample_rows(
     collator: MixupCollator,
     agrees: Callable[[Mapping[str, Any], int], bool],
 ) -> Sample | None:
-    """Look up to 32 rows of the training set up among the plugin's texts.
+    """Look some 32 rows of the training set up among the plugin's texts, the longest among them.
 
     Usually both are in the same order, so only the sample is tokenized. Else all texts are.
 
@@ -66,7 +67,8 @@ def sample_rows(
         None if rows hold neither texts nor tokens.
     """
     count = min(_SAMPLE_SIZE, len(dataset))
-    positions = sorted({at * (len(dataset) - 1) // max(1, count - 1) for at in range(count)})
+    spread = {at * (len(dataset) - 1) // max(1, count - 1) for at in range(count)}
+    positions = sorted(spread | _longest(dataset))
     rows = [dataset[at] for at in positions]
     if not all(isinstance(row, Mapping) for row in rows):
         return None
@@ -97,6 +99,17 @@ def _by_text(
     if tokens and all(matches) and "input_ids" in features_of(collator.preprocess, texts[:1])[0]:
         encoded = _encode([texts[at[0]] for at in matches], collator)
     return Sample(positions, rows, matches, tokens, encoded, collator)
+
+
+def _longest(dataset: Any) -> set[int]:
+    """Where the row with most tokens is in a `datasets.Dataset`: it shows where rows are cut."""
+    import pyarrow.compute
+    from datasets import Dataset
+
+    if not isinstance(dataset, Dataset) or "input_ids" not in dataset.column_names:
+        return set()
+    tokens = dataset.select_columns(["input_ids"]).with_format("arrow")[:].column("input_ids")
+    return {int(np.argmax(pyarrow.compute.list_value_length(tokens).to_numpy()))}
 
 
 def _by_tokens(
@@ -176,18 +189,6 @@ def truncated_at(sample: Sample) -> int | None:
     }
     longest = max(map(len, sample.tokens), default=0)
     return longest if short == {longest} else None
-
-
-def longest_row(dataset: Any) -> int | None:
-    """Tokens of the longest row of a `datasets.Dataset`, padding included; None for others."""
-    from datasets import Dataset
-
-    if not isinstance(dataset, Dataset) or "input_ids" not in dataset.column_names:
-        return None
-    import pyarrow.compute
-
-    lengths = pyarrow.compute.list_value_length(dataset.data.column("input_ids"))
-    return int(pyarrow.compute.max(lengths).as_py() or 0) or None
 
 
 def first_with_more(sample: Sample) -> int | None:

@@ -154,7 +154,7 @@ def hints_above(layer: int, *, count: int) -> Iterator[None]:
         if self.self_attn.layer_idx >= layer or states.shape[1] <= count:
             return plain(self, states, **given)
         if given.get("attention_mask") is not None:
-            raise ValueError("this trial is for batches that need no mask but the causal one")
+            given["attention_mask"] = given["attention_mask"][..., count:, count:]
         cosine, sine = given.pop("position_embeddings")
         given["position_embeddings"] = cosine[:, count:], sine[:, count:]
         given["position_ids"] = None

@@ -67,6 +67,21 @@ def test_tables_are_read_by_their_column_and_not_as_lines(tmp_path: Path, kind: 
     assert found == ([texts[0], texts[2]], ["a", "c"])
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.tsv", "rows.CSV", "rows.csv.gz"])
+def test_tables_that_would_be_read_as_lines_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text('{"text": "one sentence of words"}\n')
+    with pytest.raises(ValueError, match="`data` must be text with one sentence a line"):
+        read_sentences(str(path), text_column="text", min_words=1, max_words=9, limit=9)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text("one sentence\n", encoding="utf-8-sig")
+    found = read_sentences(str(path), text_column="text", min_words=1, max_words=9, limit=9)
+    assert found == ["one sentence"]
+
+
 def test_a_source_without_fitting_sentences_says_what_to_change(tmp_path: Path) -> None:
     file = tmp_path / "s.txt"
     file.write_text("one\n")

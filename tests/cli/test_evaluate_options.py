@@ -75,6 +75,19 @@ def test_an_audit_of_rows_refuses_how_to_make_rows(tmp_path: Path) -> None:
     assert "--canaries cannot be used with --rows" in str(result.exception)
 
 
+@pytest.mark.parametrize("read", ["--data", "--rows", "--holdout"])
+def test_an_audit_does_not_replace_what_it_reads(tmp_path: Path, read: str) -> None:
+    files = {"--data": "train.csv", "--rows": "rows.csv", "--holdout": "held.csv"}
+    for name in files.values():
+        (tmp_path / name).write_text("text,label\na,b\n")
+    words = [word for option, name in files.items() for word in (option, tmp_path / name)]
+    result = CliRunner().invoke(
+        app, [str(word) for word in ("audit", *words, "--output", tmp_path / files[read])]
+    )
+    assert f"be another file than {read}" in str(result.exception)
+    assert (tmp_path / files[read]).read_text() == "text,label\na,b\n"
+
+
 def test_an_audit_of_too_few_texts_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
     data = tmp_path / "x.csv"
     data.write_text("text,label\n" + "".join(f"text {at},{at % 2}\n" for at in range(60)))

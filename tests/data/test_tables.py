@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,23 @@ def test_all_formats_read_alike(tmp_path: Path, suffix: str) -> None:
     else:
         table.to_json(path)
     assert read(path) == LabelledTexts(TEXTS, LABELS)
+
+
+def test_a_file_is_read_and_not_what_its_name_matches(
+    write: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    write("train1.csv", "text,label\nwrong,x\n")
+    assert read(write("train[1].csv", "text,label\nright,y\n")).texts == ["right"]
+
+
+def test_a_file_is_read_again_when_it_has_changed_whatever_its_time(
+    write: Callable[[str, str], Path],
+) -> None:
+    """As `cp -p` and `rsync -t` leave it."""
+    for text in ("before", "after"):
+        path = write("rows.csv", f"text,label\n{text},x\n")
+        os.utime(path, (1e9, 1e9))
+        assert read(path).texts == [text]
 
 
 def test_columns_are_those_that_are_named(write: Callable[[str, str], Path]) -> None:
@@ -236,6 +254,11 @@ def test_a_saved_folder_is_read_by_its_splits(tmp_path: Path) -> None:
     assert read(tmp_path / "one").labels == ["pos", "neg"]
     with pytest.raises(ValueError, match="`split` must be one of 'train', 'validation'"):
         read_splits(DataConfig(dataset=str(tmp_path / "dict")))
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\na,x\nb,y\n")
+    for alone in (tmp_path / "one", rows):  # its rows would be training and test rows
+        with pytest.raises(ValueError, match="`data.dataset` must have splits"):
+            read_splits(DataConfig(dataset=str(alone)))
     held = DataConfig(dataset=str(tmp_path / "dict"), validation_split="validation")
     assert read_validation(held) == LabelledTexts(["a", "b"], ["neg", "neg"], ("pos", "neg"))
 

@@ -27,6 +27,7 @@ from mixup_hf.errors import InvalidInput
     [
         ([1, 0, 1], SINGLE_LABEL, [[0, 1], [1, 0], [0, 1]], [1, 0, 1], ("0", "1")),
         (["b", "a"], SINGLE_LABEL, [[0, 1], [1, 0]], [1, 0], ("a", "b")),
+        (["10", "2"], SINGLE_LABEL, [[0, 1], [1, 0]], [1, 0], ("2", "10")),
         ([[1, 0], [1, 1], [1, 0]], MULTI_LABEL, [[1, 0], [1, 1], [1, 0]], [0, 1, 0], ("0", "1")),
         ([np.array([0.0, 1.0]), np.array([0.0, 0.0])], MULTI_LABEL, [[0, 1], [0, 0]], [1, 0], None),
         ([["red"], [], ["blue", "red"]], MULTI_LABEL, [[0, 1], [0, 0], [1, 1]], [1, 0, 2], None),
@@ -102,7 +103,7 @@ def test_foreign_labels_of_other_rows_are_refused(labels: Any, others: Any) -> N
     ("labels", "settings", "message"),
     [
         (["politics ", "politics", "sport"], (None, None), "'politics' and 'politics '"),
-        (["Sport", "sport"], (None, None), "differ only in case or spaces"),
+        (["Sport", "sport"], (None, None), "differ only in case, spaces"),
         ([0, 5, 9] * 5, (None, None), "10 classes are assumed.*class 1, 2, 3, 4, 6, 7, 8"),
         ([0, 5, 9] * 5, (10, None), None),
         (["a", "b"], (None, None), None),

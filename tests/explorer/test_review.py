@@ -179,3 +179,12 @@ def test_a_plugin_that_labels_by_parents_has_no_committee(
     data = other_set(label_source="parents")
     assert data.mixup.committee is None and not data.has_committee
     assert data.vote(["a film"]).together is None
+
+
+def test_keeping_a_copy_as_it_is_shown_leaves_it_a_copy(review: Review) -> None:
+    """The page shows texts in one line: a text with two spaces is not edited by pressing Keep."""
+    draft = review.drafts[0]
+    copy = replace(draft.row, text="a real  text\nof the user's", mitigation="parent")
+    review.drafts[0] = replace(draft, row=copy, generated=copy)
+    assert not review.edit(0, "a real text of the user's")
+    assert review.drafts[0].row == copy and review.drafts[0].row.is_copy

@@ -15,7 +15,7 @@ from transformers import Trainer
 
 from mixup_hf import FinetuneConfig, finetune
 from mixup_hf.cli.commands.finetune import show_result
-from mixup_hf.finetuning.compare import compare, wilcoxon_p
+from mixup_hf.finetuning.compare import baseline_of, compare, wilcoxon_p
 from mixup_hf.finetuning.metrics import REPORTED
 from mixup_hf.finetuning.outcome import Fitted
 from mixup_hf.intervals import discordant_p
@@ -82,6 +82,23 @@ def test_both_arms_choose_among_checkpoints_of_the_same_steps(
     assert not list((tmp_path / "out").rglob("checkpoint-*"))
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {"baseline", "comparison"} <= set(content)
+
+
+def test_checkpoints_at_steps_of_the_users_are_kept_for_the_baseline(make_config: Make) -> None:
+    """They used to be saved once an epoch, and so were not those that were evaluated."""
+    steps = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 4}
+    config = make_config(data={"validation_share": 0.25}, training=steps, mixup={}, compare=True)
+    mixed = Fitted({"steps": 6, "contrastive_steps": 0}, [], [], [], steps_per_epoch=3)
+    training = baseline_of(config, mixed).training
+    assert {key: training[key] for key in steps} == steps
+
+
+def test_a_parent_with_an_odd_line_end_is_printed(tmp_path: Path) -> None:
+    row = {"lam": 0.5, "soft_label": {"value": -2.0}, "parent_texts": ["a\x85b", "c"], "text": "d"}
+    (tmp_path / "mixed.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", "utf-8")
+    console = Console(record=True, width=120)
+    show_result(console, {"mixed_rows": 1}, tmp_path)
+    assert "value -2.00" in console.export_text()
 
 
 def fitted(correct: list[bool], errors: list[float] | None = None) -> Fitted:

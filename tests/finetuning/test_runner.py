@@ -115,10 +115,12 @@ def test_files_of_an_earlier_run_are_removed_and_foreign_ones_stay(
     finetune(make_config(mixup={}))
     output = tmp_path / "out"
     (output / "notes.txt").write_text("mine")
-    assert (output / "mixed.jsonl").is_file() and (output / "mixup_hf").is_dir()
+    assert (output / "mixed.jsonl").is_file() and (output / "_mixup_hf").is_dir()
+    (output / "quality.json").write_text("{}")  # measured on the rows of then
+    (output / "mixup_hf").mkdir()  # of an older version
     finetune(make_config())
-    assert not (output / "mixed.jsonl").exists()
-    assert not (output / "mixup_hf").exists()  # the rows of its pool
+    for gone in ("mixed.jsonl", "quality.json", "_mixup_hf", "mixup_hf"):  # and the rows' pool
+        assert not (output / gone).exists()
     assert (output / "notes.txt").read_text() == "mine"
     assert "Removed files of an earlier run" in caplog.text and "mixed.jsonl" in caplog.text
 
@@ -130,13 +132,20 @@ def test_what_a_run_reads_is_not_cleared(make_config: Make, tmp_path: Path) -> N
     for name in ("model.safetensors", "mixed.jsonl", "baseline/checkpoint-1/model.safetensors"):
         (out / name).write_bytes(b"made for hours")
     for model in (out, out / ".", out / "baseline", out / "baseline" / "checkpoint-1"):
-        with pytest.raises(InvalidInput, match=r"`model` must be outside of `output_dir`"):
+        with pytest.raises(InvalidInput, match=r"`model` must not be what a run into"):
             finetune(replace(config, model=str(model)))
     rows = replace(config.mixup, rows_file=str(out / "mixed.jsonl"))
-    with pytest.raises(InvalidInput, match=r"`mixup.rows_file` must be outside"):
+    with pytest.raises(InvalidInput, match=r"`mixup.rows_file` must not be what"):
         finetune(replace(config, mixup=rows))
+    with pytest.raises(InvalidInput, match=r"`mixup.aligner` must not be what"):
+        finetune(replace(config, mixup=replace(config.mixup, aligner=str(out))))
+    texts = replace(config.data, train_file=str(out / "mixed.jsonl"))
+    with pytest.raises(InvalidInput, match=r"`data.train_file` must not be what"):
+        finetune(replace(config, data=texts))
     assert len([*out.rglob("*.*")]) == 3
     refuse_inputs(out, {"model": str(out / "elsewhere")})  # a folder that stays
+    (out / "train.jsonl").touch()
+    refuse_inputs(out, {"data.train_file": str(out / "train.jsonl")})  # a file that stays
 
 
 def test_checkpoints_of_an_earlier_run_are_refused_or_resumed(make_config: Make) -> None:
@@ -145,6 +154,11 @@ def test_checkpoints_of_an_earlier_run_are_refused_or_resumed(make_config: Make)
     with pytest.raises(ValueError, match="holds checkpoints.*Resume it with"):
         finetune(make_config(training=keeping))
     finetune(make_config(training=keeping | {"resume_from_checkpoint": True}))
+
+
+def test_there_must_be_a_checkpoint_to_resume_from(make_config: Make) -> None:
+    with pytest.raises(InvalidInput, match="has no checkpoint to resume from"):
+        finetune(make_config(training={"resume_from_checkpoint": True}))
 
 
 @pytest.mark.parametrize(

@@ -194,3 +194,17 @@ def test_rows_that_all_repeat_training_texts_are_not_pushed(tmp_path: Path) -> N
     file = MixedFile(tmp_path / "rows.jsonl", [replace(ROWS[0], mitigation="parent")])()
     with pytest.raises(errors.InvalidInput, match="repeat training texts"):
         push_rows(file, REPO, license="mit")
+
+
+def test_an_upload_that_the_hub_refuses_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    def refused(self: object, *args: object, **kwargs: object) -> None:
+        raise huggingface_hub.errors.OfflineModeIsEnabled("Cannot reach the hub: offline mode.")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refused)
+    file = MixedFile(tmp_path / "rows.jsonl", ROWS)()
+    with pytest.raises(errors.InvalidState, match="offline mode.*`hf auth login`"):
+        push_rows(file, REPO, license="mit")

@@ -234,6 +234,15 @@ def test_a_loaded_aligner_decodes_as_before_it_was_saved(
         assert loaded.invert(embeddings, **settings) == original.invert(embeddings, **settings)
 
 
+def test_loading_leaves_the_random_state_of_the_script(saved_aligner: Callable[..., Path]) -> None:
+    """A Trainer that is seeded before the plugin is loaded would train otherwise."""
+    folder = saved_aligner()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    load(folder)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("engine", ["fast", "transformers"])
 def test_a_compute_type_is_taken_by_its_name(
     saved_aligner: Callable[..., Path], engine: str, embeddings: Tensor

@@ -135,3 +135,22 @@ def test_what_was_decoded_before_a_pause_is_kept() -> None:
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MixupConfig(**settings)
+
+
+def test_what_is_fitted_is_fitted_in_training_s_own_thread(tmp_path: Path) -> None:
+    """It sets the random state that dropout draws from, so a thread would disturb both."""
+    producer, threads = make_producer(12, LABELS), []
+
+    class Asked:
+        def fit(self) -> None:
+            threads.append(threading.current_thread())
+
+        def apply(self, rows: Any) -> Any:
+            return rows
+
+    producer.labelling = Asked()  # type: ignore[assignment]
+    producer.gate = lambda: threads.append(threading.current_thread())  # type: ignore[assignment]
+    background = BackgroundProducer(producer)
+    background.start(CHUNKS)
+    assert threads[:2] == [threading.main_thread()] * 2
+    background.stop()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from attaching import make_mixup, plain_trainer
 from datasets import Dataset
 from tiny import WORDS, make_dataset, make_rows, word_tokenizer
 from torch import Tensor
@@ -17,8 +18,10 @@ from trainer_runs import (
     assert_identical,
     expected_rows,
     make_run,
+    record,
     sharp_classifier,
     step_by_hand,
+    tokens,
     weights,
 )
 from transformers import DataCollatorWithPadding, default_data_collator
@@ -151,6 +154,73 @@ def test_mixed_rows_get_their_own_text_in_a_text_column(tmp_path: Path) -> None:
         seen[0][ROWS:] == [row.text for row in expected_rows(run, run.batches.training[0])][ROWS:]
     )
     assert_step_by_hand(run)
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["indices", "names"])
+def test_labels_in_a_column_of_another_name_are_those_of_every_row(
+    tmp_path: Path, named: bool
+) -> None:
+    """Rows in the place of generated ones had the constant that was given for the column."""
+    names = ["film", "news", "sport"]
+    texts, labels = make_rows(12, LABELS)
+    given = [names[label] for label in labels] if named else labels
+    tokenizer = word_tokenizer(classifier=True)
+
+    def collate(features: list[dict[str, Any]]) -> dict[str, Tensor]:
+        batch = tokenizer([row["said"] for row in features], padding=True, return_tensors="pt")
+        classes = [row["kind"] if not named else names.index(row["kind"]) for row in features]
+        return {**batch, "labels": torch.tensor(classes)}
+
+    rows = Dataset.from_dict({"said": texts, "kind": given})
+    arguments = {"remove_unused_columns": False, "num_train_epochs": 2}
+    trainer = plain_trainer(
+        tmp_path, arguments=arguments, train_dataset=rows, data_collator=collate
+    )
+    batches = record(trainer.model)
+    curriculum = {"curriculum": "first:0.5", "curriculum_fill": "real"}
+    mixup = make_mixup(**curriculum, label_names=names if named else None)
+    mixup.attach(trainer, label_column="kind")
+    trainer.train()
+    known = {tuple(tokens(text)): label for text, label in zip(texts, labels, strict=True)}
+    last = batches.training[-1]
+    assert (last["mixup_rows"] < 0).all() and len(last["labels"]) > 4  # copies beside the real rows
+    for ids, mask, soft in zip(
+        last["input_ids"], last["attention_mask"], last["soft_labels"], strict=True
+    ):
+        assert int(soft.argmax()) == known[tuple(ids[mask.bool()].tolist())]
+    with pytest.raises(ValueError, match="`extra_columns` must leave out 'kind'"):
+        mixup = make_mixup(texts, labels)
+        mixup.trainer_kwargs(tokenizer, label_column="kind", extra_columns={"kind": 0})
+
+
+def test_rows_in_the_place_of_generated_ones_keep_their_labels_whatever_the_collator(
+    tmp_path: Path,
+) -> None:
+    """It may read them from a column for which generated rows have a constant only."""
+    texts, labels = make_rows(12, LABELS)
+    tokenizer = word_tokenizer(classifier=True)
+
+    def collate(features: list[dict[str, Any]]) -> dict[str, Tensor]:
+        batch = tokenizer([row["text"] for row in features], padding=True, return_tensors="pt")
+        return {**batch, "labels": torch.tensor([row["kind"] for row in features])}
+
+    rows = Dataset.from_dict({"text": texts, "kind": labels})
+    mixup = make_mixup(texts, labels, curriculum="first:0.5", curriculum_fill="real")
+    trainer = plain_trainer(
+        tmp_path,
+        arguments={"remove_unused_columns": False, "num_train_epochs": 2},
+        train_dataset=rows,
+        **mixup.trainer_kwargs(tokenizer, collate, extra_columns={"kind": 0}),
+    )
+    batches = record(trainer.model)
+    trainer.train()
+    known = {tuple(tokens(text)): label for text, label in zip(texts, labels, strict=True)}
+    last = batches.training[-1]
+    for ids, mask, soft, hard in zip(
+        last["input_ids"], last["attention_mask"], last["soft_labels"], last["labels"], strict=True
+    ):
+        label = known[tuple(ids[mask.bool()].tolist())]
+        assert int(soft.argmax()) == int(hard) == label
 
 
 def test_mixed_rows_are_cut_to_max_length(tmp_path: Path) -> None:

@@ -48,6 +48,32 @@ def test_the_hook_formats_generated_rows_as_training_rows(
     assert "training rows start" not in caplog.text
 
 
+@pytest.mark.parametrize("how", ["pair", "joined"])
+def test_rows_that_hold_more_than_the_mixed_text_are_refused(tmp_path: Path, how: str) -> None:
+    """A second text, or a title: generated rows would lack it, and real ones in their place."""
+    more = [f"{text} and {TEXTS[at - 1]}" for at, text in enumerate(TEXTS)]
+    given = (
+        (TEXTS, more)
+        if how == "pair"
+        else ([f"{b} {a}" for a, b in zip(TEXTS, more, strict=True)],)
+    )
+    rows = {"text": TEXTS, "label": CLASSES, **TOKENIZER(*given, truncation=True)}
+    trainer = plain_trainer(tmp_path, train_dataset=Dataset.from_dict(rows))
+    with pytest.raises(MixupError, match="hold more than the text that is mixed.*text_pair_column"):
+        make_mixup().attach(trainer, text_column="text")
+
+
+def test_one_row_that_is_cut_shows_where_rows_are_cut(tmp_path: Path) -> None:
+    """Wherever it is: only some rows are compared."""
+    texts = [*TEXTS, *(f"{text} of {at}" for at, text in enumerate(TEXTS * 4))]
+    texts[41] = " ".join(TEXTS)
+    rows = tokenized(texts, (CLASSES * 5)[: len(texts)], max_length=20)
+    trainer = plain_trainer(tmp_path, train_dataset=rows)
+    make_mixup().attach(trainer)
+    hook = trainer.data_collator.preprocess
+    assert max(map(len, rows["input_ids"])) == 20 == hook.max_length
+
+
 @pytest.mark.parametrize("attached", [True, False])
 def test_a_prefix_that_generated_rows_would_lack_is_shown(
     attached: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -255,3 +255,13 @@ def test_under_fp16_gradients_are_made_without_autocast() -> None:
     assert not called
     begin(model, fp16=True)
     assert called
+
+
+def test_a_frozen_body_is_left_as_it_is_unless_the_start_was_asked_for() -> None:
+    model = make_classifier(LABELS)
+    model.base_model.requires_grad_(False)
+    before = weights(model)
+    assert begin(model, optional=True).steps == 0
+    assert_identical(weights(model), before)
+    with pytest.raises(errors.InvalidInput, match="`contrastive_start` must be 0.*frozen"):
+        begin(model, optional=False)
