@@ -29,7 +29,6 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from mixup_hf import errors, runtime
 from mixup_hf.align.speed import Throughput
@@ -38,6 +37,7 @@ from mixup_hf.inverter.batches import TokenBudgetBatches, WordBatches, unwrap
 from mixup_hf.inverter.lexicon import Lexicon
 from mixup_hf.inverter.objective import AlignmentModel, LexiconModel
 from mixup_hf.inverter.refinement import set_trainable
+from mixup_hf.training.checkpointing import last_finished
 
 _CLOCK_FILE = "stage_clock.json"
 
@@ -111,7 +111,7 @@ def _train(
             plugin.fsdp_version,
             "FSDP 1 cannot gather weights between steps. See recipes/accelerate_configs/fsdp.yaml.",
         )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
+    trainer.train(resume_from_checkpoint=last_finished(folder))
     return int(trainer.state.global_step)
 
 

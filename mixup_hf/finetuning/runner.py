@@ -32,6 +32,7 @@ from mixup_hf.finetuning.student import load_student, load_tokenizer
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.training.attaching import use_soft_smoother
 from mixup_hf.training.callback import MixupCallback
+from mixup_hf.training.checkpointing import last_finished
 from mixup_hf.training.inversed import InversedMixup
 from mixup_hf.training.offline import OfflineMixup
 from mixup_hf.training.plugin import TrainerPlugin
@@ -74,9 +75,8 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
     if fresh:
         results.check(output)
         results.refuse_inputs(output, _inputs(config))
-    elif config.training["resume_from_checkpoint"] is True and not results.checkpoints(output):
-        rule = f"be left out, as `output_dir` = {str(output)!r} has no checkpoint to resume from"
-        raise errors.bad("training.resume_from_checkpoint", rule, True)
+    elif config.training["resume_from_checkpoint"] is True:
+        config = _resuming(config, output)
     data = splits.read(config)
     training_arguments(config, data.targets.problem_type)  # refused before a model is loaded
     mixup = _prepare_mixup(config, data, inverter)
@@ -101,6 +101,15 @@ def finetune(config: FinetuneConfig, inverter: Inverter | None = None) -> dict[s
     if runtime.is_main_process():
         results.write(output, metrics, fitted.history, fitted.used, *rows)
     return metrics
+
+
+def _resuming(config: FinetuneConfig, output: Path) -> FinetuneConfig:
+    """The config with the checkpoint that `resume_from_checkpoint: true` means."""
+    last = last_finished(output)
+    if last is None:
+        rule = f"be left out, as `output_dir` = {str(output)!r} has no checkpoint to resume from"
+        raise errors.bad("training.resume_from_checkpoint", rule, True)
+    return replace(config, training=config.training | {"resume_from_checkpoint": last})
 
 
 def _inputs(config: FinetuneConfig) -> dict[str, str | None]:

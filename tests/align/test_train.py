@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -123,6 +124,24 @@ def test_the_rate_warms_up_and_falls_to_zero() -> None:
     assert clock.rate_factor(10) == pytest.approx(0.5)
     clock.progress = 1.0
     assert clock.rate_factor(10) == 0.0
+
+
+def test_a_checkpoint_that_was_not_saved_to_its_end_is_not_resumed_from(
+    partners: dict[str, str], tmp_path: Path
+) -> None:
+    """Its weights used to be trained on from step 0, which gave another aligner in silence."""
+    whole = align(make_config(partners, tmp_path / "whole"))
+    run = make_config(partners, tmp_path / "killed")
+    align(run)
+    shutil.rmtree(tmp_path / "killed" / "aligner")
+    (tmp_path / "killed" / "b" / "finished.json").unlink()
+    for state in ("", "{"):  # as a kill leaves it: none, or half of it
+        for last in (tmp_path / "killed" / "b").glob("checkpoint-*"):
+            (last / "trainer_state.json").write_text(state)
+        again = align(run)
+        for name in ("model.safetensors", "lora/adapter_model.safetensors"):
+            assert (again / name).read_bytes() == (whole / name).read_bytes()
+        (tmp_path / "killed" / "b" / "finished.json").unlink()
 
 
 def test_base_weights_stay_as_they_were(partners: dict[str, str], tmp_path: Path) -> None:
