@@ -156,7 +156,7 @@ def hints_above(layer: int, *, count: int) -> Iterator[None]:
     plain = LlamaDecoderLayer.forward
 
     def forward(self: Any, states: Tensor, **given: Any) -> Tensor:
-        cached = given.get("past_key_values") is not None
+        cached = any(given.get(name) is not None for name in ("cache", "past_key_values"))
         if self.self_attn.layer_idx >= layer or not (cached or states.shape[1] > count):
             return plain(self, states, **given)
         if cached:
