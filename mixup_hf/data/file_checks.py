@@ -11,7 +11,10 @@ from mixup_hf.data.row_formats import refuse_twice
 
 def refuse_unreadable(file: Path) -> None:
     """Raise `InvalidInput` for a file without rows, or a csv file whose columns would shift."""
+    if file.suffix == ".parquet":
+        return
     _refuse_empty(file)
+    _refuse_encoding(file)
     if file.suffix == ".csv":
         _refuse_ragged(file)
 
@@ -32,8 +35,6 @@ def refuse_without_splits(source: str | None) -> None:
 
 def _refuse_empty(file: Path) -> None:
     """Raise for a file without rows, whose readers fail with messages that hide the cause."""
-    if file.suffix == ".parquet":
-        return
     with file.open("rb") as stream:
         first = stream.readline().strip()
         more = stream.read(4096).strip()
@@ -41,6 +42,19 @@ def _refuse_empty(file: Path) -> None:
         raise errors.InvalidInput(f"{file} is empty. Is it the right file?")
     if file.suffix == ".csv" and not more:
         raise errors.InvalidInput(f"{file} has a header but no rows. Is it the right file?")
+
+
+def _refuse_encoding(file: Path) -> None:
+    """Raise for bytes that are not UTF-8: json files are read, and fail when a row is looked at."""
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise errors.InvalidInput(
+                    f"{file}, line {number}, is not text in UTF-8 ({error}). Was it saved in "
+                    "another encoding? Convert it: `iconv -f ISO-8859-1 -t UTF-8`, for example."
+                ) from error
 
 
 def _refuse_ragged(file: Path) -> None:

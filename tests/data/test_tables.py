@@ -166,10 +166,18 @@ def test_content_that_does_not_fit_the_suffix_is_named_with_the_way_out(
     assert str(path) in str(caught.value)
 
 
+def test_a_line_in_another_encoding_is_named(tmp_path: Path) -> None:
+    """Such a json file is read, and a row of it cannot be looked at."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"text": "a", "label": "x"}\n{"text": "\xe4rger", "label": "y"}\n')
+    with pytest.raises(ValueError, match="rows.jsonl, line 2, is not text in UTF-8.*Convert it"):
+        read(path)
+
+
 def test_a_csv_that_is_no_text_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(b"PAR1\xff\xfe\x80\n\x9c")
-    with pytest.raises(ValueError, match=r"rows\.csv cannot be read as \.csv"):
+    with pytest.raises(ValueError, match=r"line 1, is not text in UTF-8"):
         read(path)
 
 
