@@ -39,6 +39,8 @@ def check_row(row: MixedExample, rules: Rules) -> None:
     """
     for name in sorted(_WORDS):
         errors.text(name, getattr(row, name))
+    if not row.text.strip():
+        raise errors.bad("text", "hold words", row.text)
     for event in row.events:
         errors.text("events", event)
     for name in sorted(_WHOLE):

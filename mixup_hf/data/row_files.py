@@ -108,7 +108,7 @@ def read_mixed(
     checked = _check_run(source, texts)
     for place, content in read_records(source):
         row = _parse(place, content, names, len(rows), problem_type)
-        checked = _check_parents(place, row, content.get("parent_texts"), texts) or checked
+        checked = _check_parents(place, row, _parent_texts(place, content), texts) or checked
         rows.append(row)
     if not rows:
         raise errors.InvalidInput(
@@ -134,7 +134,7 @@ def read_shown(path: str | Path) -> list[tuple[MixedExample, list[str], list[str
             raise errors.InvalidInput(f"{place} has no `soft_label`.")
         names = sorted(content["soft_label"])
         row = _parse(place, content, names, len(shown))
-        shown.append((row, join_sides("parent_texts", content.get("parent_texts", [])), names))
+        shown.append((row, _parent_texts(place, content) or [], names))
     return shown
 
 
@@ -153,7 +153,7 @@ def _parse(
         row = MixedExample.from_json(kept | {"text": text, "label": _soft(content, names)})
         check_row(row, Rules(len(names), problem_type))
         return row
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise errors.InvalidInput(f"{place} is not a generated row ({_reason(error)}).") from error
 
 
@@ -216,13 +216,23 @@ def _check_run(source: str | Path | Dataset, texts: Sequence[str]) -> bool:
     return True
 
 
+def _parent_texts(place: str, content: dict[str, Any]) -> list[str] | None:
+    """The texts of a row's parents, where the file has them."""
+    given = content.get("parent_texts")
+    if given is not None and not isinstance(given, list):
+        rule = "`parent_texts` must be a list of texts"
+        raise errors.InvalidInput(
+            f"{place} is not a generated row ({rule}, but got {given!r:.99})."
+        )
+    return None if given is None else join_sides("parent_texts", given)
+
+
 def _check_parents(
-    place: str, row: MixedExample, parent_texts: Sequence[Any] | None, texts: Sequence[str]
+    place: str, row: MixedExample, shown: list[str] | None, texts: Sequence[str]
 ) -> bool:
     here = [texts[at] if 0 <= at < len(texts) else None for at in row.parents]
-    if parent_texts is None and None not in here:
+    if shown is None and None not in here:
         return False
-    shown = None if parent_texts is None else join_sides("parent_texts", parent_texts)
     if shown != here:
         raise errors.InvalidInput(
             f"{place} was generated from other texts: its parents {list(row.parents)} are "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -22,7 +23,11 @@ class Once(Generic[T]):
     def __call__(self) -> T:
         """The value."""
         if not self._made:
+            before = (
+                random.getstate()
+            )  # what is imported for it, scikit-learn for one, draws from it
             self._made.append(self._make())
+            random.setstate(before)
         return self._made[0]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,9 @@ def _longest(dataset: Any) -> set[int]:
 
     if not isinstance(dataset, Dataset) or "input_ids" not in dataset.column_names:
         return set()
+    before = random.getstate()  # `datasets` draws names for what it makes
     tokens = dataset.select_columns(["input_ids"]).with_format("arrow")[:].column("input_ids")
+    random.setstate(before)
     return {int(np.argmax(pyarrow.compute.list_value_length(tokens).to_numpy()))}
 
 

@@ -183,33 +183,31 @@ def muon() -> Iterator[None]:
         yield
 
 
-class MuonAndAdamW(torch.optim.Optimizer):
-    """Muon for the matrices of each group and AdamW for the rest, at the group's rate."""
+class MuonAndAdamW(torch.optim.AdamW):
+    """Muon for the matrices, at AdamW's step size (Liu et al. 2025), and AdamW for the rest."""
 
-    def __init__(self, groups: list[dict[str, Any]], **_: Any) -> None:
-        matrices, vectors = [], []
-        for group in groups:
-            for kind, wanted in ((matrices, True), (vectors, False)):
-                chosen = [each for each in group["params"] if (each.ndim == 2) is wanted]
-                if chosen:
-                    kind.append(group | {"params": chosen})
-        super().__init__([dict(each) for each in (*matrices, *vectors)], {"lr": 1e-3})
-        options: dict[str, Any] = {"weight_decay": 0.0}
-        self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **options),
-            *([torch.optim.AdamW(vectors, **options)] if vectors else []),
-        ]
-        theirs = [group for part in self.parts for group in part.param_groups]
-        for mine, group in zip(self.param_groups, theirs, strict=True):
-            mine.update({key: value for key, value in group.items() if key not in mine})
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step: matrices first, whose gradients AdamW then does not see."""
+        for group in self.param_groups:
+            for each in group["params"]:
+                if each.ndim == 2 and each.grad is not None:
+                    momentum = self.state[each].setdefault("muon", torch.zeros_like(each))
+                    momentum.lerp_(each.grad, 0.05)
+                    update = orthogonal(each.grad.lerp(momentum, 0.95))
+                    each.sub_(update, alpha=0.2 * max(each.shape) ** 0.5 * group["lr"])
+                    each.grad = None
+        return super().step(closure)
 
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step of both, at the rates that the schedule has set."""
-        theirs = [group for part in self.parts for group in part.param_groups]
-        for mine, group in zip(self.param_groups, theirs, strict=True):
-            group["lr"] = mine["lr"]
-        for part in self.parts:
-            part.step(closure)
+
+def orthogonal(update: Tensor) -> Tensor:
+    """The nearest matrix with singular values near 1, by five steps of Newton and Schulz."""
+    wide = update if update.shape[0] <= update.shape[1] else update.T
+    wide = wide / (wide.norm() + 1e-7)
+    for _ in range(5):
+        square = wide @ wide.T
+        wide = 3.4445 * wide + (-4.7750 * square + 2.0315 * square @ square) @ wide
+    return wide if update.shape[0] <= update.shape[1] else wide.T
 
 
 def as_words(key: str, value: Any) -> tuple[str, str]:

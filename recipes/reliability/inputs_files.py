@@ -12,6 +12,8 @@ import nasty
 from tiny_inverter import check_rows, good_rows
 from trials import Fault, Trial, outcome
 
+NAMES, SINGLE_LABEL = ("a", "b", "c"), "single_label_classification"
+
 
 def tables(rng: random.Random, folder: Path) -> str:
     """Good files with odd texts and labels: read as they were written, or refused."""
@@ -114,7 +116,7 @@ def row_files(rng: random.Random, folder: Path) -> str:
             source = Dataset.from_list(records)
         except Exception:
             return "not written"
-    end, found = outcome(lambda: read_mixed(source, texts, ("a", "b", "c")))
+    end, found = outcome(lambda: read_mixed(source, texts, NAMES, SINGLE_LABEL))
     if end == "accepted":
         check_rows(found, texts, 6, 3)
     if kind != "dataset":
@@ -140,7 +142,7 @@ def broken_rows(rng: random.Random, folder: Path) -> str:
     if rng.random() < 0.5:
         beside = nasty.broken_file(rng, folder, (".json",))
         beside.rename(run_file(file))
-    end, found = outcome(lambda: read_mixed(file, texts, ("a", "b", "c")))
+    end, found = outcome(lambda: read_mixed(file, texts, NAMES, SINGLE_LABEL))
     if end == "accepted":
         check_rows(found, texts, len(found), 3)
     outcome(lambda: read_shown(file))
@@ -168,7 +170,7 @@ def generated(rng: random.Random, folder: Path) -> str:
     @given(columns)
     def check(changes: dict[str, Any]) -> None:
         file.write_text(json.dumps(records[0] | changes) + "\n", encoding="utf-8")
-        end, found = outcome(lambda: read_mixed(file, texts, ("a", "b", "c")))
+        end, found = outcome(lambda: read_mixed(file, texts, NAMES, SINGLE_LABEL))
         if end == "accepted":
             check_rows(found, texts, 1, 3)
 

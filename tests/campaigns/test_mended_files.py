@@ -60,6 +60,9 @@ def written(folder: Path, **changes: Any) -> Path:
         ({"parents": ["0", "1"]}, "`parents` must be whole numbers"),
         ({"votes": {"encoder": [float("inf")]}}, "must be finite"),
         ({"epoch": 1.5}, "`epoch` must be a whole number"),
+        ({"weight": 10**400}, "too large"),
+        ({"text": " \n"}, "`text` must hold words"),
+        ({"parent_texts": False}, "`parent_texts` must be a list of texts"),
     ],
 )
 def test_a_row_with_a_value_that_is_none_is_refused_with_its_line(

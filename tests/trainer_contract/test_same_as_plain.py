@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from attaching import plain_trainer
 from tiny import make_classifier, make_dataset, make_rows, word_tokenizer
 from torch import Tensor
 from trainer_runs import (
@@ -74,6 +76,21 @@ def test_mix_ratio_zero_is_the_plain_trainer_bit_for_bit(
     ).train()
     assert_identical(weights(run.model), plain_weights(tmp_path / "plain", **settings))
     assert run.used() == []
+
+
+def test_mix_ratio_zero_is_the_plain_trainer_with_a_plugin_loaded_after_it(
+    tmp_path: Path, saved_aligner: Callable[..., Path]
+) -> None:
+    """As README shows it: the Trainer has seeded the script by then."""
+    found, aligner = [], str(saved_aligner())
+    for mixed in (False, True):
+        model = make_classifier(LABELS, dropout=0.3)
+        trainer = plain_trainer(tmp_path / str(mixed), arguments=SHUFFLED, model=model)
+        if mixed:
+            InversedMixup.from_pretrained(aligner, mix_ratio=0.0).attach(trainer)
+        trainer.train()
+        found.append(weights(model))
+    assert_identical(*found)
 
 
 def test_mix_ratio_may_be_set_to_zero_between_two_trainings(tmp_path: Path) -> None:
