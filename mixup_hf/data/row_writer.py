@@ -73,11 +73,12 @@ class RowWriter:
     def __init__(
         self, path: str | Path, format: str | None = None, *, run: Mapping[str, Any] | None = None
     ) -> None:
-        given = Path(path)
-        self.format = format_of(given, format)
-        self.path = given.resolve() if given.is_symlink() else given  # the link stays one
+        self.path = Path(path)
+        self.format = format_of(self.path, format)
+        # A link stays one, with the settings beside it.
+        self._target = self.path.resolve() if self.path.is_symlink() else self.path
         self.run = run
-        self.partial = partial_of(self.path)
+        self.partial = partial_of(self._target)
         self.count = 0
         check_output(self.path)
         self._write: Callable[[Sequence[Mapping[str, Any]]], object] | None = None
@@ -122,8 +123,9 @@ class RowWriter:
     def _publish(self) -> None:
         beside = run_file(self.path)
         # Removed first, written last: old settings never describe new rows.
-        beside.unlink(missing_ok=True)
-        os.replace(self.partial, self.path)
+        for settings in {beside, run_file(self._target)}:
+            settings.unlink(missing_ok=True)
+        os.replace(self.partial, self._target)
         if self.run is not None:
             partial = beside.with_name(f"{beside.name}.partial")
             partial.write_text(json.dumps(self.run, indent=2) + "\n", encoding="utf-8")

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mixup_hf.data.row_formats import read_records, run_file
-from mixup_hf.data.row_writer import RowWriter
+from mixup_hf.data.row_writer import RowWriter, write_rows
 
 ROW: dict[str, Any] = {"text": "a text", "label": "sport", "soft_label": {"sport": 1.0, "art": 0.0}}
 
@@ -50,3 +51,15 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> No
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             RowWriter(place)
+
+
+def test_an_output_that_is_a_link_stays_one(tmp_path: Path) -> None:
+    real, link = tmp_path / "elsewhere" / "real.jsonl", tmp_path / "rows.jsonl"
+    real.parent.mkdir()
+    real.touch()
+    real.with_name("real.jsonl.run.json").write_text("{}")  # of the rows of before
+    link.symlink_to(real)
+    write_rows(link, [{"text": "a"}], {"seed": 0})
+    assert link.is_symlink() and json.loads(real.read_text()) == {"text": "a"}
+    assert [path.name for path in tmp_path.rglob("*.run.json")] == ["rows.jsonl.run.json"]
+    assert not [*tmp_path.rglob("*.partial*")]
