@@ -179,7 +179,7 @@ def write(output: Path) -> None:
         "logged": logged(),
         "agreed": agreed(),
         "pool": sorted(
-            path.name for path in (output / "runs" / "epochs" / "mixup_hf").rglob("refill-*")
+            path.name for path in (output / "runs" / "epochs" / "_mixup_hf").rglob("refill-*")
         ),
     }
     (output / f"rank-{runtime.rank()}.json").write_text(json.dumps(content))

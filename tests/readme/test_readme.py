@@ -8,10 +8,12 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
 from hub_stub import HubStub
 from page_blocks import ROOT, run, run_here, write_files_of_a_reader
 
 from mixup_hf import registry
+from mixup_hf.inverter.quantization import bf16_is_fast
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What `.ci/run` runs word for word, because it sets up an environment.
@@ -28,6 +30,8 @@ SHORT_TRAINING = (
     "--lexicon-from embedded --stages "
     "'[{name: 1b-lora, train_lora: true, max_steps: 2, minutes: 1}]'"
 )
+# A CPU without instructions for bf16 takes minutes for six sentences.
+_DTYPE = "bfloat16" if bf16_is_fast(torch.device("cpu")) else "float32"
 _CHEAP = "committee=('encoder', 'knn'), on_unreadable='off'"
 SHORTER_SCRIPT = {
     'from_pretrained("embedded")': f'from_pretrained("embedded", rows_per_refill=6, {_CHEAP})',
@@ -48,11 +52,15 @@ SHORTENED: list[tuple[str, dict[str, str], str]] = [
         f"--arms '[oversample, smotext]' --seeds '[0]' --shots '[2]' --rows 8 {SHORT_RUN}",
     ),
     ("mixup-hf preview", {}, ""),
-    ("mixup-hf align --evaluate embedded", {"300": "6"}, "--num-pairs 2 --num-mixes 6"),
+    (
+        "mixup-hf align --evaluate embedded",
+        {"300": "6", "bfloat16": _DTYPE},
+        "--num-pairs 2 --num-mixes 6",
+    ),
     (
         "mixup-hf align --evaluate runs/",
         {},
-        "--max-sentences 6 --num-pairs 2 --num-mixes 6 --dtype bfloat16",
+        f"--max-sentences 6 --num-pairs 2 --num-mixes 6 --dtype {_DTYPE}",
     ),
     ("mixup-hf finetune --data.train-file", {}, SHORT_RUN),
     ("mixup-hf augment", {"200": "6"}, CHEAP),

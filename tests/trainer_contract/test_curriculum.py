@@ -146,7 +146,7 @@ def test_a_run_of_another_length_is_not_a_resume(tmp_path: Path) -> None:
     saving = {"save_strategy": "steps", "save_steps": 1}
     prepare(tmp_path, **saving).train()
     longer = prepare(tmp_path, num_train_epochs=3, **saving)
-    with pytest.raises(ValueError, match=r"other mixup settings \(\['run_epochs'\]\)"):
+    with pytest.raises(ValueError, match=r"other mixup settings.*run_epochs"):
         longer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 
