@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
@@ -40,6 +41,7 @@ from mixup_hf.inverter.refinement import set_trainable
 from mixup_hf.training.checkpointing import last_finished
 
 _CLOCK_FILE = "stage_clock.json"
+_WEIGHTS = "model.safetensors"
 
 
 def train_lexicon(
@@ -111,8 +113,21 @@ def _train(
             plugin.fsdp_version,
             "FSDP 1 cannot gather weights between steps. See recipes/accelerate_configs/fsdp.yaml.",
         )
-    trainer.train(resume_from_checkpoint=last_finished(folder))
+    checkpoint = last_finished(folder, _CLOCK_FILE)
+    if checkpoint is not None and (done := _done(Path(checkpoint))) is not None:
+        # Resumed after its last step, a Trainer would take another one.
+        model.load_state_dict(load_file(Path(checkpoint) / _WEIGHTS))
+        return done
+    trainer.train(resume_from_checkpoint=checkpoint)
     return int(trainer.state.global_step)
+
+
+def _done(checkpoint: Path) -> int | None:
+    """The steps of a stage that ended with this checkpoint; None if it did not, or is sharded."""
+    clock = json.loads((checkpoint / _CLOCK_FILE).read_text())
+    if clock["progress"] < 1 or not (checkpoint / _WEIGHTS).is_file():
+        return None
+    return int(json.loads((checkpoint / "trainer_state.json").read_text())["global_step"])
 
 
 class StageClock(TrainerCallback):
@@ -189,7 +204,7 @@ def _arguments(config: AlignConfig, stage: StageConfig, folder: Path) -> Trainin
         use_cpu=config.use_cpu or not torch.cuda.is_available(),
         logging_steps=config.log_steps,
         save_steps=config.save_steps,
-        save_total_limit=1,
+        save_total_limit=2,  # the last one may be killed while it is being saved
         remove_unused_columns=False,
         label_names=["labels"],
         disable_tqdm=True,

@@ -92,16 +92,21 @@ def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / FOLDER
 
 
-def last_finished(folder: Path) -> str | None:
+def last_finished(folder: Path, *others: str) -> str | None:
     """The Trainer's last checkpoint in a folder that was saved to its end; None if there is none.
 
     transformers' own `get_last_checkpoint` also takes one whose saving was interrupted: it fails
     to load, or goes on from step 0 with the weights of a later one.
+
+    Args:
+        folder: The `output_dir`.
+        others: JSON files that callbacks add to a checkpoint, which is complete with them only.
     """
     numbered = [each for each in folder.glob("checkpoint-*") if each.name[11:].isdigit()]
     for each in sorted(numbered, key=lambda path: int(path.name[11:]), reverse=True):
         try:
-            json.loads((each / "trainer_state.json").read_text(encoding="utf-8"))  # saved last
+            for name in ("trainer_state.json", *others):  # transformers saves its own last
+                json.loads((each / name).read_text(encoding="utf-8"))
             return str(each)
         except (OSError, ValueError):
             runtime.warn(f"{each} was not saved to its end, and is not resumed from.")
