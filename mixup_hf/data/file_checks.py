@@ -10,7 +10,7 @@ from mixup_hf.data.row_formats import refuse_twice
 
 
 def refuse_unreadable(file: Path) -> None:
-    """Raise `InvalidInput` for a file without rows, or a csv file whose columns would shift."""
+    """Raise `InvalidInput` for a file without rows or not in UTF-8, or a csv file with odd rows."""
     if file.suffix == ".parquet":
         return
     _refuse_empty(file)

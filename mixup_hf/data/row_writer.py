@@ -80,7 +80,7 @@ class RowWriter:
         self.run = run
         self.partial = partial_of(self._target)
         self.count = 0
-        check_output(self.path)
+        check_output(self._target)
         self._write: Callable[[Sequence[Mapping[str, Any]]], object] | None = None
         self._close: Callable[[], object] = lambda: None
 

@@ -132,8 +132,8 @@ def _clear(folder: Path) -> list[str]:
     removed = [name for name in _OWN if (folder / name).is_file()]
     for name in removed:
         (folder / name).unlink()
-    for name in (RUN_FOLDER, FOLDER):  # before 0.3 it had the name that it has in checkpoints
-        if (folder / name).is_dir():
+    for name in (RUN_FOLDER, FOLDER):  # in 0.2 it had the name that it has in checkpoints
+        if (folder / name / "pool").is_dir():  # and not a user's folder of that name
             shutil.rmtree(folder / name)
             removed.append(f"{name}/")
     return removed

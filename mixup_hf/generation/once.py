@@ -23,9 +23,8 @@ class Once(Generic[T]):
     def __call__(self) -> T:
         """The value."""
         if not self._made:
-            before = (
-                random.getstate()
-            )  # what is imported for it, scikit-learn for one, draws from it
+            # What is imported to make it, scikit-learn for one, draws from it.
+            before = random.getstate()
             self._made.append(self._make())
             random.setstate(before)
         return self._made[0]

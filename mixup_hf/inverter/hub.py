@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mixup_hf.inverter.model import Inverter
 
 # The errors of its HTTP library, whichever that is, and of the network and the disk.
-_FAILURES: tuple[type[BaseException], ...] = HfHubHTTPError.__bases__
+_FAILURES: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OSError)
 CHECKPOINT_FILES = (
     "config.json",
     "model.safetensors",

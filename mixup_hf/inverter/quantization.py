@@ -115,7 +115,7 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 def warn_of_slow_bf16(name: str, device: torch.device) -> None:
     """Say that the setting `name` asks for bf16 where float32 is far faster."""
-    if not bf16_is_fast(device):
+    if device.type == "cpu" and not bf16_is_fast(device):
         runtime.warn(
             f"`{name}` is true, but this CPU computes bf16 slowly: without AVX512_BF16 or AMX it "
             f"takes tens of times as long as float32. Set `{name}` to false."

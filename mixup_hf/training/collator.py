@@ -145,8 +145,8 @@ class MixupCollator:
     def _label_of(self, row: MixedExample, like: Any) -> int | float | str | list[float]:
         """A row's label, as the real one `like`: of `label_column`, it may be a class's name."""
         if self.problem_type == SINGLE_LABEL:
-            names = list(self.label2id)
-            return names[row.hard_label] if isinstance(like, str) else row.hard_label
+            named = isinstance(like, str) and self.label2id
+            return list(self.label2id)[row.hard_label] if named else row.hard_label
         return row.label[0] if self.problem_type == REGRESSION else list(row.label)
 
     def _with_indices(self, features: Features) -> Features:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from mixup_hf import errors, runtime
@@ -30,7 +31,7 @@ class Columns:
 
     def text_in(self, dataset: Any) -> str:
         """The column of the texts: named, or the one of strings; `text` where none can be told."""
-        if self.text is not None or not hasattr(dataset, "__getitem__"):
+        if self.text is not None or not isinstance(dataset, Dataset) or not len(dataset):
             return self.text or "text"
         try:
             return _text_column(dataset, self, "train_dataset") or "text"

@@ -39,7 +39,8 @@ def check_training(
     _refuse_unsharded(args)
     _refuse_unsupported(args, loader, model, collator.problem_type)
     _require_collator(loader, collator)
-    _refuse_needed_labels(model)
+    if collator.label_format != "labels":
+        _refuse_needed_labels(model)
     _warn_of_uploads(args)
     check_smoothing(
         args.label_smoothing_factor, attached=attached, label_format=collator.label_format

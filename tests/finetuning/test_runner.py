@@ -117,7 +117,7 @@ def test_files_of_an_earlier_run_are_removed_and_foreign_ones_stay(
     (output / "notes.txt").write_text("mine")
     assert (output / "mixed.jsonl").is_file() and (output / "_mixup_hf").is_dir()
     (output / "quality.json").write_text("{}")  # measured on the rows of then
-    (output / "mixup_hf").mkdir()  # of an older version
+    (output / "mixup_hf" / "pool").mkdir(parents=True)  # of an older version
     finetune(make_config())
     for gone in ("mixed.jsonl", "quality.json", "_mixup_hf", "mixup_hf"):  # and the rows' pool
         assert not (output / gone).exists()

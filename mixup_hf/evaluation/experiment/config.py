@@ -244,7 +244,8 @@ def _files(data: DataConfig, *models: str) -> list[Path]:
     found: list[Path] = []
     for path in (Path(each) for each in named if each is not None):
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        found += [file for file in inside if file.is_file()]
+        # `datasets` may put a cache beside the rows that it reads.
+        found += [each for each in inside if each.is_file() and not each.match("cache-*")]
     return found
 
 
