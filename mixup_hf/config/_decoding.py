@@ -8,6 +8,7 @@ from pydantic import Field
 
 Match = Literal["match", "free"]
 NovelNames = Literal["allow", "forbid"]
+OwnTexts = Literal["auto", "off"]
 
 FORM: Any = Field(
     default="match",
@@ -53,5 +54,14 @@ CLOSE_ENOUGH: Any = Field(
     description=(
         "Cosine to its mix at which a sentence is not decoded again, with several candidates or "
         "corrections. By default every one is."
+    ),
+)
+OWN_TEXTS: Any = Field(
+    default="auto",
+    description=(
+        "Whether the aligner is first trained on over the training texts, so that sentences get "
+        "their length and style: auto does so with 300 or more texts of 2 to 20 words, at least "
+        "half of all, unless held-out ones gain nothing; once for the same texts, in a minute or "
+        "two on CPUs. Not with pairs, source task or a vLLM server."
     ),
 )

@@ -270,6 +270,7 @@ class MixupConfig:
     form: _decoding.Match = _decoding.FORM
     length: _decoding.Match | None = _decoding.LENGTH
     novel_names: _decoding.NovelNames = _decoding.NOVEL_NAMES
+    own_texts: Annotated[_decoding.OwnTexts, OFF] = _decoding.OWN_TEXTS
     chunk_size: Whole = Field(
         default=256,
         ge=1,

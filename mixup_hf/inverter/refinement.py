@@ -6,9 +6,12 @@ embedding. The longer stages, which use their own Trainer, are in `align`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from mixup_hf import runtime
 from mixup_hf.inverter.batches import IGNORED, TokenBudgetBatches
@@ -53,20 +56,48 @@ def refresh(
         the aligner was.
     """
     set_trainable(model, projector=True, lora=False)
-    trained = [value for value in model.parameters() if value.requires_grad]
-    optimizer = AdamW(trained, lr=learning_rate, weight_decay=0.0)
-    before = generation_loss(model, batches)
+    groups = [{"params": trained_parameters(model), "lr": learning_rate}]
     rng = runtime.counter_rng(seed)
-    for _ in range(steps):
-        item = batches[int(rng.integers(len(batches)))]
-        loss = model(**_to_device(item, model))["loss"]
+    order = [int(rng.integers(len(batches))) for _ in range(steps)]
+    before = generation_loss(model, batches)
+    descend(model, batches, order, AdamW(groups, weight_decay=0.0))
+    model.requires_grad_(False)
+    return before, generation_loss(model, batches)
+
+
+def trained_parameters(model: AlignmentModel) -> list[torch.nn.Parameter]:
+    """The parameters that `set_trainable` left trainable."""
+    return [value for value in model.parameters() if value.requires_grad]
+
+
+def descend(
+    model: AlignmentModel,
+    batches: TokenBudgetBatches,
+    order: Sequence[int],
+    optimizer: Optimizer,
+    rate: Callable[[int], float] = lambda step: 1.0,
+    on_step: Callable[[], object] = runtime.step_done,
+) -> None:
+    """Minimize `L_GEN`, one batch a step.
+
+    Args:
+        model: Whose trainable parameters the optimizer has.
+        batches: The texts.
+        order: Indices of the batches, one for each step.
+        optimizer: Its learning rates are the peaks.
+        rate: The learning rate of a step, relative to the peak.
+        on_step: Called after each step.
+    """
+    trained = trained_parameters(model)
+    schedule = LambdaLR(optimizer, rate)
+    for index in order:
+        loss = model(**_to_device(batches[index], model))["loss"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
+        schedule.step()
         optimizer.zero_grad()
-    for value in trained:
-        value.requires_grad_(False)
-    return before, generation_loss(model, batches)
+        on_step()
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from mixup_hf.training.mix_settings import (
     invert_chunk,
     pairing_of,
     refuse_rows_file,
+    trained_for,
     warn_of_copies,
 )
 from mixup_hf.training.mixed_set import read_config
@@ -46,7 +47,8 @@ class InversedMixup(JudgedPlugin):
         trainer.train()
 
     Args:
-        inverter: Encodes the texts and decodes their mixes.
+        inverter: Encodes the texts and decodes their mixes, after it has been trained on over them
+            if `config.own_texts` says so.
         texts: The training texts (N), and only those: parents must never be evaluation texts.
             Default: `attach` reads them off the Trainer.
         labels: Their labels: class indices or class names; for multi-label classification, lists of
@@ -100,6 +102,7 @@ class InversedMixup(JudgedPlugin):
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
         _check_mixable(self.config, texts, targets)
         super()._bind(texts, targets, eval_texts)
+        self.inverter = trained_for(self.inverter, self.config, texts)
         self.encoder = PairEncoder(self.inverter) if are_pairs(texts) else self.inverter
         self.producer = self._new_producer()
 

@@ -13,11 +13,13 @@ from mixup_hf import errors, registry, runtime
 from mixup_hf.config import MixupConfig
 from mixup_hf.data.sources import default_cache_dir
 from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL
+from mixup_hf.data.text_pairs import are_pairs
 from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.generation.lengths import ParentLengths
 from mixup_hf.inverter import ending
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.model import Inverter
+from mixup_hf.inverter.own_texts import trained_on
 from mixup_hf.inverter.parent_words import Parents
 from mixup_hf.judging.form import TextCheck
 from mixup_hf.judging.leaks import repeated_texts
@@ -99,6 +101,14 @@ def by_index(
     return {
         names.index(key) if isinstance(key, str) else key: count for key, count in strategy.items()
     }
+
+
+def trained_for(inverter: Inverter, config: MixupConfig, texts: Sequence[str]) -> Inverter:
+    """The inverter that writes in the style of these texts, if that is wanted and pays; else it."""
+    mixes = config.enabled and config.mix_ratio > 0 and config.mixing.source == "frozen"
+    if config.own_texts == "off" or not mixes or are_pairs(texts):
+        return inverter
+    return trained_on(inverter, texts)
 
 
 def decode_settings(config: MixupConfig, texts: Sequence[str] = ()) -> DecodeSettings:

@@ -180,6 +180,7 @@ def _config_of(record: dict[str, Any], run: dict[str, Any]) -> tuple[MixupConfig
     """The settings by which a row is generated again, and the LLM's data type of then."""
     # What runs of before that say nothing of these settings did.
     settings: dict[str, Any] = {"label_source": "parents", "form": "free", "length": "free"}
+    settings["own_texts"] = "off"
     settings |= {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in run["settings"].items()

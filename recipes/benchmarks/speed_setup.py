@@ -10,7 +10,8 @@ from mixup_hf import MixupConfig, fetch_embedded
 
 def bare(**settings: Any) -> MixupConfig:
     """Sentences as they are decoded, not judged, with their parents' labels."""
-    return MixupConfig(label_source="parents", intrusion="off", **settings)
+    off = {"label_source": "parents", "intrusion": "off", "own_texts": "off"}
+    return MixupConfig(**(off | settings))
 
 
 def headlines() -> tuple[list[str], list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny import make_inverter, make_rows
 
-from mixup_hf import InversedMixup, MixupConfig
+from mixup_hf import InversedMixup, Inverter, MixupConfig
 from mixup_hf.errors import InvalidInput
 from mixup_hf.judging.report import events_line
 from mixup_hf.training.mix_settings import (
@@ -135,3 +135,32 @@ def test_texts_are_looked_at_where_no_judge_knows_the_labels(labels: Any) -> Non
     gate = InversedMixup(make_inverter(), TEXTS, labels, config=config)._build_gate()
     assert gate is not None
     assert (gate.policy, gate.check_texts, gate.detector) == ("drop", True, None)
+
+
+def test_the_aligner_reads_the_training_texts_unless_it_is_told_not_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[str] = []
+    other = make_inverter()
+    other.fingerprint = "f00d+1"
+
+    def trained_on(inverter: Inverter, texts: Sequence[str]) -> Inverter:
+        read.extend(texts)
+        return other
+
+    monkeypatch.setattr("mixup_hf.training.mix_settings.trained_on", trained_on)
+    mixup = InversedMixup(make_inverter(), TEXTS, LABELS, label_source="parents")
+    assert read == TEXTS
+    assert mixup.inverter is other
+    (row,) = mixup.generate(1)
+    assert row.aligner_fingerprint == "f00d+1"
+    assert mixup._settings()["aligner_fingerprint"] == "f00d+1"
+    read.clear()
+    given = make_inverter()
+    for settings in ({"own_texts": "off"}, {"enabled": False}, {"mix_ratio": 0}):
+        assert InversedMixup(given, TEXTS, LABELS, **settings).inverter is given
+    task = InversedMixup(given, TEXTS, LABELS, source="task", label_source="parents")
+    pairs = [(text, "the market") for text in TEXTS]
+    both = InversedMixup(given, pairs, LABELS, label_source="parents")
+    assert task.inverter is given and both.inverter is given
+    assert read == []
