@@ -109,7 +109,9 @@ def trained_on(inverter: Inverter, texts: Sequence[str]) -> Inverter:
         ) from error
     result = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
     if result["before"] - result["after"] < _LEAST_GAIN:
+        runtime.log("training the aligner on over these texts does not pay: it stays as it is")
         return inverter
+    runtime.log(f"decoding with the aligner that was trained on over these texts: {folder}")
     return _reloaded(inverter, folder, f"{inverter.fingerprint}+{identity[:8]}")
 
 

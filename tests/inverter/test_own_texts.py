@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Callable
@@ -13,9 +14,10 @@ import torch
 from filelock import FileLock
 from tiny import WORDS, make_inverter, make_rows
 
-from mixup_hf import Inverter, errors
+from mixup_hf import Inverter, errors, fetch_embedded
 from mixup_hf.inverter import own_texts
 from mixup_hf.inverter.own_texts import FEWEST, trained_on, usable_texts
+from mixup_hf.inverter.quantization import Quantization
 
 TEXTS, _ = make_rows(FEWEST + 20)
 
@@ -153,3 +155,23 @@ def test_every_batch_is_read_before_one_is_read_again(count: int) -> None:
     assert len(set(order[:count])) == min(count, len(order))
     rates = [own_texts._rate(24, step) for step in range(24)]
     assert rates[0] < rates[5] == max(rates) and 0 < rates[-1] < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["none", "4bit"])
+def test_the_embedded_aligner_learns_how_headlines_are_written(
+    quantization: Quantization, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_texts, "_MOST_STEPS", 3)
+    monkeypatch.setattr(own_texts, "_HELD_OUT", 16)
+    file = fetch_embedded("bbc_headlines") / "train.jsonl"
+    texts = [json.loads(line)["text"] for line in file.read_text("utf-8").splitlines()][:400]
+    inverter = Inverter.from_pretrained(quantization=quantization)
+    trained = trained_on(inverter, texts)
+    (result,) = cache.glob("*/own_texts.json")
+    figures = json.loads(result.read_text())
+    assert figures["after"] < figures["before"] - 0.1
+    assert trained.fingerprint != inverter.fingerprint
+    # The committee reads the LLM as it was before any alignment.
+    states = [each.hidden_states(texts[:4]) for each in (inverter, trained)]
+    assert torch.nn.functional.cosine_similarity(*states, dim=-1).min() > 0.999
