@@ -113,8 +113,13 @@ def memory_ran_out(error: Exception) -> bool:
     """Whether `error` is an out-of-memory error of any device; if so, its cache is emptied."""
     if not should_reduce_batch_size(error):
         return False
-    clear_device_cache(garbage_collection=True)
+    free_memory()
     return True
+
+
+def free_memory() -> None:
+    """Collect what nothing refers to any more, and empty the cache of the device."""
+    clear_device_cache(garbage_collection=True)
 
 
 def is_dispatched(loader: object) -> bool:

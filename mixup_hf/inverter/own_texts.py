@@ -101,6 +101,7 @@ def trained_on(inverter: Inverter, texts: Sequence[str]) -> Inverter:
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / _RESULT).is_file():
                 _train(inverter, usable, folder)
+                runtime.free_memory()  # models refer to themselves: their memory is not free yet
     except OSError as error:
         raise errors.InvalidState(
             f"The aligner trained on your texts cannot be kept in {folder.parent} ({error}). Free "
