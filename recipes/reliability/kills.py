@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from typing import Any
 import peft  # noqa: F401
 import torch
 import transformers.trainer  # noqa: F401
+from tqdm import tqdm
 from trials import Fault, Trial
 
 from mixup_hf import InversedMixup, MixupConfig
@@ -183,6 +185,8 @@ def _child(work: Work, folder: Path) -> None:
     code = 1
     try:
         signal.alarm(0)
+        # tqdm's own lock is one for all forks: a process killed while it held it would stop them all.
+        tqdm.set_lock(threading.RLock())
         log = os.open(folder / "log", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
