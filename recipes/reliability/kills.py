@@ -185,7 +185,7 @@ def _child(work: Work, folder: Path) -> None:
     code = 1
     try:
         signal.alarm(0)
-        # tqdm's own lock is one for all forks: a process killed while it held it would stop them all.
+        # tqdm's own lock is one for all forks: killed while it held it, one would stop them all.
         tqdm.set_lock(threading.RLock())
         log = os.open(folder / "log", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(log, 1)
