@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from mixup_hf.evaluation.privacy import Audit
 
 
-_ONLY_WITHOUT_ROWS = ("--num-samples", "--canaries", "--method", "--weights", "--hints")
+_ONLY_WITHOUT_ROWS = (
+    "--num-samples",
+    "--canaries",
+    "--method",
+    "--weights",
+    "--hints",
+    "--own-texts",
+)
 
 
 @register("command", "audit", help="what generated rows reveal about the training texts")
@@ -49,6 +56,12 @@ def command(
     hints: Annotated[
         str, typer.Option(help="Without --rows: hints from the `embedding`, or the `parents` too.")
     ] = "embedding",
+    own_texts: Annotated[
+        str,
+        typer.Option(
+            help="Without --rows: `auto`, or `off`: the aligner does not read them first."
+        ),
+    ] = "auto",
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
     aligner: Aligner = "embedded",
@@ -75,7 +88,7 @@ def command(
         others = read_table(holdout, text_column, label_column).texts
         found = _of_rows(rows, table, others, aligner, seed)
     else:
-        how = {"method": method, "weights": weights, "hints": hints}
+        how = {"method": method, "weights": weights, "hints": hints, "own_texts": own_texts}
         found = _of_a_run(table, num_samples, canaries, how, aligner, seed)
     _show(Console(), found)
     if output is not None:
