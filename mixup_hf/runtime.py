@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -95,8 +95,7 @@ def on_device(device: torch.device | None) -> AbstractContextManager[Any]:
 
     What names no device, such as a cache or a kernel's workspace, otherwise lands on the first GPU.
     """
-    cuda = device is not None and device.type == "cuda"
-    return torch.cuda.device(device) if cuda else nullcontext()
+    return torch.cuda.device(device) if device and device.type == "cuda" else nullcontext()
 
 
 def current_gpu() -> torch.device | None:
@@ -111,10 +110,10 @@ def current_gpu() -> torch.device | None:
 
 def memory_ran_out(error: Exception) -> bool:
     """Whether `error` is an out-of-memory error of any device; if so, its cache is emptied."""
-    if not should_reduce_batch_size(error):
-        return False
-    free_memory()
-    return True
+    found: bool = should_reduce_batch_size(error)
+    if found:
+        free_memory()
+    return found
 
 
 def free_memory() -> None:
@@ -170,9 +169,7 @@ def agree_on_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def anywhere(condition: bool) -> bool:
     """Whether `condition` holds on any process; the same answer on every process."""
-    if world_size() == 1:
-        return condition
-    return any(gather_object([condition]))
+    return condition if world_size() == 1 else any(gather_object([condition]))
 
 
 def smallest(value: int) -> int:
@@ -268,12 +265,10 @@ def layers_as_steps(model: torch.nn.Module) -> Iterator[None]:
     def tell(*_: Any) -> None:
         step_done()
 
-    handles = [layer.register_forward_hook(tell) for layer in layers]
-    try:
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_hook(tell).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
