@@ -25,8 +25,8 @@ from typing import Any
 # What every run needs is imported once, before the forks.
 import peft  # noqa: F401
 import torch
+import tqdm.auto
 import transformers.trainer  # noqa: F401
-from tqdm import tqdm
 from trials import Fault, Trial
 
 from mixup_hf import InversedMixup, MixupConfig
@@ -186,7 +186,8 @@ def _child(work: Work, folder: Path) -> None:
     try:
         signal.alarm(0)
         # tqdm's own lock is one for all forks: killed while it held it, one would stop them all.
-        tqdm.set_lock(threading.RLock())
+        for bars in (tqdm.std.tqdm, tqdm.auto.tqdm):  # the second may have a lock of its own
+            bars.set_lock(threading.RLock())
         log = os.open(folder / "log", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
