@@ -67,12 +67,13 @@ def test_a_measurement_refuses_what_it_does_not_use(
         run("--data", data, "--intrusion", *words)
 
 
-def test_an_audit_of_rows_refuses_how_to_make_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [("--canaries", "3"), ("--own-texts", "off")])
+def test_an_audit_of_rows_refuses_how_to_make_rows(tmp_path: Path, how: tuple[str, str]) -> None:
     data = tmp_path / "x.csv"
     data.write_text("text,label\na,b\n")
-    words = ["audit", "--data", data, "--rows", data, "--holdout", data, "--canaries", 3]
+    words = ["audit", "--data", data, "--rows", data, "--holdout", data, *how]
     result = CliRunner().invoke(app, list(map(str, words)))
-    assert "--canaries cannot be used with --rows" in str(result.exception)
+    assert f"{how[0]} cannot be used with --rows" in str(result.exception)
 
 
 @pytest.mark.parametrize("read", ["--data", "--rows", "--holdout"])

@@ -209,14 +209,14 @@ def test_the_audit_of_a_method_uses_its_ratios(
     generate = InversedMixup.generate
 
     def noted(self: InversedMixup, *given: Any, **more: Any) -> list[MixedExample]:
-        asked.append(self.config.mixing.weights)
+        asked.append((self.config.mixing.weights, self.config.own_texts))
         return generate(self, *given, **more)
 
     monkeypatch.setattr(InversedMixup, "generate", noted)
     inside = write(tmp_path / "in.jsonl", INSIDE)
     words = ["audit", "--data", inside, "--aligner", saved_aligner(), "--num-samples", 24]
-    for more in ([], ["--weights", "fixed:0.5"]):
+    for more in ([], ["--weights", "fixed:0.5", "--own-texts", "off"]):
         every = [*words, "--canaries", 3, "--method", "inversed-mixup", *more]
         result = CliRunner().invoke(cli.app, list(map(str, every)))
         assert result.exception is None, result.exception
-    assert asked == ["beta:0.4", "fixed:0.5"]
+    assert asked == [("beta:0.4", "auto"), ("fixed:0.5", "off")]
