@@ -155,11 +155,13 @@ def _train(inverter: Inverter, texts: list[str], folder: Path) -> None:
     started = time.monotonic()
     shuffled = [texts[at] for at in runtime.counter_rng(_SEED).permutation(len(texts))]
     held_out, rest = shuffled[:_HELD_OUT], shuffled[_HELD_OUT:][:_MOST_TEXTS]
-    with torch.random.fork_rng(devices=[]):  # loading draws
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # loading draws
         aligner, model = _trainable(inverter)
     batches, check = (_batches(inverter, part, model) for part in (rest, held_out))
     order = _order(len(batches))
     with (
+        torch.inference_mode(False),  # whatever the caller is in
+        torch.enable_grad(),
         torch.autocast(inverter.device.type, torch.bfloat16, bf16_is_fast(inverter.device)),
         runtime.progress_bar(len(order), "the aligner reads your texts", leave=False) as bar,
     ):

@@ -90,6 +90,14 @@ def test_the_same_texts_give_the_same_weights(inverter: Inverter, cache: Path) -
     assert other.fingerprint != trained_on(inverter, TEXTS).fingerprint
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_trains_where_the_caller_computes_no_gradients(
+    inverter: Inverter, cache: Path, mode: Callable[[], Any]
+) -> None:
+    with mode():
+        assert trained_on(inverter, TEXTS).fingerprint != inverter.fingerprint
+
+
 def test_a_process_waits_for_the_one_that_trains(
     inverter: Inverter, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
