@@ -38,6 +38,7 @@ from mixup_hf.inverter.refinement import descend, generation_loss, set_trainable
 
 FEWEST = 300  # texts; fewer are learned by heart before their style is (RESULTS.md, "Own texts")
 _WORDS = (2, 20)
+_MOST_CHARACTERS = 200  # some "words" are long: addresses, scripts without spaces
 _LEAST_SHARE = 0.5  # of the texts: sentences are to be like most of them
 _HELD_OUT = 48  # texts that show whether it has paid
 _LEAST_GAIN = 0.05  # nats per token on the held-out texts
@@ -60,7 +61,8 @@ def usable_texts(texts: Sequence[str]) -> list[str]:
         texts: The training texts (N).
     """
     least, most = _WORDS
-    fitting = [text for text in dict.fromkeys(texts) if least <= len(text.split()) <= most]
+    short = (text for text in dict.fromkeys(texts) if len(text) <= _MOST_CHARACTERS)
+    fitting = [text for text in short if least <= len(text.split()) <= most]
     enough = len(fitting) >= max(FEWEST, _LEAST_SHARE * len(set(texts)))
     return fitting if enough else []
 
@@ -69,6 +71,8 @@ def why_not(inverter: Inverter) -> str | None:
     """Why this inverter cannot be trained on; None if it can."""
     if inverter.folder is None:
         return "it was not loaded from an aligner's folder"
+    if (inverter.folder / _RESULT).is_file():
+        return "it has been trained on over texts already"
     if not getattr(inverter.writer, "matches_length", False):
         return f"the engine {inverter.engine!r} has the LLM's weights elsewhere"
     return None
@@ -97,11 +101,12 @@ def trained_on(inverter: Inverter, texts: Sequence[str]) -> Inverter:
     identity = _identity(inverter, usable)
     folder = default_cache_dir() / "own-texts" / identity
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if not (folder / _RESULT).is_file():
-                _train(inverter, usable, folder)
-                runtime.free_memory()  # models refer to themselves: their memory is not free yet
+        if not (folder / _RESULT).is_file():  # a finished one is read where nothing can be written
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_suffix(".lock")):
+                if not (folder / _RESULT).is_file():
+                    _train(inverter, usable, folder)
+            runtime.free_memory()  # models refer to themselves: their memory is not free yet
     except OSError as error:
         raise errors.InvalidState(
             f"The aligner trained on your texts cannot be kept in {folder.parent} ({error}). Free "
@@ -113,10 +118,10 @@ def trained_on(inverter: Inverter, texts: Sequence[str]) -> Inverter:
         runtime.log("training the aligner on over these texts does not pay: it stays as it is")
         return inverter
     runtime.log(f"decoding with the aligner that was trained on over these texts: {folder}")
-    return _reloaded(inverter, folder, f"{inverter.fingerprint}+{identity[:8]}")
+    return _reloaded(inverter, folder)
 
 
-def _reloaded(inverter: Inverter, folder: Path, fingerprint: str) -> Inverter:
+def _reloaded(inverter: Inverter, folder: Path) -> Inverter:
     """An inverter like this one, with another aligner of the same encoder and LLM."""
     engine, dtype, server = inverter.made_with
     parts = load_parts(
@@ -133,7 +138,8 @@ def _reloaded(inverter: Inverter, folder: Path, fingerprint: str) -> Inverter:
         parts.llm,
         parts.tokenizer,
         name=inverter.name,
-        fingerprint=fingerprint,
+        # Of the weights: trained on another machine, the same texts give others.
+        fingerprint=f"{inverter.fingerprint}+{parts.fingerprint[:8]}",
         folder=folder,
         engine=engine,
         dtype=dtype,
@@ -143,8 +149,9 @@ def _reloaded(inverter: Inverter, folder: Path, fingerprint: str) -> Inverter:
 
 
 def _identity(inverter: Inverter, texts: Sequence[str]) -> str:
-    known = (_VERSION, inverter.fingerprint, inverter.quantization)
-    found = hashlib.sha256(json.dumps(known).encode())
+    config = inverter.aligner.config.to_dict()
+    known = (_VERSION, inverter.fingerprint, inverter.quantization, config)
+    found = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
     for text in texts:
         found.update(json.dumps(text).encode())
     return found.hexdigest()[:16]
@@ -172,10 +179,11 @@ def _train(inverter: Inverter, texts: list[str], folder: Path) -> None:
         after = generation_loss(model, check)
     figures = {"before": before, "after": after, "steps": len(order), "texts": len(rest)}
     with TemporaryDirectory(dir=folder.parent) as scratch:
-        save_checkpoint(scratch, aligner, model.llm)
-        Path(scratch, _RESULT).write_text(json.dumps(figures) + "\n", encoding="utf-8")
+        made = Path(scratch) / folder.name
+        save_checkpoint(made, aligner, model.llm)
+        (made / _RESULT).write_text(json.dumps(figures) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(scratch, folder)
+        made.replace(folder)  # whole or absent
     runtime.announce(
         f"the aligner was trained on over {len(rest)} of your texts in "
         f"{time.monotonic() - started:.0f} s, and is kept for further runs: L_GEN of "

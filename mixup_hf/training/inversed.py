@@ -102,9 +102,11 @@ class InversedMixup(JudgedPlugin):
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
         _check_mixable(self.config, texts, targets)
         super()._bind(texts, targets, eval_texts)
+        self.has_rows = False  # not before all is there: what follows may be interrupted
         self.inverter = trained_for(self.inverter, self.config, texts)
         self.encoder = PairEncoder(self.inverter) if are_pairs(texts) else self.inverter
         self.producer = self._new_producer()
+        self.has_rows = True
 
     def _new_producer(self) -> Producer:
         """A producer of the frozen inverter's rows."""

@@ -168,7 +168,8 @@ def regenerate(
         raise errors.InvalidInput(
             f"The aligner {mixup.config.aligner!r} has the fingerprint "
             f"{mixup.inverter.fingerprint}, but the row is from {record['aligner_fingerprint']}. "
-            "Pin its revision, or give the folder of the old one."
+            "Pin its revision, or give the folder of the old one. (After a +: an aligner that was "
+            "trained on over the texts, which is in the cache of the machine that made the row.)"
         )
     chunk = mixup.producer.plan.chunk_of(record["index"])
     made = mixup.producer.chunk(record["epoch"], chunk, run["num_samples"])

@@ -45,6 +45,7 @@ def test_enough_short_texts_of_one_kind_are_usable() -> None:
     assert usable_texts(short[: FEWEST - 1]) == []
     assert usable_texts(short + long) == short  # half of them
     assert usable_texts([*short, *long, "one"]) == []
+    assert usable_texts([f"{text} {'x' * 200}" for text in short]) == []
 
 
 def test_what_was_trained_writes_more_like_the_texts_and_is_kept(
@@ -70,6 +71,20 @@ def test_what_was_trained_writes_more_like_the_texts_and_is_kept(
     assert [path.name for path in cache.iterdir() if path.is_dir()] == [
         own_texts._identity(inverter, TEXTS)
     ]
+
+
+def test_what_was_trained_is_not_trained_again(inverter: Inverter, cache: Path) -> None:
+    trained = trained_on(inverter, TEXTS)
+    assert "already" in str(own_texts.why_not(trained))
+    assert trained_on(trained, TEXTS) is trained
+
+
+def test_another_config_of_the_same_weights_is_another_aligner(
+    inverter: Inverter, cache: Path
+) -> None:
+    before = own_texts._identity(inverter, TEXTS)
+    inverter.aligner.config.ratio_curve = [0.0, 0.4, 1.0]
+    assert own_texts._identity(inverter, TEXTS) != before
 
 
 def test_held_out_texts_decide_whether_it_pays(
