@@ -37,7 +37,7 @@ from mixup_hf.config import AlignConfig, StageConfig
 from mixup_hf.inverter.batches import TokenBudgetBatches, WordBatches, unwrap
 from mixup_hf.inverter.lexicon import Lexicon
 from mixup_hf.inverter.objective import AlignmentModel, LexiconModel
-from mixup_hf.inverter.refinement import set_trainable
+from mixup_hf.inverter.refinement import parameter_groups, rate_factor, set_trainable
 from mixup_hf.training.checkpointing import last_finished
 
 _CLOCK_FILE = "stage_clock.json"
@@ -80,7 +80,7 @@ def train_generation(
         steps = math.ceil(stage.max_epochs * len(batches) / runtime.world_size())
         stage = replace(stage, max_steps=min(stage.max_steps, steps))
     set_trainable(model, projector=stage.train_projector, lora=stage.train_lora)
-    groups = _parameter_groups(model, stage)
+    groups = parameter_groups(model, stage.projector_lr, stage.lora_lr)
     return _train(model, batches, config, stage, groups, callbacks)
 
 
@@ -146,11 +146,14 @@ class StageClock(TrainerCallback):
         self.progress = 0.0
 
     def rate_factor(self, step: int) -> float:
-        """Learning rate at `step` relative to its peak: warm-up, plateau, linear decay to zero."""
-        warm = min(1.0, (step + 1) / (self.stage.warmup_steps + 1))
-        if self.stage.decay_share == 0:
-            return warm
-        return warm * min(1.0, max(0.0, 1.0 - self.progress) / self.stage.decay_share)
+        """Learning rate at `step` relative to its peak."""
+        stage = self.stage
+        return rate_factor(
+            step,
+            self.progress,
+            warmup_steps=stage.warmup_steps,
+            decay_share=stage.decay_share,
+        )
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -184,14 +187,6 @@ class StageClock(TrainerCallback):
     def _spent(self) -> float:
         running = 0.0 if self.started is None else time.monotonic() - self.started
         return self.spent_before + running
-
-
-def _parameter_groups(model: AlignmentModel, stage: StageConfig) -> list[dict[str, Any]]:
-    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    lora = [value for name, value in trained if "lora_" in name]
-    projector = [value for name, value in trained if "lora_" not in name]
-    groups = ((projector, stage.projector_lr), (lora, stage.lora_lr))
-    return [{"params": values, "lr": rate} for values, rate in groups if values]
 
 
 def _arguments(config: AlignConfig, stage: StageConfig, folder: Path) -> TrainingArguments:

@@ -60,8 +60,8 @@ OWN_TEXTS: Any = Field(
     default="auto",
     description=(
         "Whether the aligner is first trained on over the training texts, so that sentences get "
-        "their length and style: auto does so with 300 or more texts of 2 to 20 words, at least "
-        "half of all, unless held-out ones gain nothing; once for the same texts, in a minute or "
-        "two on CPUs. Not with pairs, source task or a vLLM server."
+        "their length and style: auto does so with 300 or more texts of 2 to 20 words (200 "
+        "characters at most), at least half of all, unless held-out ones gain nothing; once for "
+        "the same texts, in a minute or two on CPUs. Not with pairs, source task or a vLLM server."
     ),
 )

@@ -75,7 +75,8 @@ class Inverter:
         self.name = name
         self.fingerprint = fingerprint
         self.folder = folder
-        self.quantization, self.made_with = quantization, (engine, dtype, server)
+        self.quantization = quantization
+        self.made_with = (engine, dtype, server)  # to make one like it, with another aligner
         base = llm.get_base_model() if hasattr(llm, "peft_config") else llm
         self._base = base
         # A LoRA that is not merged is injected into the layers of the base model.

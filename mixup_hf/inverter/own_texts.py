@@ -15,8 +15,6 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +32,13 @@ from mixup_hf.inverter.model import Inverter
 from mixup_hf.inverter.objective import AlignmentModel
 from mixup_hf.inverter.prompt import SoftPrompt
 from mixup_hf.inverter.quantization import bf16_is_fast, load_llm
-from mixup_hf.inverter.refinement import descend, generation_loss, set_trainable
+from mixup_hf.inverter.refinement import (
+    descend,
+    generation_loss,
+    parameter_groups,
+    rate_factor,
+    set_trainable,
+)
 
 FEWEST = 300  # texts; fewer are learned by heart before their style is (RESULTS.md, "Own texts")
 _WORDS = (2, 20)
@@ -174,16 +178,16 @@ def _train(inverter: Inverter, texts: list[str], folder: Path) -> None:
     ):
         before = generation_loss(model, check)
         set_trainable(model, projector=True, lora=True)
-        optimizer = AdamW(_parameter_groups(model), weight_decay=0.0)
+        optimizer = AdamW(parameter_groups(model, _PROJECTOR_RATE, _LORA_RATE), weight_decay=0.0)
         descend(model, batches, order, optimizer, partial(_rate, len(order)), bar.update)
         after = generation_loss(model, check)
     figures = {"before": before, "after": after, "steps": len(order), "texts": len(rest)}
-    with TemporaryDirectory(dir=folder.parent) as scratch:
-        made = Path(scratch) / folder.name
-        save_checkpoint(made, aligner, model.llm)
-        (made / _RESULT).write_text(json.dumps(figures) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        made.replace(folder)  # whole or absent
+    partial_folder = folder.with_suffix(".partial")
+    for each in (partial_folder, folder):  # of a run that was killed, or by another version
+        shutil.rmtree(each, ignore_errors=True)
+    save_checkpoint(partial_folder, aligner, model.llm)
+    (partial_folder / _RESULT).write_text(json.dumps(figures) + "\n", encoding="utf-8")
+    partial_folder.replace(folder)  # whole or absent
     runtime.announce(
         f"the aligner was trained on over {len(rest)} of your texts in "
         f"{time.monotonic() - started:.0f} s, and is kept for further runs: L_GEN of "
@@ -237,15 +241,5 @@ def _order(count: int) -> list[int]:
     return [int(index) for index in np.concatenate(passes)[:steps]]
 
 
-def _parameter_groups(model: AlignmentModel) -> list[dict[str, Any]]:
-    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    lora = [value for name, value in trained if "lora_" in name]
-    projector = [value for name, value in trained if "lora_" not in name]
-    groups = ((projector, _PROJECTOR_RATE), (lora, _LORA_RATE))
-    return [{"params": values, "lr": rate} for values, rate in groups if values]
-
-
 def _rate(steps: int, step: int) -> float:
-    """Learning rate at `step`, relative to its peak: warm-up, plateau, linear decay to zero."""
-    warm = min(1.0, (step + 1) / (_WARM_UP_STEPS + 1))
-    return warm * min(1.0, (1 - step / steps) / _DECAY_SHARE)
+    return rate_factor(step, step / steps, warmup_steps=_WARM_UP_STEPS, decay_share=_DECAY_SHARE)

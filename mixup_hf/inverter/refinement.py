@@ -7,6 +7,7 @@ embedding. The longer stages, which use their own Trainer, are in `align`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,6 +69,32 @@ def refresh(
 def trained_parameters(model: AlignmentModel) -> list[torch.nn.Parameter]:
     """The parameters that `set_trainable` left trainable."""
     return [value for value in model.parameters() if value.requires_grad]
+
+
+def parameter_groups(
+    model: AlignmentModel, projector_lr: float, lora_lr: float
+) -> list[dict[str, Any]]:
+    """What `set_trainable` left trainable, for an optimizer: the projector's and the LoRA's."""
+    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    lora = [value for name, value in trained if "lora_" in name]
+    projector = [value for name, value in trained if "lora_" not in name]
+    groups = ((projector, projector_lr), (lora, lora_lr))
+    return [{"params": values, "lr": rate} for values, rate in groups if values]
+
+
+def rate_factor(step: int, progress: float, *, warmup_steps: int, decay_share: float) -> float:
+    """Learning rate relative to its peak: warm-up, plateau, linear decay to zero.
+
+    Args:
+        step: Steps taken.
+        progress: Share of the training that is done, from 0 to 1.
+        warmup_steps: Steps of the warm-up.
+        decay_share: Share of the training, at its end, in which the rate falls.
+    """
+    warm = min(1.0, (step + 1) / (warmup_steps + 1))
+    if decay_share == 0:
+        return warm
+    return warm * min(1.0, max(0.0, 1.0 - progress) / decay_share)
 
 
 def descend(

@@ -105,6 +105,15 @@ def test_the_same_texts_give_the_same_weights(inverter: Inverter, cache: Path) -
     assert other.fingerprint != trained_on(inverter, TEXTS).fingerprint
 
 
+def test_other_weights_for_the_same_texts_have_another_fingerprint(
+    inverter: Inverter, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = trained_on(inverter, TEXTS).fingerprint
+    shutil.rmtree(cache)
+    monkeypatch.setattr(own_texts, "_LORA_RATE", 1e-3)  # as other arithmetic would
+    assert trained_on(inverter, TEXTS).fingerprint != first
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_it_trains_where_the_caller_computes_no_gradients(
     inverter: Inverter, cache: Path, mode: Callable[[], Any]
@@ -144,11 +153,17 @@ def test_a_training_that_was_stopped_leaves_nothing_that_is_used(
         with pytest.raises(KeyboardInterrupt):
             trained_on(inverter, TEXTS)
     assert [path for path in cache.iterdir() if path.is_dir()] == []
-    # Killed while it was published: there are files, but not the last one.
+    with monkeypatch.context() as patched:  # after its last file was written
+        patched.setattr(Path, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained_on(inverter, TEXTS)
+    assert not (cache / own_texts._identity(inverter, TEXTS)).exists()
+    # A folder that is not whole, whatever left it.
     half = cache / own_texts._identity(inverter, TEXTS)
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
     assert trained_on(inverter, TEXTS).fingerprint != inverter.fingerprint
+    assert [path for path in cache.iterdir() if path.is_dir()] == [half]
 
 
 def test_an_inverter_whose_weights_are_elsewhere_stays_as_it_is(

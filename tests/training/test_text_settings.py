@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
+from attaching import plain_trainer
 from tiny import make_inverter, make_rows
 
 from mixup_hf import InversedMixup, Inverter, MixupConfig
-from mixup_hf.errors import InvalidInput
+from mixup_hf.errors import InvalidInput, InvalidState
 from mixup_hf.judging.report import events_line
 from mixup_hf.training.mix_settings import (
     decode_settings,
@@ -164,3 +166,19 @@ def test_the_aligner_reads_the_training_texts_unless_it_is_told_not_to(
     both = InversedMixup(given, pairs, LABELS, label_source="parents")
     assert task.inverter is given and both.inverter is given
     assert read == []
+
+
+def test_attaching_can_be_repeated_where_that_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    mixup = InversedMixup(make_inverter(), label_source="parents")
+    with monkeypatch.context() as patched:
+        patched.setattr("mixup_hf.training.mix_settings.trained_on", stop)
+        with pytest.raises(KeyboardInterrupt):
+            mixup.attach(plain_trainer(tmp_path))
+    with pytest.raises(InvalidState, match="no training rows yet"):
+        mixup.generate(1)
+    assert len(mixup.attach(plain_trainer(tmp_path)).generate(1)) == 1
