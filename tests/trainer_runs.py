@@ -27,6 +27,7 @@ from transformers import (
 from mixup_hf import MixupCallback, MixupCollator
 from mixup_hf.generation.generator import Producer
 from mixup_hf.training.attaching import use_soft_smoother
+from mixup_hf.training.plain_loop import mixed_rows
 from mixup_hf.types import MixedExample
 
 LABELS = 3
@@ -70,6 +71,11 @@ class Recorder:
                 kept = batch["attention_mask"][row].bool()
                 found.append(tuple(batch["input_ids"][row][kept].tolist()))
         return found
+
+
+def rows_per_epoch(run: Run) -> int:
+    """Generated rows that an epoch over all training rows takes, rounded down."""
+    return mixed_rows(len(run.producer.texts), run.collator.mix_ratio)
 
 
 def record(model: torch.nn.Module) -> Recorder:
@@ -168,7 +174,7 @@ class Row:
 
 def expected_rows(run: Run, batch: dict[str, Tensor], refill: int = 0) -> list[Row]:
     """The rows behind a recorded batch, from the training texts and the parents of mixed rows."""
-    made = run.producer.produce(refill, run.callback.rows_per_epoch())
+    made = run.producer.produce(refill, rows_per_epoch(run))
     labels = run.producer.targets
     texts = {tuple(tokens(text)): at for at, text in enumerate(run.producer.texts)}
     rows = []

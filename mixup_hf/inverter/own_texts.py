@@ -111,6 +111,11 @@ def trained_on(inverter: Inverter, texts: Sequence[str]) -> Inverter:
                 if not (folder / _RESULT).is_file():
                     _train(inverter, usable, folder)
             runtime.free_memory()  # models refer to themselves: their memory is not free yet
+    except torch.OutOfMemoryError as error:
+        raise errors.InvalidState(
+            f"Training the aligner on over your texts needs more memory than {inverter.device} has "
+            "left. Set `own_texts: off`, or attach before other models are loaded."
+        ) from error
     except OSError as error:
         raise errors.InvalidState(
             f"The aligner trained on your texts cannot be kept in {folder.parent} ({error}). Free "
@@ -186,6 +191,7 @@ def _train(inverter: Inverter, texts: list[str], folder: Path) -> None:
     for each in (partial_folder, folder):  # of a run that was killed, or by another version
         shutil.rmtree(each, ignore_errors=True)
     save_checkpoint(partial_folder, aligner, model.llm)
+    _write_card(inverter, partial_folder, len(rest))
     (partial_folder / _RESULT).write_text(json.dumps(figures) + "\n", encoding="utf-8")
     partial_folder.replace(folder)  # whole or absent
     runtime.announce(
@@ -193,6 +199,18 @@ def _train(inverter: Inverter, texts: list[str], folder: Path) -> None:
         f"{time.monotonic() - started:.0f} s, and is kept for further runs: L_GEN of "
         f"{len(held_out)} others {before:.2f} -> {after:.2f} nats/token"
     )
+
+
+def _write_card(inverter: Inverter, folder: Path, texts: int) -> None:
+    """The card of the aligner that was trained on over, with a word about it: it may be pushed."""
+    card = inverter.folder / "README.md" if inverter.folder is not None else None
+    if card is None or not card.is_file():
+        return
+    note = (
+        f"\n## Trained on over a user's own texts\n\nThis copy has also read {texts} texts of one "
+        "task, of which it may repeat some. The figures above are of the aligner before that.\n"
+    )
+    (folder / "README.md").write_text(card.read_text(encoding="utf-8") + note, encoding="utf-8")
 
 
 def _trainable(inverter: Inverter) -> tuple[Aligner, AlignmentModel]:

@@ -108,7 +108,8 @@ def connect(trainer: Trainer, kwargs: dict[str, Any], samples: SampleTables | No
         *others,
     ]
     callback.collator.has_callback = True
-    if own_loss(trainer) is None:
+    callback.own_loss = type(trainer).compute_loss is not Trainer.compute_loss
+    if not callback.own_loss:
         trainer.compute_loss_func = kwargs.get("compute_loss_func")
     use_soft_smoother(trainer)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mixup_hf import runtime
-from mixup_hf.training.loss import as_soft_labels, row_losses
+from mixup_hf.training.loss import as_soft_labels, logits_of, row_losses
 
 _ALPHA = 0.05
 
@@ -94,7 +94,7 @@ class DevelopmentWatch:
         labels = kwargs.get("labels")
         if model.training or labels is None:
             return
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[1]
+        logits = logits_of(outputs)
         if labels.is_floating_point():
             targets = labels.view(len(labels), -1)
         else:

@@ -39,7 +39,7 @@ from mixup_hf.training.pool import NEVER, MixupPool
 from mixup_hf.training.refill import Refiller
 from mixup_hf.training.rehearsal import Rehearsal
 from mixup_hf.training.row_pieces import background_of
-from mixup_hf.training.schedule import Lookahead, Schedule, mixed_per_real, schedule_of, start_of
+from mixup_hf.training.schedule import Lookahead, Schedule, schedule_of, start_of
 from mixup_hf.training.unsupported import check_refills, check_training, refuse_unwatchable
 from mixup_hf.training.usage import RowUsage
 from mixup_hf.types import Begins, Follows, MixedExample, Supplies
@@ -95,17 +95,17 @@ class MixupCallback(TrainerCallback):
     ) -> None:
         check_refills(refill_every, rows_per_refill, warmup_epochs, on_failure)
         check_contrastive(contrast.weight, collator.problem_type, collator.label_format)
-        self.collator = collator
-        self.producer, self.seed = producer, seed
+        self.collator, self.producer, self.seed = collator, producer, seed
         self.rows_per_refill, self.refill_every = rows_per_refill, refill_every
         # As a checkpoint will hold them: JSON knows no tuples, and they are compared on resume.
         self.settings = json.loads(json.dumps(settings or {}))
         self.follower = follower
         self.warmup_epochs, self.auto_off, self.on_failure = warmup_epochs, auto_off, on_failure
-        self.contract, self.class_weights, self.fill = contract, class_weights, fill
+        self.contract, self.class_weights = contract, class_weights
+        self.fill, self.start_line = fill, start_line
         self.curriculum = parse_curriculum(curriculum)
         self._contrast, self.rehearsal, self.starts = contrast, rehearsal, starts
-        self.start_line, self.attached = start_line, False  # `attach` sets it: the smoother is ours
+        self.attached = self.own_loss = False  # `attach` sets: smoother is ours, loss is the user's
         self._background = background_of(producer) if background else None
         self.pool: MixupPool | None = None
         self._usage: RowUsage | None = None
@@ -133,37 +133,39 @@ class MixupCallback(TrainerCallback):
             self._background.stop()
         self.pool, self._usage, self._off = None, None, False
         acts = self.collator.mix_ratio or self._contrast.weight or self.starts
-        if not acts and self.class_weights is None:
+        weighs = self.class_weights is not None
+        if not (acts or weighs):
             return  # the plain Trainer, bit for bit
-        loader = kwargs["train_dataloader"]
-        check_training(args, loader, kwargs["model"], self.collator, attached=self.attached)
-        if self.contract is not None:
-            self.contract.check(kwargs["model"], loader.dataset)
+        loader, model = kwargs["train_dataloader"], kwargs["model"]
+        check_training(
+            args, loader, model, self.collator, self.contract, attached=self.attached, weighs=weighs
+        )
         for each in (self.rehearsal, *self.starts):
             if each is not None:
-                each.begin(kwargs["model"], SeenRows(loader), args, state)
+                each.begin(model, SeenRows(loader), args, state)
         self.pool = MixupPool(Path(str(args.output_dir)) / RUN_FOLDER / "pool", self.seed)
         self._usage = RowUsage(self.pool)
         if self.auto_off:
             refuse_unwatchable(args, self.collator.label_format)
-            self._watch = DevelopmentWatch(kwargs["model"], self.collator.problem_type)
+            self._watch = DevelopmentWatch(model, self.collator.problem_type)
         self._refiller = self._new_refiller(args, state, loader, self.pool)
         self._restore(args, state, self._refiller.schedule)
         self.collator.label_smoothing = args.label_smoothing_factor
         self._hooks = SoftLabelHooks(
-            kwargs["model"],
+            model,
             self.collator.label_format,
             on_rows=self._usage.count,
             problem_type=self.collator.problem_type,
             class_weights=self.class_weights,
             contrast=self._contrast,
             on_losses=self._usage.count_losses,
+            own_loss=self.own_loss,
         )
         self._hooks.install()
         if self.start_line is not None:
             runtime.announce(self.start_line)
-        accumulation = args.gradient_accumulation_steps
-        done, skipped = start_of(loader, state.global_step, state.max_steps, accumulation)
+        steps = state.global_step, state.max_steps
+        done, skipped = start_of(loader, *steps, args.gradient_accumulation_steps)
         self._epoch, self._skipped = done - 1, 0 if args.ignore_data_skip else skipped
         mixing = MixingCollator(self.collator, self.pool, self._refiller.schedule, self.fill)
         self._installed = Installed(loader, mixing)
@@ -175,6 +177,8 @@ class MixupCallback(TrainerCallback):
         if self.pool is None or self._refiller is None:
             return
         self._epoch += 1
+        if self.contract is not None:
+            self.contract.check_rows(kwargs["train_dataloader"].dataset)  # labels may have changed
         first, self._skipped = self._skipped, 0
         mixing_epoch = self._epoch - self.warmup_epochs
         if mixing_epoch < 0:
@@ -253,10 +257,6 @@ class MixupCallback(TrainerCallback):
     def used_rows(self) -> list[tuple[MixedExample, int]]:
         """Every generated row trained on, and how often; until the end, of this process."""
         return [] if self._usage is None else self._usage.rows()
-
-    def rows_per_epoch(self) -> int:
-        """Generated rows that an epoch over all training rows takes, rounded down."""
-        return int(len(self.producer.texts) * mixed_per_real(self.collator.mix_ratio))
 
     def _new_refiller(
         self, args: TrainingArguments, state: TrainerState, loader: Any, pool: MixupPool

@@ -13,21 +13,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from transformers import Trainer
 
 from mixup_hf import errors, runtime
 from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL
-from mixup_hf.training.collator import LABEL_KEYS, MixupCollator
+from mixup_hf.training.batch_checks import agree, targets_in
+from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.loss import takes_soft_labels
 from mixup_hf.training.preprocess import TokenizerPreprocess
+from mixup_hf.training.rehearsal import own_random_state
 from mixup_hf.training.row_match import (
     Sample,
     common_ends,
+    first_of_other_text,
     first_with_more,
     sample_rows,
     truncated_at,
 )
+from mixup_hf.training.trainer_rows import names_of
 
 _WAY_OUT = (
     "InversedMixup.from_pretrained(...).attach(trainer) reads the rows from trainer.train_dataset."
@@ -65,26 +70,35 @@ class RowContract:
         """
         if self.collator.problem_type != REGRESSION:
             check_class_order(self.label_names, getattr(model, "config", None))
+        self.check_rows(dataset)
+
+    def check_rows(self, dataset: Any) -> None:
+        """The part of `check` that asks about the rows: they may change from epoch to epoch."""
         if not self.rows:
             return
         if not hasattr(dataset, "__len__"):
-            runtime.warn(
+            self._warn_once(
                 "The training set is a stream, so its rows cannot be compared with those that are "
                 "mixed. Make sure that they are the same."
             )
             return
-        self._check_rows(dataset)
-
-    def _check_rows(self, dataset: Any) -> None:
         if len(dataset) < len(self.texts):
             raise errors.InvalidInput(
                 f"The Trainer trains on {len(dataset)} rows, but {len(self.texts)} rows are mixed: "
                 "generated rows would have parents outside the training set, a validation split "
                 f"for example. Give InversedMixup exactly the rows of train_dataset. {_WAY_OUT}"
             )
-        sample = sample_rows(dataset, self.texts, self.collator, self._agrees)
+        with own_random_state(torch.device("cpu"), 0):  # rows may be drawn as they are read
+            sample = sample_rows(dataset, self.texts, self.collator, self._agrees)
         if sample is None:
             return
+        self._check_texts(sample)
+        for position, row, at in zip(sample.positions, sample.rows, sample.matches, strict=True):
+            self._check_label(position, row, at, sample.shown(row))
+        self._check_all_labels(dataset, sample)
+        self._check_format(sample)
+
+    def _check_texts(self, sample: Sample) -> None:
         for position, row, at in zip(sample.positions, sample.rows, sample.matches, strict=True):
             if not at:
                 raise errors.InvalidInput(
@@ -94,44 +108,54 @@ class RowContract:
                     "training rows have a prefix or a template, pass the function that adds it as "
                     f"`preprocess`. {_WAY_OUT}"
                 )
-        self._check_labels(sample)
-        self._check_format(sample)
+        other = first_of_other_text(sample)
+        if other is not None:
+            text = sample.shown(sample.rows[other])
+            tokens = self.collator.tokenizer.decode(sample.tokens[other], skip_special_tokens=True)
+            raise errors.InvalidInput(
+                f"The column {self.collator.text_column!r} is not the text that the model reads: "
+                f"row {sample.positions[other]} of train_dataset has {text!r} there, but its "
+                f"tokens are {tokens!r}. Name the column that was tokenized, `text_column`; or "
+                "pass the texts, attach(trainer, texts=[...]), or the function that formats them, "
+                "`preprocess`."
+            )
 
-    def _check_labels(self, sample: Sample) -> None:
-        for position, row, at in zip(sample.positions, sample.rows, sample.matches, strict=True):
-            label = self._target_of(row)
-            if label is None or any(self._agrees(row, text) for text in at):
+    def _check_label(
+        self, position: int, row: Mapping[str, Any], at: Sequence[int], shown: str
+    ) -> None:
+        """Raise unless a row has the label that one of its texts, `at`, has for the plugin."""
+        for key, label in targets_in(row, self.collator).items():
+            if any(agree(label, self.targets[text]) for text in at):
                 continue
             raise errors.InvalidInput(
-                f"Row {position} of train_dataset, {sample.shown(row)!r}, has the label "
+                f"Row {position} of train_dataset, {shown!r}, has in the column {key!r} the label "
                 f"{self._named(label)}, but in the labels given to InversedMixup it has "
                 f"{self._named(self.targets[at[0]])}. Labels must be the same, with the classes in "
                 "the model's order: give `label_names` in the order of model.config.id2label, or "
-                f"the class indices of train_dataset. {_WAY_OUT}"
+                f"the class indices of train_dataset. Has the data set several label columns, keep "
+                f"the one that is trained on. {_WAY_OUT}"
             )
+
+    def _check_all_labels(self, dataset: Any, sample: Sample) -> None:
+        """Compare every label, where rows are in the plugin's order and labels cheap to read."""
+        found = zip(sample.positions, sample.matches, strict=True)
+        in_order = all(at in texts for at, texts in found)
+        if not isinstance(dataset, Dataset) or len(dataset) != len(self.texts) or not in_order:
+            return
+        for key in self.collator.label_keys:
+            if key not in dataset.column_names or self.collator.problem_type != SINGLE_LABEL:
+                continue
+            labels, known = dataset.with_format(None)[key][:], self.collator.label2id
+            read = [known.get(each, -1) if isinstance(each, str) else each for each in labels]
+            pairs = enumerate(zip(read, self.targets.argmax(1).tolist(), strict=True))
+            for position in [at for at, (label, wanted) in pairs if label != wanted]:
+                row, text = {key: labels[position]}, self.texts[position]
+                self._check_label(position, row, [position], text)
 
     def _agrees(self, row: Mapping[str, Any], text: int) -> bool:
         """Whether a training row has the label of one of the plugin's texts."""
-        label = self._target_of(row)
-        return label is None or torch.allclose(label, self.targets[text])
-
-    def _target_of(self, row: Mapping[str, Any]) -> Tensor | None:
-        """The label of a training row as a target (C,); None if it has none of that kind."""
-        value = next((row[key] for key in LABEL_KEYS if key in row), None)
-        if value is None:
-            return None
-        if isinstance(value, str):
-            value = self.collator.label2id.get(value, -1)
-        target = torch.as_tensor(value)
-        columns = self.targets.shape[1]
-        if self.collator.problem_type != SINGLE_LABEL:
-            return target.float().reshape(-1) if target.numel() == columns else None
-        if target.numel() != 1 or target.is_floating_point():
-            return None  # refused, with the reason, by the collator
-        found = torch.zeros(columns)
-        if 0 <= int(target) < columns:
-            found[int(target)] = 1.0
-        return found
+        found = targets_in(row, self.collator).values()
+        return all(agree(label, self.targets[text]) for label in found)
 
     def _named(self, target: Tensor) -> str:
         if self.collator.problem_type != SINGLE_LABEL:
@@ -186,8 +210,7 @@ def check_class_order(names: Sequence[str], config: Any) -> None:
     Raises:
         InvalidInput: The same names in another order.
     """
-    id2label = getattr(config, "id2label", None) or {}
-    theirs = [str(id2label[index]) for index in sorted(id2label)]
+    theirs = names_of(config)
     if _are_default(names) or _are_default(theirs) or len(theirs) != len(names):
         return
     ours, other = _plain(names), _plain(theirs)

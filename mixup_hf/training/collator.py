@@ -48,7 +48,8 @@ class MixupCollator:
             `multi_label_classification` or `regression`.
         base_collator: The user's collator. Default: `DataCollatorWithPadding`, given only what the
             tokenizer makes, and labels.
-        label2id: Class name to index, for features whose labels are names.
+        label2id: Class name to index, for features whose labels are names. Collators of
+            transformers, which cannot read names, are given indices; others see what is there.
         mix_ratio: Share of mixed rows among all training rows, in [0, 1): for every real row,
             `mix_ratio / (1 - mix_ratio)` mixed rows are added on average, for any batch size.
         mixed_weight: Weight of a mixed row in the loss; that of a real row is 1.
@@ -59,13 +60,15 @@ class MixupCollator:
         text_column: A training feature with this column gets the mixed row's text in it.
         text_pair_column: The same for the second text.
         label_column: The same for the label, beside `labels`, `label` and `label_ids`.
-        extra_columns: Values that mixed rows get in columns that only real rows can have.
+        extra_columns: Values that added rows get in columns that only real rows can have: mixed
+            rows, and the training rows that a curriculum puts in their place.
         label_format: Where soft labels go, see above.
 
     Attributes:
         label_smoothing: Applied to the soft labels; the callback sets it from the Trainer's
             `label_smoothing_factor`.
         has_callback: Whether a callback will install mixing; a collator without one warns once.
+        checks_batches: Whether labels and order of collated rows are compared with their features.
     """
 
     def __init__(
@@ -104,8 +107,8 @@ class MixupCollator:
         errors.one_of("label_format", label_format, ("soft_labels", "labels"))
         self.tokenizer = tokenizer
         self.num_labels = num_labels
-        self.base_collator = base_collator or _PaddingCollator(tokenizer)
         self.label2id = dict(label2id or {})
+        self.base_collator = base_collator or _PaddingCollator(tokenizer)
         self.mix_ratio = mix_ratio
         self.mixed_weight = mixed_weight
         self.preprocess = preprocess or TokenizerPreprocess(tokenizer, max_length)
@@ -115,16 +118,26 @@ class MixupCollator:
         for name in sorted({*self.label_keys} & {*self.extra_columns}):
             rule = f"leave out {name!r}, which holds labels: those of mixed rows are known"
             raise errors.bad("extra_columns", rule, self.extra_columns[name])
+        for name in sorted({text_column, text_pair_column} & {*self.extra_columns}):
+            rule = f"leave out {name!r}, which holds texts: mixed rows have their own"
+            raise errors.bad("extra_columns", rule, self.extra_columns[name])
         self.label_format = label_format
         self.label_smoothing = 0.0
         self.has_callback = False
+        self.checks_batches = True
         self._warned = False
 
     def __call__(self, features: Features) -> Any:
         """Collate real rows only."""
         if self.mix_ratio > 0 and not (self.has_callback or self._warned):
             self._warn_without_callback()
-        return self.base_collator(self._with_indices(features))
+        return self.collate(features)
+
+    def collate(self, features: Features) -> Any:
+        """What the wrapped collator makes of features: all of them as if they were real."""
+        if self.label2id and not _is_users(self.base_collator):
+            features = [self._with_index(row) for row in features]
+        return self.base_collator(features)
 
     def mixed_features(
         self, rows: Sequence[MixedExample], like: Mapping[str, Any]
@@ -149,14 +162,15 @@ class MixupCollator:
             return list(self.label2id)[row.hard_label] if named else row.hard_label
         return row.label[0] if self.problem_type == REGRESSION else list(row.label)
 
-    def _with_indices(self, features: Features) -> Features:
-        """The features with class names replaced by indices; others stay as they are."""
-        if not self.label2id:
-            return features
-        return [
-            {key: self._index(value) if key in LABEL_KEYS else value for key, value in row.items()}
-            for row in features
-        ]
+    def _with_index(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A feature with the class index in the place of a class name."""
+        named = {key for key in LABEL_KEYS if isinstance(row.get(key), str)}
+        return {key: self._index(row[key]) if key in named else row[key] for key in row}
+
+    def _index(self, name: str) -> int:
+        if name not in self.label2id:
+            raise errors.bad("label", f"be one of {sorted(self.label2id)}", name)
+        return self.label2id[name]
 
     def _warn_without_callback(self) -> None:
         """Warn once: without its callback this collator never mixes, and nothing else would tell.
@@ -174,22 +188,16 @@ class MixupCollator:
                 "epoch=epoch)."
             )
 
-    def _index(self, label: Any) -> Any:
-        if not isinstance(label, str):
-            return label
-        if label not in self.label2id:
-            raise errors.bad("label", f"be one of {sorted(self.label2id)}", label)
-        return self.label2id[label]
-
 
 def _require_known(like: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     unknown = sorted(set(like) - set(known))
     if unknown:
         raise errors.InvalidInput(
             f"The training rows have the columns {unknown}, for which a mixed row has no value. "
-            "Drop them (the Trainer does with `remove_unused_columns=True`), return them from "
-            "`preprocess`, or give a constant: trainer_kwargs(tokenizer, "
-            f"extra_columns={{{unknown[0]!r}: ...}})."
+            "If one holds the text, name it with `text_column`; labels, with `label_column`. Drop "
+            "others (the Trainer does with `remove_unused_columns=True`), return them from "
+            "`preprocess`, or give a constant in attach() or trainer_kwargs(): "
+            f"extra_columns={{{unknown[0]!r}: ...}}."
         )
 
 
@@ -203,3 +211,9 @@ class _PaddingCollator:
     def __call__(self, features: Features) -> Any:
         kept = [{key: row[key] for key in row if key in self.kept} for row in features]
         return self.pad(kept)
+
+
+def _is_users(collator: Collator) -> bool:
+    """Whether the collator is a script's own, which may read class names, or makes indices."""
+    package = str(getattr(collator, "__module__", "")).partition(".")[0]
+    return not (isinstance(collator, _PaddingCollator) or package == "transformers")

@@ -148,7 +148,7 @@ class _Body:
     def pooled(self, texts: Sequence[str]) -> Tensor | None:
         """Embeddings (n, H); None where the body has no state for each token."""
         rows = [as_row(text, self._no_label) for text in texts]
-        batch = self._collator.base_collator(self._collator.mixed_features(rows, self._like))
+        batch = self._collator.collate(self._collator.mixed_features(rows, self._like))
         inputs = _cut(without_labels(batch, next(self.model.parameters()).device))
         self._term.listen()
         self._forward(**inputs)

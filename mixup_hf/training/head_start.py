@@ -22,6 +22,7 @@ from mixup_hf import runtime
 from mixup_hf.judging.labels.heads import fit_linear
 from mixup_hf.judging.sampling import sample_of
 from mixup_hf.training.collator import MixupCollator
+from mixup_hf.training.loss import logits_of
 from mixup_hf.training.rehearsal import own_random_state
 from mixup_hf.types import MixedExample
 
@@ -141,7 +142,7 @@ class HeadStart:
         size = args.eval_batch_size
         for at in range(0, len(rows), size):
             features_of = self._collator.mixed_features(rows[at : at + size], like)
-            batch = self._collator.base_collator(features_of)
+            batch = self._collator.collate(features_of)
             seen = _forward(model, batch, bool(args.bf16))
             if seen is None or (head is not None and seen[0] is not head):
                 return None
@@ -172,10 +173,7 @@ def _forward(model: Any, batch: Any, autocast: bool) -> tuple[nn.Linear, Tensor,
     finally:
         for handle in handles:
             handle.remove()
-    found = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-    if not isinstance(found, Tensor):
-        return None
-    logits: Tensor = found
+    logits = logits_of(outputs)
     for layer, given, made in reversed(calls):
         if made.shape == logits.shape and torch.equal(made, logits):
             return layer, given, logits

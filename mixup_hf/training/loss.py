@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ def soft_cross_entropy(
     depend on how a step is accumulated.)
 
     Args:
-        outputs: A model output with `logits` (B, C), or a tuple that starts with them.
+        outputs: What the model returned, see `logits_of`.
         labels: Soft labels (B, C), float; or class indices (B,), int, as in evaluation.
         num_items_in_batch: What the Trainer counts: elements of `labels` that are not -100, so N
             for class indices and N * C for soft labels. None averages over this batch.
@@ -44,9 +44,9 @@ def soft_cross_entropy(
         A scalar.
 
     Raises:
-        InvalidInput: `labels` is neither (B,) nor (B, C).
+        InvalidInput: `labels` is neither (B,) nor (B, C), or there are no logits.
     """
-    logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+    logits = logits_of(outputs)
     targets = as_soft_labels(labels, logits.shape[-1])
     rows = row_losses(logits, targets, class_weights=class_weights)
     if num_items_in_batch is None:
@@ -55,11 +55,75 @@ def soft_cross_entropy(
     return rows.sum() / (count / logits.shape[-1] if labels.is_floating_point() else count)
 
 
+def logits_of(outputs: Any) -> Tensor:
+    """The logits (B, C) among what a model returned.
+
+    Args:
+        outputs: A model output or dict with `logits`, an object that has them, a tuple in which
+            they are the first tensor that is no scalar, or the logits themselves.
+
+    Returns:
+        (B, C); of a model with one output that returns (B,), (B, 1).
+
+    Raises:
+        InvalidInput: There are none, or they have another shape.
+    """
+    found = outputs
+    if isinstance(outputs, Mapping):
+        found = outputs.get("logits")
+    elif isinstance(outputs, tuple | list):
+        found = next((each for each in outputs if isinstance(each, Tensor) and each.ndim), None)
+    elif not isinstance(outputs, Tensor):
+        found = getattr(outputs, "logits", None)
+    if not isinstance(found, Tensor) or found.ndim not in (1, 2):
+        shown = sorted(outputs) if isinstance(outputs, Mapping) else type(outputs).__name__
+        shape = f" of shape {tuple(found.shape)}" if isinstance(found, Tensor) else ""
+        raise errors.InvalidInput(
+            f"The model must return logits of shape (rows, classes), but returned {shown}{shape}. "
+            "Return them under 'logits', or in a tuple after the loss."
+        )
+    logits: Tensor = found
+    return logits if logits.ndim == 2 else logits.unsqueeze(-1)
+
+
 def takes_soft_labels(loss: LossFunction | None) -> bool:
     """Whether a loss function is known to take soft labels: it is `soft_cross_entropy`."""
     while isinstance(loss, partial):
         loss = loss.func
     return loss is soft_cross_entropy
+
+
+def explicit_function(given: bool | LossFunction, class_weights: Tensor | None) -> LossFunction:
+    """The `compute_loss_func` of a Trainer with an explicit loss: the one given, or ours.
+
+    Args:
+        given: A function that takes soft labels (R, C) as `labels`, or True.
+        class_weights: Weights of the classes (C,), for ours.
+    """
+    if callable(given):
+        return given if takes_soft_labels(given) else _counting_rows(given)
+    if class_weights is None:
+        return soft_cross_entropy
+    return partial(soft_cross_entropy, class_weights=class_weights)
+
+
+def _counting_rows(loss: LossFunction) -> LossFunction:
+    """A loss function told the rows of an optimizer step, N, where its labels are soft.
+
+    The Trainer counts the elements of `labels`, N * C for soft ones; a loss written for class
+    indices and divided by that count would be C times too small.
+    """
+
+    @wraps(loss)
+    def counted(
+        outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None, **more: Any
+    ) -> Tensor:
+        items = num_items_in_batch
+        if items is not None and labels.ndim == 2 and labels.is_floating_point():
+            items = items // labels.shape[-1]
+        return loss(outputs, labels, num_items_in_batch=items, **more)
+
+    return counted
 
 
 def row_losses(

@@ -9,11 +9,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from transformers.trainer_pt_utils import LabelSmoother
+from transformers.utils.generic import ModelOutput
 
 from mixup_hf import errors
 from mixup_hf.data.targets import SINGLE_LABEL
 from mixup_hf.training.contrastive import NO_CONTRAST, Contrast, contrastive_term
-from mixup_hf.training.loss import row_losses
+from mixup_hf.training.loss import logits_of, row_losses
 from mixup_hf.training.mixing_collator import POOL_ROWS, ROW_WEIGHTS, SOFT_LABELS
 
 
@@ -50,9 +51,10 @@ class SoftLabelHooks:
         class_weights: Weights of the classes (C,) in the loss.
         contrast: The contrastive term.
         on_losses: Called with the loss of each row (R,), before weights, and the pool rows (R,).
+        own_loss: Whether the Trainer has a `compute_loss` of the user's.
 
     Attributes:
-        losses_made: Losses computed that could be trained on.
+        losses_made: Losses computed since the last optimizer step that could be trained on.
         gradients: How many of them have received a gradient.
     """
 
@@ -68,8 +70,11 @@ class SoftLabelHooks:
         class_weights: Tensor | None = None,
         contrast: Contrast = NO_CONTRAST,
         on_losses: Callable[[Tensor, Tensor], None] | None = None,
+        *,
+        own_loss: bool = False,
     ) -> None:
         self.model = model
+        self.own_loss = own_loss
         self.label_format = label_format
         self.on_rows = on_rows
         self.on_losses = on_losses
@@ -108,20 +113,23 @@ class SoftLabelHooks:
             InvalidState: No batch with soft labels reached the model, or the Trainer computed
                 another loss than the one made here.
         """
-        if self.label_format == "labels" or self.gradients:
+        made, received = self.losses_made, self.gradients
+        self.losses_made = self.gradients = 0  # each optimizer step is checked
+        if self.label_format == "labels" or received:
             return
-        if self.losses_made:
+        if made:
             raise errors.InvalidState(
                 "The soft labels of mixed rows are not used: the Trainer trains on another loss, "
                 "from a `compute_loss_func` or a `compute_loss` of your own. For class weights, "
                 "set `class_weights`: InversedMixup.from_pretrained(..., class_weights='balanced') "
                 "or one number per class. If your loss accepts soft labels (R, C) as `labels`, set "
-                "explicit_loss=True in attach() or trainer_kwargs(). The run has taken no step."
+                "explicit_loss=True in attach() or trainer_kwargs(). This step was not taken."
             )
         raise errors.InvalidState(
-            "A training step is about to end without the soft-label loss: the Trainer was given "
-            "another collator than the callback, or its model was replaced after training began. "
-            "Use mixup.attach(trainer), or Trainer(..., **mixup.trainer_kwargs(tokenizer))."
+            "A training step is about to end without the soft-label loss: a `compute_loss` of your "
+            "own does not call model(**inputs) with all inputs, the Trainer was given another "
+            "collator than the callback, or its model was replaced after training began. Use "
+            "mixup.attach(trainer), or Trainer(..., **mixup.trainer_kwargs(tokenizer))."
         )
 
     def _before(
@@ -155,7 +163,7 @@ class SoftLabelHooks:
             return None
         soft, pool_rows, items, weights, mask, ids = self._stash
         self._stash = None
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        logits = logits_of(outputs)
         if logits.shape[-1] != soft.shape[-1]:
             raise errors.InvalidInput(
                 f"`num_labels` must equal the model's {logits.shape[-1]} classes, but the mixed "
@@ -166,7 +174,7 @@ class SoftLabelHooks:
             self.on_losses(rows.detach(), pool_rows.to(rows.device))
         if weights is not None:
             rows = rows * weights
-        count = len(rows) if items is None else torch.as_tensor(items).to(rows.device)
+        count = len(rows) if items is None else self._rows_in(items, soft).to(rows.device)
         loss = rows.mean() if items is None else rows.sum() / count
         if self._contrastive is not None:
             term = self._contrastive.take(soft, mask, ids, pool_rows)
@@ -174,10 +182,31 @@ class SoftLabelHooks:
         if loss.requires_grad:
             self.losses_made += 1
             loss.register_hook(self._count_gradient)
+        return self._with_loss(outputs, loss)
+
+    def _rows_in(self, items: Tensor | int, soft: Tensor) -> Tensor:
+        """Rows of the optimizer step; the Trainer has counted the elements of its labels."""
+        counted = torch.as_tensor(items)
+        return counted if self.problem_type == SINGLE_LABEL else counted / soft.shape[-1]
+
+    def _with_loss(self, outputs: Any, loss: Tensor) -> Any:
+        """The outputs with the loss in front, where the Trainer and scripts look for it."""
+        if isinstance(outputs, Tensor):
+            # Code that computes a loss from logits would stumble over a tuple; it gets what it
+            # expects, and `require_gradient` says that its loss ignores the soft labels.
+            return outputs if self.own_loss else (loss, outputs)
+        if isinstance(outputs, ModelOutput):
+            rest = {name: value for name, value in outputs.items() if name != "loss"}
+            return type(outputs)(**{"loss": loss, **rest})
         if isinstance(outputs, dict):
             outputs["loss"] = loss
             return outputs
-        return (loss, *outputs)
+        if isinstance(outputs, tuple | list):
+            if "loss" in getattr(outputs, "_fields", ()):
+                return outputs._replace(loss=loss)  # type: ignore[union-attr]
+            return (loss, *(outputs[1:] if outputs[0] is None else outputs))
+        outputs.loss = loss
+        return outputs
 
     def _count_gradient(self, gradient: Tensor) -> None:
         self.gradients += 1

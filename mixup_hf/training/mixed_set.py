@@ -19,7 +19,7 @@ from mixup_hf.training.auto import Chosen, choose
 from mixup_hf.training.checks import RowContract
 from mixup_hf.training.collator import Collator, MixupCollator
 from mixup_hf.training.curriculum import CONSTANT
-from mixup_hf.training.loss import read_class_weights
+from mixup_hf.training.loss import logits_of, read_class_weights
 from mixup_hf.training.plain_loop import LoopRows, LoopTargets, loop_loss, mixed_batches, mixed_rows
 from mixup_hf.training.preprocess import Preprocess
 from mixup_hf.types import Supplies
@@ -128,13 +128,14 @@ class MixedTrainingSet:
         """The loss of a batch of `batches`.
 
         Args:
-            outputs: The model's: with `logits` (R, C), or a tuple that starts with them.
+            outputs: What the model returned, see `training.loss.logits_of`.
             targets: As `batches` yields them.
             num_rows: What the sum over rows is divided by: with gradient accumulation, the rows of
                 the whole optimizer step. Default: the R rows of this batch.
         """
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        return loop_loss(logits, targets, self.problem_type, self.class_weights, num_rows)
+        return loop_loss(
+            logits_of(outputs), targets, self.problem_type, self.class_weights, num_rows
+        )
 
     def _balancing(self) -> float:
         """Share of generated rows and copies in a batch, where they make up for rare classes."""
@@ -193,6 +194,7 @@ class MixedTrainingSet:
         )
 
     def _contract(self, collator: MixupCollator, check_rows: bool) -> RowContract:
+        collator.checks_batches = check_rows
         return RowContract(self.texts, self.targets, self.label_names, collator, check_rows)
 
     def _follows_model(self) -> bool:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
 from mixup_hf import errors
-from mixup_hf.data.targets import SINGLE_LABEL
+from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL
+from mixup_hf.training.batch_checks import check_batch
 from mixup_hf.training.collator import LABEL_KEYS, Features, MixupCollator
 from mixup_hf.training.curriculum import RealRows
 from mixup_hf.training.loss import smooth
@@ -24,6 +25,7 @@ SOFT_LABELS = "soft_labels"
 POOL_ROWS = "mixup_rows"
 ROW_WEIGHTS = "mixup_weights"
 REAL_ROW = -1
+_IGNORED = -100.0  # in labels, by the Trainer
 Drawn = list[tuple[int, MixedExample]]
 Rows = Sequence[MixedExample]
 
@@ -63,17 +65,16 @@ class MixingCollator:
         plain = self.plain
         if plain.problem_type == SINGLE_LABEL:
             _refuse_vector_labels(features[0])
-        real = plain._with_indices(features)
-        drawn, filling = self._draw(real)
+        drawn, filling = self._draw(features)
         mixed = [row for _, row in drawn]
-        added = plain.mixed_features([*filling, *mixed], like=real[0])
-        batch = self._collate(real, added)
-        alike = [REAL_ROW] * (len(real) + len(filling))
+        added = plain.mixed_features([*filling, *mixed], like=features[0])
+        batch = self._collate(features, added)
+        alike = [REAL_ROW] * (len(features) + len(filling))
         batch[POOL_ROWS] = torch.tensor(alike + [at for at, _ in drawn])
-        if plain.problem_type == SINGLE_LABEL:
-            self._put_classes(batch, filling, mixed)
-        else:
-            self._put_values(batch, filling, mixed)
+        put = self._put_classes if plain.problem_type == SINGLE_LABEL else self._put_values
+        targets = put(batch, filling, mixed)
+        if plain.checks_batches:
+            check_batch(batch, targets, features, plain)
         return batch
 
     def _draw(self, real: Features) -> tuple[Drawn, list[MixedExample]]:
@@ -95,8 +96,8 @@ class MixingCollator:
         self._collated += 1
         return number
 
-    def _put_classes(self, batch: Any, filling: Rows, mixed: Rows) -> None:
-        """Class indices and soft labels of a batch of R rows.
+    def _put_classes(self, batch: Any, filling: Rows, mixed: Rows) -> Tensor:
+        """Class indices and soft labels of a batch of R rows; returns the indices (R, C), one-hot.
 
         Those of rows that were added do not come from their features: a collator may read labels
         from a column that has only a constant for them.
@@ -113,14 +114,17 @@ class MixingCollator:
                 sorted(set(hard.tolist())),
                 "Set `num_labels` to the number of classes.",
             )
-        soft = self._soft(hard, mixed)
-        if plain.label_format == "labels":
-            batch["labels"] = soft
-        else:
-            batch[SOFT_LABELS] = soft
+        targets = F.one_hot(hard, plain.num_labels).float()
+        key = "labels" if plain.label_format == "labels" else SOFT_LABELS
+        batch[key] = self._soft(targets, mixed)
+        return targets
 
-    def _put_values(self, batch: Any, filling: Rows, mixed: Rows) -> None:
-        """Targets and weights of a batch of R rows with several labels each, or numbers."""
+    def _put_values(self, batch: Any, filling: Rows, mixed: Rows) -> Tensor:
+        """Targets and weights of a batch of R rows with several labels each, or numbers.
+
+        Returns the targets (R, C). The Trainer counts what is not -100 in `labels`, so that number
+        is moved there to the next one; the loss reads the soft labels.
+        """
         plain, rows = self.plain, len(batch[POOL_ROWS])
         values = torch.as_tensor(batch["labels"]).float().reshape(rows, -1)
         if values.shape[1] != plain.num_labels:
@@ -130,12 +134,14 @@ class MixingCollator:
             values[at] = torch.tensor(row.label)
             if at >= rows - len(mixed):
                 weights[at] = plain.mixed_weight * row.weight
-        batch["labels"] = torch.zeros(rows, dtype=torch.int64)  # the Trainer counts rows by it
+        shown = torch.where(values == _IGNORED, values.nextafter(torch.zeros(())), values)
+        batch["labels"] = shown.squeeze(-1) if plain.problem_type == REGRESSION else shown
         batch[SOFT_LABELS], batch[ROW_WEIGHTS] = values, weights
+        return values
 
     def _collate(self, real: Features, mixed: Features) -> Any:
         try:
-            return self.plain.base_collator(real + mixed)
+            return self.plain.collate(real + mixed)
         except ValueError as error:
             lengths = {len(row.get("input_ids", ())) for row in real + mixed}
             if len(lengths) < 2:
@@ -145,12 +151,12 @@ class MixingCollator:
                 "rows are of any length: it must pad, as DataCollatorWithPadding does."
             ) from error
 
-    def _soft(self, hard: Tensor, mixed: Rows) -> Tensor:
-        soft = F.one_hot(hard, self.plain.num_labels).float()
-        for row, example in enumerate(mixed, start=len(hard) - len(mixed)):
+    def _soft(self, targets: Tensor, mixed: Rows) -> Tensor:
+        soft, first = targets.clone(), len(targets) - len(mixed)
+        for row, example in enumerate(mixed, start=first):
             soft[row] = torch.tensor(example.label) * example.weight
         soft = smooth(soft, self.plain.label_smoothing)
-        soft[len(hard) - len(mixed) :] *= self.plain.mixed_weight
+        soft[first:] *= self.plain.mixed_weight
         return soft
 
 
@@ -169,6 +175,15 @@ class SeenRows:
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """Each row, by column."""
         return iter(self._rows) if self._seen is None else map(self._seen, self._rows)
+
+    def some(self, count: int) -> list[Mapping[str, Any]]:
+        """At most so many rows from all over the training set; none of a stream."""
+        if not hasattr(self._rows, "__len__"):
+            return []
+        total = len(self._rows)
+        places = sorted({at * (total - 1) // max(1, count - 1) for at in range(min(count, total))})
+        rows = [self._rows[at] for at in places]
+        return rows if self._seen is None else list(map(self._seen, rows))
 
 
 class Installed:

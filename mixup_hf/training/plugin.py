@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any, Self
 
 from transformers import PreTrainedTokenizerBase, Trainer
@@ -20,7 +19,7 @@ from mixup_hf.training.contrastive import Contrast
 from mixup_hf.training.contrastive_start import ContrastiveStart
 from mixup_hf.training.curriculum import RealRows
 from mixup_hf.training.head_start import HeadStart
-from mixup_hf.training.loss import LossFunction, soft_cross_entropy, takes_soft_labels
+from mixup_hf.training.loss import LossFunction, explicit_function, takes_soft_labels
 from mixup_hf.training.mixed_set import MixedTrainingSet
 from mixup_hf.training.preprocess import Preprocess
 from mixup_hf.training.rehearsal import Rehearsal
@@ -85,8 +84,9 @@ class TrainerPlugin(MixedTrainingSet):
             labels: Their labels (N), instead of reading them.
             preprocess: `preprocess(texts, text_pairs=None) -> features`, for training rows that
                 have a prefix, a template or a chat format: see `MixupCollator`.
-            explicit_loss: The Trainer's own loss takes soft labels (R, C) as `labels`. Without a
-                loss of its own, it is given `soft_cross_entropy`.
+            explicit_loss: The Trainer's own loss takes soft labels (R, C) as `labels`, and is told
+                the rows of an optimizer step as `num_items_in_batch`. Without a loss of its own, it
+                is given `soft_cross_entropy`. (A Trainer's `compute_loss` is told R * C.)
             check_rows: Compare a sample of the training rows with the plugin's. Turn it off for a
                 data set whose rows change at every access.
             log_samples: Generated rows that TensorBoard, W&B, Trackio or MLflow (those of
@@ -180,7 +180,7 @@ class TrainerPlugin(MixedTrainingSet):
         own = [plugin, *self._averages()]
         kwargs: dict[str, Any] = {"data_collator": collator, "callbacks": [*callbacks, *own]}
         if explicit_loss:
-            kwargs["compute_loss_func"] = self._loss_function(explicit_loss)
+            kwargs["compute_loss_func"] = explicit_function(explicit_loss, self.class_weights)
         return kwargs
 
     def _read(
@@ -273,13 +273,6 @@ class TrainerPlugin(MixedTrainingSet):
         if self.chosen.curriculum_fill == "none":
             return None
         return RealRows(self.texts, self.targets, self.seed, balance=self._balancing())
-
-    def _loss_function(self, explicit_loss: bool | LossFunction) -> LossFunction:
-        if callable(explicit_loss):
-            return explicit_loss
-        if self.class_weights is None:
-            return soft_cross_entropy
-        return partial(soft_cross_entropy, class_weights=self.class_weights)
 
     def _settings(self) -> dict[str, Any]:
         """What the rows depend on; a resumed run must have the same."""

@@ -42,7 +42,7 @@ from mixup_hf.judging.labels import Member
 from mixup_hf.judging.labels.members.model import NAME as MEMBER
 from mixup_hf.training.checkpointing import RUN_FOLDER, checkpoint_folder, link
 from mixup_hf.training.collator import MixupCollator
-from mixup_hf.training.loss import row_losses
+from mixup_hf.training.loss import logits_of, row_losses
 from mixup_hf.types import MixedExample
 
 MAX_STEPS = 100
@@ -136,16 +136,14 @@ class Rehearsal:
         return torch.device(next(self._model.parameters()).device)
 
     def _logits(self, rows: Sequence[MixedExample]) -> Tensor:
-        batch = self._collator.base_collator(self._collator.mixed_features(rows, self._like))
+        batch = self._collator.collate(self._collator.mixed_features(rows, self._like))
         inputs = {
             name: value.to(self._device) if isinstance(value, Tensor) else value
             for name, value in batch.items()
             if name != "labels"  # with them, a head computes a loss of its own
         }
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
-            outputs = self._model(**inputs)
-        logits: Tensor = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        return logits
+            return logits_of(self._model(**inputs))
 
     def _train(self, original: nn.Module, args: TrainingArguments, steps: int) -> None:
         started = time.monotonic()

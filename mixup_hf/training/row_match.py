@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from mixup_hf.data.text_pairs import split_sides
+from mixup_hf.training.batch_checks import tokens_of
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.preprocess import TokenizerPreprocess, features_of
 
@@ -44,7 +44,7 @@ class Sample:
         """A row as a person reads it, shortened."""
         text = row.get(self.collator.text_column)
         if text is None:
-            text = str(self.collator.tokenizer.decode(_tokens(row), skip_special_tokens=True))
+            text = str(self.collator.tokenizer.decode(tokens_of(row), skip_special_tokens=True))
         return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -95,7 +95,7 @@ def _by_text(
         places[split_sides(text)].append(at)
     wanted = [(row[first], row.get(second)) if paired else (row[first],) for row in rows]
     matches = [places.get(key, []) for key in wanted]
-    tokens = [_tokens(row) for row in rows] if all("input_ids" in row for row in rows) else []
+    tokens = [tokens_of(row) for row in rows] if all("input_ids" in row for row in rows) else []
     encoded: list[list[int]] = []
     if tokens and all(matches) and "input_ids" in features_of(collator.preprocess, texts[:1])[0]:
         encoded = _encode([texts[at[0]] for at in matches], collator)
@@ -122,7 +122,7 @@ def _by_tokens(
     collator: MixupCollator,
     agrees: Callable[[Mapping[str, Any], int], bool],
 ) -> Sample:
-    tokens = [_tokens(row) for row in rows]
+    tokens = [tokens_of(row) for row in rows]
     same_order = None
     if positions[-1] < len(texts):
         encoded = _encode([texts[at] for at in positions], collator)
@@ -158,19 +158,11 @@ def _encode_all(texts: Sequence[str], collator: MixupCollator, length: int) -> I
         hook = TokenizerPreprocess(hook.tokenizer, length)  # rows may be truncated there
     for start in range(0, len(texts), _ENCODED_AT_ONCE):
         for feature in features_of(hook, texts[start : start + _ENCODED_AT_ONCE]):
-            yield _tokens(feature)
+            yield tokens_of(feature)
 
 
 def _encode(texts: Sequence[str], collator: MixupCollator) -> list[list[int]]:
-    return [_tokens(feature) for feature in features_of(collator.preprocess, texts)]
-
-
-def _tokens(row: Mapping[str, Any]) -> list[int]:
-    """Token ids without padding."""
-    ids = torch.as_tensor(row["input_ids"]).reshape(-1)
-    mask = row.get("attention_mask")
-    kept = ids if mask is None else ids[torch.as_tensor(mask).reshape(-1).bool()]
-    return [int(token) for token in kept]
+    return [tokens_of(feature) for feature in features_of(collator.preprocess, texts)]
 
 
 def _alike(row: list[int], text: list[int], special: set[int]) -> bool:
@@ -194,13 +186,21 @@ def truncated_at(sample: Sample) -> int | None:
     return longest if short == {longest} else None
 
 
+def first_of_other_text(sample: Sample) -> int | None:
+    """The first row whose tokens are not those of its text, if that is so for most rows."""
+    special = set(sample.collator.tokenizer.all_special_ids)
+    pairs = zip(sample.tokens, sample.encoded, strict=bool(sample.encoded))
+    other = [at for at, pair in enumerate(pairs) if not _alike(*pair, special)]
+    return other[0] if 2 * len(other) > len(sample.rows) else None
+
+
 def first_with_more(sample: Sample) -> int | None:
     """The first row that holds far more than its text, if most rows do.
 
     What all rows have at their ends is a template, and not counted.
     """
     special = set(sample.collator.tokenizer.all_special_ids)
-    ends = sum(len(real) - len(generated) for _, real, generated in common_ends(sample))
+    ends = sum(max(0, len(real) - len(made)) for _, real, made in common_ends(sample))
 
     def words(tokens: list[int]) -> int:
         return sum(token not in special for token in tokens)
@@ -222,7 +222,8 @@ def common_ends(sample: Sample) -> Iterator[tuple[str, list[int], list[int]]]:
     for where, step in (("start", 1), ("end", -1)):
         real = _common([row[::step] for row in sample.tokens])
         generated = _common([row[::step] for row in sample.encoded])
-        if len(real) > len(generated):
+        firsts = [row[::step][:1] for row in sample.tokens]
+        if len(real) > len(generated) or (generated and generated[:1] not in firsts):
             yield where, real[::step], generated[::step]
 
 

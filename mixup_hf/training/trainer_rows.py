@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from mixup_hf import errors, runtime
@@ -31,7 +30,8 @@ class Columns:
 
     def text_in(self, dataset: Any) -> str:
         """The column of the texts: named, or the one of strings; `text` where none can be told."""
-        if self.text is not None or not isinstance(dataset, Dataset) or not len(dataset):
+        readable = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+        if self.text is not None or not readable or not len(dataset):
             return self.text or "text"
         try:
             return _text_column(dataset, self, "train_dataset") or "text"
@@ -179,9 +179,8 @@ def _label_column(dataset: Any) -> str:
 def _text_column(dataset: Any, columns: Columns, name: str) -> str | None:
     """The one column of strings; None if there is none."""
     names = _column_names(dataset)
-    first = _raw(dataset)[0]
     left_out = {columns.text_pair, columns.label, *LABEL_KEYS}
-    found = [key for key in names if isinstance(first.get(key), str) and key not in left_out]
+    found = [key for key in names if key not in left_out and _holds_strings(dataset, key)]
     if len(found) > 1:
         raise errors.InvalidInput(
             f"`{name}` has several columns of strings: {found}. Name the one that the model is "
@@ -189,6 +188,14 @@ def _text_column(dataset: Any, columns: Columns, name: str) -> str | None:
             "one with text_pair_column=..."
         )
     return found[0] if found else None
+
+
+def _holds_strings(dataset: Any, column: str) -> bool:
+    """By its type, or by the first row where a data set has no types."""
+    features = getattr(dataset, "features", None)
+    if isinstance(features, Mapping) and column in features:
+        return getattr(features[column], "dtype", None) in ("string", "large_string")
+    return isinstance(_raw(dataset)[0].get(column), str)
 
 
 def _decoded(dataset: Any, tokenizer: Any, name: str) -> list[str]:
@@ -240,9 +247,14 @@ def _class_names(feature: Any) -> list[str] | None:
 
 def _model_names(config: Any) -> list[str] | None:
     """Names in `id2label`; None for the default ones."""
-    id2label = getattr(config, "id2label", None) or {}
-    names = [str(id2label[index]) for index in sorted(id2label)]
+    names = names_of(config)
     return None if all(name.startswith("LABEL_") for name in names) else names
+
+
+def names_of(config: Any) -> list[str]:
+    """The classes in a model's `id2label`, by index: keys read from JSON are strings."""
+    id2label = getattr(config, "id2label", None) or {}
+    return [str(id2label[index]) for index in sorted(id2label, key=int)]
 
 
 def read_eval_texts(dataset: Any, columns: Columns, tokenizer: Any) -> list[str]:

@@ -9,8 +9,10 @@ from transformers import TrainingArguments
 
 from mixup_hf import errors, runtime
 from mixup_hf.data.targets import SINGLE_LABEL
-from mixup_hf.training.checks import check_smoothing
+from mixup_hf.training.checks import RowContract, check_smoothing
 from mixup_hf.training.collator import MixupCollator
+from mixup_hf.training.mixing_collator import SeenRows
+from mixup_hf.training.model_loss import MODEL_LOSS_ROWS, check_model_loss
 
 _ON_FAILURE = ("stop", "real_rows")
 
@@ -27,12 +29,29 @@ def check_refills(
 
 
 def check_training(
-    args: TrainingArguments, loader: Any, model: Any, collator: MixupCollator, *, attached: bool
+    args: TrainingArguments,
+    loader: Any,
+    model: Any,
+    collator: MixupCollator,
+    contract: RowContract | None = None,
+    *,
+    attached: bool,
+    weighs: bool = False,
 ) -> None:
     """Raise unless mixing can join this training.
 
+    Args:
+        args: Of the Trainer.
+        loader: The train loader, as accelerate prepared it.
+        model: The model being trained.
+        collator: The plugin's.
+        contract: Compares the Trainer's rows and classes with the plugin's.
+        attached: Whether `attach` put the plugin into the Trainer.
+        weighs: Whether the plugin weights classes: then the model's own loss may be another.
+
     Raises:
-        InvalidInput: Its batches, model or labels cannot be mixed, or its processes train apart.
+        InvalidInput: Its batches, model, labels or loss cannot be mixed, its rows are not those of
+            the plugin, or its processes train apart.
         InvalidState: The Trainer was given another collator.
     """
     _refuse_alone(args)
@@ -45,6 +64,10 @@ def check_training(
     check_smoothing(
         args.label_smoothing_factor, attached=attached, label_format=collator.label_format
     )
+    if contract is not None:
+        contract.check(model, loader.dataset)
+    if collator.label_format != "labels" and collator.checks_batches and not weighs:
+        check_model_loss(args, model, SeenRows(loader).some(MODEL_LOSS_ROWS), collator)
 
 
 def refuse_unwatchable(args: TrainingArguments, label_format: str) -> None:

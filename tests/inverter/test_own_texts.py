@@ -186,6 +186,29 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(
         trained_on(inverter, TEXTS)
 
 
+def test_too_little_memory_is_named_with_the_way_out(
+    inverter: Inverter, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> NoReturn:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(own_texts, "descend", full)
+    with pytest.raises(errors.InvalidState, match="more memory than cpu has left.*own_texts: off"):
+        trained_on(inverter, TEXTS)
+    assert not list(cache.rglob("*.safetensors"))
+
+
+def test_its_card_says_what_it_has_read(inverter: Inverter, cache: Path) -> None:
+    """`push_to_hub` uploads the card that lies beside the weights."""
+    assert inverter.folder is not None
+    (inverter.folder / "README.md").write_text("# An aligner\n", encoding="utf-8")
+    trained = trained_on(inverter, TEXTS)
+    assert trained.folder is not None
+    card = (trained.folder / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# An aligner\n")
+    assert "has also read" in card
+
+
 @pytest.mark.parametrize("count", [1, 5, 40])
 def test_every_batch_is_read_before_one_is_read_again(count: int) -> None:
     order = own_texts._order(count)

@@ -11,7 +11,16 @@ import pytest
 import torch
 from tiny import FakeEncoder, fake_invert, make_classifier, make_dataset, make_rows
 from torch.nn import functional as F
-from trainer_runs import Run, assert_close, assert_moved, make_run, sharpen, tokens, weights
+from trainer_runs import (
+    Run,
+    assert_close,
+    assert_moved,
+    make_run,
+    rows_per_epoch,
+    sharpen,
+    tokens,
+    weights,
+)
 from transformers import BertForTokenClassification
 
 from mixup_hf.generation.generator import Producer
@@ -60,7 +69,7 @@ def build(problem: str, folder: Path, **settings: Any) -> Run:
 
 def rows_of(run: Run, batch: dict[str, torch.Tensor]) -> list[tuple[str, torch.Tensor, bool]]:
     """Text, target and whether it is mixed, of every row of a recorded batch."""
-    made = run.producer.produce(0, run.callback.rows_per_epoch())
+    made = run.producer.produce(0, rows_per_epoch(run))
     texts = {tuple(tokens(text)): at for at, text in enumerate(run.producer.texts)}
     rows = []
     for ids, mask, at in zip(

@@ -37,6 +37,7 @@ def measure(
             intrusion="keep",
             form="free",
             label_source="parents",
+            own_texts="off",
             seed=seed,
         )
         mixup = InversedMixup(inverter, table.texts, table.labels, config=config)

@@ -120,6 +120,7 @@ def as_published(mixup: MixupConfig) -> MixupConfig:
         curriculum="constant",
         contrastive_weight=0.0,
         unlabeled_parents=0.0,
+        own_texts="off",
     )
 
 

@@ -23,7 +23,7 @@ from transformers import (
 from mixup_hf import errors
 from mixup_hf.mixing.weights.beta import Beta
 from mixup_hf.runtime import counter_rng
-from mixup_hf.training.loss import row_losses
+from mixup_hf.training.loss import logits_of, row_losses
 
 _MIXING = 8  # purpose of the random stream; part of its key
 
@@ -97,7 +97,7 @@ class _Hook(TrainerCallback):
 
     def loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
         """Cross-entropy of the rows; during training, soft cross-entropy of rows and mixes."""
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        logits = logits_of(outputs)
         if self._drawn is None or len(logits) == len(labels):
             return F.cross_entropy(logits.float(), labels)
         partners, lams = self._drawn
