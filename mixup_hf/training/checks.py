@@ -124,16 +124,17 @@ class RowContract:
         self, position: int, row: Mapping[str, Any], at: Sequence[int], shown: str
     ) -> None:
         """Raise unless a row has the label that one of its texts, `at`, has for the plugin."""
-        for key, label in targets_in(row, self.collator).items():
+        found = targets_in(row, self.collator)
+        for key, label in found.items():
             if any(agree(label, self.targets[text]) for text in at):
                 continue
+            several = f" in the column {key!r} (of {sorted(found)})" if len(found) > 1 else ""
             raise errors.InvalidInput(
-                f"Row {position} of train_dataset, {shown!r}, has in the column {key!r} the label "
-                f"{self._named(label)}, but in the labels given to InversedMixup it has "
+                f"Row {position} of train_dataset, {shown!r}, has the label "
+                f"{self._named(label)}{several}, but in the labels given to InversedMixup it has "
                 f"{self._named(self.targets[at[0]])}. Labels must be the same, with the classes in "
                 "the model's order: give `label_names` in the order of model.config.id2label, or "
-                f"the class indices of train_dataset. Has the data set several label columns, keep "
-                f"the one that is trained on. {_WAY_OUT}"
+                f"the class indices of train_dataset. {_WAY_OUT}"
             )
 
     def _check_all_labels(self, dataset: Any, sample: Sample) -> None:
