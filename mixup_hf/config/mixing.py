@@ -59,10 +59,13 @@ class MixupConfig:
     )
     reuse: bool = Field(
         default=True,
-        description="Reuse sentences that an earlier run with the same settings decoded.",
+        description=(
+            "Reuse sentences that an earlier run with the same settings decoded, and what its "
+            "committee said about them."
+        ),
     )
     cache_megabytes: Whole = Field(
-        default=1024, ge=1, description="Size limit of the cache of sentences, in megabytes."
+        default=1024, ge=1, description="Size limit of each of these caches, in megabytes."
     )
     rows_file: str | None = Field(
         default=None,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,7 +18,9 @@ from mixup_hf.data.text_pairs import split_sides
 from mixup_hf.inverter.encoder import TunableEncoder
 from mixup_hf.inverter.model import Inverter
 from mixup_hf.judging.labels import Committee, LabelInputs, Member, fit_committee
+from mixup_hf.judging.labels.kept import KeepsVotes, is_kept
 from mixup_hf.judging.sampling import sample_of
+from mixup_hf.training.training_rows import rows_digest
 from mixup_hf.types import Encodes
 
 # The last committee fitted with each inverter, with what it was fitted on: runs on the same rows
@@ -37,6 +41,7 @@ def build_committee(
     calibration: Callable[[], Sequence[str]],
     extra: Mapping[str, Member] | None = None,
     balanced: bool = False,
+    kept: Callable[[Mapping[str, Any]], KeepsVotes] | None = None,
 ) -> Committee:
     """Fit a committee, and print what it is like in one line.
 
@@ -55,6 +60,8 @@ def build_committee(
             than it is right. Called once.
         extra: Members that have been fitted elsewhere, by name.
         balanced: All classes count the same, whatever their rows.
+        kept: Opens the store of what members of earlier runs have said, given what they were fitted
+            on. Default: nothing is kept.
 
     Raises:
         InvalidInput: A member cannot work with this training set.
@@ -75,13 +82,15 @@ def build_committee(
     )
     latest = _LATEST.get(inverter)
     if latest is None or latest[0] != key:
-        runtime.announce(
-            f"mixup_hf: fitting a committee ({', '.join(members)}) on {len(texts)} training rows, "
-            "to label generated sentences"
-        )
         inputs = _inputs(inverter, encoder, texts, embeddings, targets, descriptions, seed)
         inputs = replace(inputs, balanced=balanced)
-        latest = _LATEST[inverter] = key, fit_committee(inputs, members)
+        store = None if kept is None else kept(_identity(inputs))
+        if store is None or not all(is_kept(name, store) for name in members):
+            runtime.announce(
+                f"mixup_hf: fitting a committee ({', '.join(members)}) on {len(texts)} training "
+                "rows, to label generated sentences"
+            )
+        latest = _LATEST[inverter] = key, fit_committee(inputs, members, store=store)
     committee = copy(latest[1])  # calibrating replaces its temperatures
     for name, member in (extra or {}).items():
         committee = committee.joined_by(name, member)
@@ -118,6 +127,18 @@ def _inputs(
         tunable_encoder=lambda: _TunesSides(TunableEncoder(inverter.encoder)),
         seed=seed,
     )
+
+
+def _identity(inputs: LabelInputs) -> dict[str, Any]:
+    """What a committee's members are fitted on, beside the models."""
+    return {
+        "rows": rows_digest(inputs.texts, inputs.targets.names, inputs.targets.values),
+        "problem_type": inputs.targets.problem_type,
+        "embeddings": hashlib.sha256(inputs.embeddings.numpy().tobytes()).hexdigest(),
+        "descriptions": list(inputs.descriptions),
+        "seed": inputs.seed,
+        "balanced": inputs.balanced,
+    }
 
 
 def _one_text(texts: Sequence[str]) -> list[str]:

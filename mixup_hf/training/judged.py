@@ -28,7 +28,7 @@ from mixup_hf.judging.labels.members.model import refuse_without_trainer
 from mixup_hf.training.auto import Chosen
 from mixup_hf.training.collator import MixupCollator
 from mixup_hf.training.committee import build_committee
-from mixup_hf.training.mix_settings import parent_lengths, text_check
+from mixup_hf.training.mix_settings import parent_lengths, text_check, vote_store
 from mixup_hf.training.plain_loop import mixed_rows
 from mixup_hf.training.plugin import TrainerPlugin
 from mixup_hf.training.rehearsal import Rehearsal
@@ -174,6 +174,7 @@ class JudgedPlugin(TrainerPlugin):
             calibration=self._calibration_texts,
             extra=extra,
             balanced=self.chosen.balance,
+            kept=vote_store(self.inverter, self.config),
         )
 
     def _all_targets(self) -> Targets:

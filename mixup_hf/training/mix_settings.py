@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mixup_hf import errors, registry, runtime
@@ -16,6 +18,7 @@ from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL
 from mixup_hf.data.text_pairs import are_pairs
 from mixup_hf.generation.cache import SentenceStore
 from mixup_hf.generation.lengths import ParentLengths
+from mixup_hf.generation.votes import VoteStore
 from mixup_hf.inverter import ending
 from mixup_hf.inverter.engines.base import DecodeSettings
 from mixup_hf.inverter.model import Inverter
@@ -25,6 +28,8 @@ from mixup_hf.judging.form import TextCheck
 from mixup_hf.judging.leaks import repeated_texts
 from mixup_hf.mixing.pairing import SamplingStrategy
 
+# Packages whose code decides what members of a committee say.
+_FIT_MEMBERS = ("mixup_hf", "scikit-learn", "torch", "transformers")
 _MANY_COPIES = 0.1  # share of the training rows
 WITHIN_CLASSES = ("same_class", "smote")
 
@@ -187,6 +192,26 @@ def sentence_store(
     if matches_length(inverter, config) or not settings.questions:
         identity["ending"] = ending.VERSION
     return SentenceStore(default_cache_dir() / "sentences", identity, config.cache_megabytes)
+
+
+def vote_store(
+    inverter: Inverter, config: MixupConfig
+) -> Callable[[Mapping[str, Any]], VoteStore] | None:
+    """Opens the store of what committees have said; None where nothing is kept.
+
+    In the background a member that is fitted late would draw random numbers beside the training.
+    """
+    if not config.reuse or not inverter.fingerprint or config.background:
+        return None
+    models = {
+        "aligner": inverter.fingerprint,
+        "quantization": inverter.quantization,
+        "device": inverter.device.type,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "versions": [version(package) for package in _FIT_MEMBERS],
+    }
+    folder = default_cache_dir() / "votes"
+    return lambda rows: VoteStore(folder, models | dict(rows), config.cache_megabytes)
 
 
 def invert_chunk(

@@ -24,7 +24,7 @@ from mixup_hf import InversedMixup, MixupConfig, fetch_embedded
 
 STARTS: dict[str, MixupConfig] = {
     "default": MixupConfig(reuse=False),
-    "default, rows found in the store": MixupConfig(),
+    "default, a second run": MixupConfig(),
     "without contrastive start": MixupConfig(reuse=False, contrastive_start=0),
     "parents' labels, no judges": bare(reuse=False, contrastive_start=0),
     "parents' labels, no judges, in the background": bare(
@@ -47,7 +47,7 @@ def starting(rows: int = 100) -> dict[str, tuple[float, float]]:
         "| settings | seconds to the model's first step | to the Trainer's first |\n|---|---|---|"
     )
     for name, config in STARTS.items():
-        if name == "default, rows found in the store":
+        if name == "default, a second run":
             first_step(texts, labels, config)  # leaves them there
         found[name] = first_step(texts, labels, config)
         print("| {} | {:.1f} | {:.1f} |".format(name, *found[name]), flush=True)

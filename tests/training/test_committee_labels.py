@@ -6,6 +6,7 @@ import json
 import logging
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from mixup_hf.data.row_files import mixed_json, read_mixed
 from mixup_hf.data.row_writer import write_rows
 from mixup_hf.data.rows import open_rows, save_rows
 from mixup_hf.generation.unlabeled import UNLABELED
+from mixup_hf.judging.labels import fitting
+from mixup_hf.training import committee
 
 TEXTS, LABELS = make_rows(24)
 MORE = ["new big price", "old team", "film star song", "bank law tax city", "what is red"]
@@ -347,3 +350,58 @@ def test_a_committee_is_fitted_anew_for_another_kind_of_label() -> None:
         made.append(mixup.committee.predict_proba(["the new film"]))
     assert made[0].sum() == pytest.approx(1, abs=1e-4)
     assert made[1].sum() != pytest.approx(1, abs=1e-4)
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of members, whenever one is built to be fitted."""
+    built: list[str] = []
+    build = fitting.build_learner
+
+    def noting(name: str, inputs: Any) -> Any:
+        built.append(name)
+        return build(name, inputs)
+
+    monkeypatch.setattr(fitting, "build_learner", noting)
+    monkeypatch.setattr(committee, "_LATEST", WeakKeyDictionary())  # as a new process has it
+    return built
+
+
+def rerun(inverter: Inverter, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Any:
+    monkeypatch.setattr(committee, "_LATEST", WeakKeyDictionary())
+    return make(inverter, settings).generate(8)
+
+
+def test_a_second_run_of_a_script_fits_no_committee(
+    fits: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    inverter = make_inverter()
+    rows = rerun(inverter, monkeypatch)
+    assert fits == ["encoder"]
+    assert "fitting a committee" in capsys.readouterr().err
+    assert rerun(inverter, monkeypatch) == rows
+    assert fits == ["encoder"]
+    shown = capsys.readouterr().err
+    assert "fitting a committee" not in shown
+    assert "Committee of 1" in shown
+
+
+@pytest.mark.parametrize(
+    "changed", [{"seed": 5}, {"reuse": False}, {"background": True}], ids=lambda each: str(each)
+)
+def test_with_other_settings_it_does(
+    changed: dict[str, Any], fits: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inverter = make_inverter()
+    rerun(inverter, monkeypatch)
+    rerun(inverter, monkeypatch, **changed)
+    assert fits == ["encoder", "encoder"]
+
+
+def test_and_with_another_aligner(fits: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    inverter = make_inverter()
+    for inverter.fingerprint in ("these weights", "others"):
+        rerun(inverter, monkeypatch)
+    assert fits == ["encoder", "encoder"]

@@ -18,7 +18,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixup_hf.judging.labels.committee import Committee, fit_committee
+    from mixup_hf.judging.labels.committee import Committee
+    from mixup_hf.judging.labels.fitting import fit_committee
     from mixup_hf.judging.labels.types import (
         LabelInputs,
         Labelled,
@@ -36,7 +37,7 @@ _HOMES = {
     "Member": "types",
     "ReadsText": "types",
     "TunesEncoder": "types",
-    "fit_committee": "committee",
+    "fit_committee": "fitting",
 }
 
 __all__ = [

@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixup_hf import errors, registry
+from mixup_hf import errors
 from mixup_hf.data.targets import REGRESSION, SINGLE_LABEL, Targets
 from mixup_hf.data.text_pairs import are_pairs, join_sides, without_blanks
-from mixup_hf.judging.labels.folds import assign_folds, predict_held_out
-from mixup_hf.judging.labels.members import build_learner
-from mixup_hf.judging.labels.memory import remembering
+from mixup_hf.judging.labels.folds import assign_folds
 from mixup_hf.judging.labels.pooling import (
     Scale,
     Temperatures,
@@ -22,12 +20,12 @@ from mixup_hf.judging.labels.pooling import (
     fit_weights,
     with_floor,
 )
-from mixup_hf.judging.labels.types import LabelInputs, Labelled, Member
+from mixup_hf.judging.labels.types import Labelled, Member
 
 # Of a member without held-out predictions, and of all others together: above 1/2, because members
 # that agree deserve more trust than each of them alone.
 FIXED_WEIGHT = 0.8
-_NUM_FOLDS = 5
+NUM_FOLDS = 5
 
 
 class Committee:
@@ -191,7 +189,7 @@ class Committee:
             return dict.fromkeys(held_out, 0.0), 0.0, 0.0
         values = self._targets.values.double().numpy()
         pooled = np.zeros((len(self._texts), self._num_labels))
-        folds = assign_folds(self._targets, _NUM_FOLDS, self._seed, self._texts)
+        folds = assign_folds(self._targets, NUM_FOLDS, self._seed, self._texts)
         for fold in range(int(folds.max()) + 1):
             kept = rows[folds[rows] != fold]
             weights = fit_weights(self._scale, [each[kept] for each in scores], values[kept])
@@ -257,42 +255,6 @@ class Committee:
         pooled = self._pool(votes, Temperatures(own, guests, 1.0))
         final = find_temperature(self._scale, pooled, target)
         return Temperatures(own, guests, final)
-
-
-def fit_committee(
-    inputs: LabelInputs,
-    members: Sequence[str],
-    *,
-    extra: Mapping[str, Member] | None = None,
-    calibration_texts: Sequence[str] = (),
-) -> Committee:
-    """Fit a committee on a training set.
-
-    Args:
-        inputs: The training set and models.
-        members: Names registered under the kind `member`.
-        extra: Members that have been fitted elsewhere, by name, such as the model in training.
-        calibration_texts: As for `Committee.calibrate`; none leave the committee uncalibrated.
-
-    Raises:
-        InvalidInput: A name is unknown or repeated, there is no member or fewer than two rows, or
-            a member cannot work with this training set.
-    """
-    extra = extra or {}
-    names = [*members, *extra]
-    if not names or len(set(names)) < len(names):
-        raise errors.bad("committee", "name at least one member, without duplicates", names)
-    for name in members:
-        errors.one_of("committee", name, registry.names("member"))
-    errors.at_least("number of rows", len(inputs.texts), 2)
-    shared = remembering(inputs)
-    fitted: dict[str, Member] = {}
-    for name in members:
-        learner = build_learner(name, shared)
-        held_out = predict_held_out(learner, inputs, _NUM_FOLDS)
-        fitted[name] = Member(learner.fit(np.arange(len(inputs.texts))), held_out)
-    committee = Committee(fitted | dict(extra), inputs.texts, inputs.targets, inputs.seed)
-    return committee.calibrate(calibration_texts) if calibration_texts else committee
 
 
 def _tensor(predictions: np.ndarray) -> Tensor:
