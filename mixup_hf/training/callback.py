@@ -178,7 +178,7 @@ class MixupCallback(TrainerCallback):
             return
         self._epoch += 1
         if self.contract is not None:
-            self.contract.check_rows(kwargs["train_dataloader"].dataset)  # labels may have changed
+            self.contract.check_again(kwargs["train_dataloader"].dataset)  # labels may have changed
         first, self._skipped = self._skipped, 0
         mixing_epoch = self._epoch - self.warmup_epochs
         if mixing_epoch < 0:

@@ -39,6 +39,9 @@ _WAY_OUT = (
 )
 
 
+_SEARCHED_AGAIN = 20_000  # texts: a second of tokenizing
+
+
 @dataclass
 class RowContract:
     """What the plugin was given, to be compared with what the Trainer trains on.
@@ -57,6 +60,7 @@ class RowContract:
     collator: MixupCollator
     rows: bool = True
     _warned: set[str] = field(default_factory=set, init=False)
+    _in_order: bool = field(default=True, init=False)
 
     def check(self, model: Any, dataset: Any) -> None:
         """Raise when rows or classes differ; warn when generated rows are formatted differently.
@@ -70,10 +74,17 @@ class RowContract:
         """
         if self.collator.problem_type != REGRESSION:
             check_class_order(self.label_names, getattr(model, "config", None))
-        self.check_rows(dataset)
+        self._check_rows(dataset)
 
-    def check_rows(self, dataset: Any) -> None:
-        """The part of `check` that asks about the rows: they may change from epoch to epoch."""
+    def check_again(self, dataset: Any) -> None:
+        """Compare rows once more, as an epoch begins: they may have changed.
+
+        Not where every text would have to be tokenized to find many rows in another order.
+        """
+        if self._in_order or len(self.texts) <= _SEARCHED_AGAIN:
+            self._check_rows(dataset)
+
+    def _check_rows(self, dataset: Any) -> None:
         if not self.rows:
             return
         if not hasattr(dataset, "__len__"):
@@ -95,7 +106,10 @@ class RowContract:
         self._check_texts(sample)
         for position, row, at in zip(sample.positions, sample.rows, sample.matches, strict=True):
             self._check_label(position, row, at, sample.shown(row))
-        self._check_all_labels(dataset, sample)
+        found = zip(sample.positions, sample.matches, strict=True)
+        self._in_order = all(at in texts for at, texts in found)
+        if self._in_order and len(dataset) == len(self.texts):
+            self._check_all_labels(dataset)
         self._check_format(sample)
 
     def _check_texts(self, sample: Sample) -> None:
@@ -137,14 +151,12 @@ class RowContract:
                 f"the class indices of train_dataset. {_WAY_OUT}"
             )
 
-    def _check_all_labels(self, dataset: Any, sample: Sample) -> None:
-        """Compare every label, where rows are in the plugin's order and labels cheap to read."""
-        found = zip(sample.positions, sample.matches, strict=True)
-        in_order = all(at in texts for at, texts in found)
-        if not isinstance(dataset, Dataset) or len(dataset) != len(self.texts) or not in_order:
+    def _check_all_labels(self, dataset: Any) -> None:
+        """Compare every label of rows in the plugin's order, where labels are cheap to read."""
+        if not isinstance(dataset, Dataset) or self.collator.problem_type != SINGLE_LABEL:
             return
         for key in self.collator.label_keys:
-            if key not in dataset.column_names or self.collator.problem_type != SINGLE_LABEL:
+            if key not in dataset.column_names:
                 continue
             labels, known = dataset.with_format(None)[key][:], self.collator.label2id
             read = [known.get(each, -1) if isinstance(each, str) else each for each in labels]
