@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 from collections.abc import Callable, Iterable, Sequence, Set
 from functools import wraps
@@ -67,9 +68,16 @@ class Command(TyperCommand):
         return super().parse_args(ctx, words)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; Ctrl-C is answered with one line."""
+        """Run the command; Ctrl-C is answered with one line, too long a path with an error."""
         try:
             return super().invoke(ctx)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            shown = str(error.filename)[:60]
+            raise errors.InvalidInput(
+                f"The path {shown!r}... is too long for this system. Give a shorter one."
+            ) from error
         except KeyboardInterrupt:
             typer.echo("Interrupted.", err=True)
             raise typer.Exit(130) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import unicodedata
 from collections import Counter, defaultdict
@@ -10,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mixup_hf import errors, runtime
+
+_MANY = 10**9  # a class index beyond it is no index, and may have more digits than can be printed
 
 
 def warn_conflicts(name: str, texts: Sequence[str], labels: Sequence[Any]) -> None:
@@ -46,7 +47,7 @@ def is_missing(label: Any) -> bool:
     """Whether a label is None, an empty string or nan."""
     if label is None or (isinstance(label, str) and not label):
         return True
-    return isinstance(label, numbers.Real) and math.isnan(float(label))
+    return isinstance(label, numbers.Real) and bool(label != label)  # only nan; ints of any size
 
 
 def warn_near_duplicates(names: Iterable[str]) -> None:
@@ -74,4 +75,26 @@ def warn_gaps(indices: Sequence[int], names: Sequence[str]) -> None:
             f"The class indices run from 0 to {len(names) - 1}, so {len(names)} classes are "
             f"assumed, but no row has class {shown}. If there are only {len(rows)} classes, map "
             f"their labels to 0..{len(rows) - 1}; otherwise set `num_labels`."
+        )
+
+
+def require_two_classes(indices: Sequence[int], names: Sequence[str]) -> None:
+    """Raise `InvalidInput` unless at least two classes occur, and there is a row for each."""
+    present = sorted(set(indices))
+    if len(present) < 2:
+        only = names[present[0]] if present else "none"
+        raise errors.InvalidInput(
+            f"`labels` must hold at least two classes, but only {only!r} occurs in "
+            f"{len(indices)} rows. A classifier cannot be trained on that."
+        )
+    require_rows(len(indices), len(names))
+
+
+def require_rows(rows: int, classes: int) -> None:
+    """Raise `InvalidInput` if there are more classes than rows."""
+    if rows < classes:
+        shown = classes if classes < _MANY else f"more than {_MANY}"
+        raise errors.InvalidInput(
+            f"There are fewer rows ({rows}) than classes ({shown}). Give at least one row for each "
+            "class; class indices count from 0."
         )

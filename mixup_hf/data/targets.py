@@ -14,7 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixup_hf import errors
-from mixup_hf.data.label_checks import refuse_missing, warn_gaps, warn_near_duplicates
+from mixup_hf.data.label_checks import (
+    refuse_missing,
+    require_rows,
+    require_two_classes,
+    warn_gaps,
+    warn_near_duplicates,
+)
 from mixup_hf.data.multi_hot import multi_hot
 
 SINGLE_LABEL = "single_label_classification"
@@ -201,7 +207,7 @@ def class_indices(
     """
     names = _class_names(labels, num_labels, label_names)
     indices = label_indices(labels, names)
-    _require_two_classes(indices, names)
+    require_two_classes(indices, names)
     if label_names is None:
         warn_near_duplicates(names)
         if num_labels is None:
@@ -249,6 +255,8 @@ def _class_names(
     else:
         highest = max(_checked_index(row, label) for row, label in enumerate(labels))
         count = highest + 1 if num_labels is None else num_labels
+        if label_names is None:
+            require_rows(len(labels), count)  # before one name is made for each
         names = [str(index) for index in range(count)] if label_names is None else list(label_names)
         if len(names) != count:
             raise errors.bad("label_names", f"hold {count} names", label_names)
@@ -282,18 +290,3 @@ def _checked_index(row: int, label: Any) -> int:
             f"{type(label).__name__}: {label!r}."
             + (" Give 0 and 1, or names." if isinstance(label, bool) else "")
         ) from None
-
-
-def _require_two_classes(indices: Sequence[int], names: Sequence[str]) -> None:
-    present = sorted(set(indices))
-    if len(present) < 2:
-        only = names[present[0]] if present else "none"
-        raise errors.InvalidInput(
-            f"`labels` must hold at least two classes, but only {only!r} occurs in "
-            f"{len(indices)} rows. A classifier cannot be trained on that."
-        )
-    if len(indices) < len(names):
-        raise errors.InvalidInput(
-            f"There are fewer rows ({len(indices)}) than classes ({len(names)}). Give at least one "
-            "row for each class."
-        )

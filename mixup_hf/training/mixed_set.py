@@ -160,6 +160,8 @@ class MixedTrainingSet:
     def _guard(self, eval_texts: Sequence[Any]) -> None:
         """Keep the evaluation texts out of training, as `leaks` says."""
         self.eval_texts = join_sides("eval_texts", list(eval_texts))
+        for row, text in enumerate(self.eval_texts):
+            errors.text(f"eval_texts[{row}]", text)
         self._loop_rows = None  # made without knowing these texts
         if self.config.leaks != "off":
             _check_parents(self.texts, self.eval_texts, fail=self.config.leaks == "fail")

@@ -116,6 +116,12 @@ def test_lists_that_are_none_are_refused_in_words(texts: Any, labels: Any, messa
         InversedMixup(make_inverter(), texts, labels)
 
 
+def test_evaluation_texts_are_text() -> None:
+    rows = (["a bank", "the price", "a bond", "the band"], ["x", "x", "y", "y"])
+    with pytest.raises(errors.InvalidInput, match=r"`eval_texts\[1\]` holds .*half of a surrogate"):
+        InversedMixup(make_inverter(), *rows, eval_texts=["good", "b\ud800"])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -95,6 +95,13 @@ def test_an_unexpected_error_asks_for_a_report(monkeypatch: pytest.MonkeyPatch) 
     assert "Please report it" in "".join(caught.value.__notes__)
 
 
+@pytest.mark.parametrize("words", [("report", "{}"), ("export", "{}", "--aligner", "embedded")])
+def test_too_long_a_path_is_an_error(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli.app, [word.format("x" * 300) for word in words])
+    assert isinstance(result.exception, MixupError)
+    assert "is too long for this system" in str(result.exception)
+
+
 def test_ctrl_c_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

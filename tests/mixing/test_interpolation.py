@@ -105,6 +105,8 @@ def test_indices_take_the_names_that_are_given() -> None:
         ([1, 1, 1], 2, None, "at least two classes, but only '1' occurs in 3 rows"),
         (["a", "a"], None, None, "at least two classes, but only 'a' occurs"),
         ([0, 2], None, None, r"fewer rows \(2\) than classes \(3\)"),
+        ([0, 10**12], None, None, r"fewer rows \(2\) than classes \(more than 1000000000\)"),
+        ([0, 10**400], None, None, "class indices count from 0"),
         (["a", "b"], None, ["a", "b", "c"], r"fewer rows \(2\) than classes \(3\)"),
     ],
 )

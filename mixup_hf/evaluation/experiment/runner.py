@@ -131,16 +131,16 @@ def read_runs(file: Path) -> Iterator[tuple[int, Run, str]]:
 
     A line that cannot be read is skipped with a warning; a file that is not there has no runs.
     """
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines = file.read_bytes().splitlines() if file.is_file() else []
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
         try:
-            content = json.loads(line)
+            content = json.loads(line.decode("utf-8"))
             job = Job(**content["job"])
             correct = [sign == "1" for sign in content["correct"]]
             run, settings = Run(job, content["metrics"], correct), str(content["settings"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             _LOGGER.warning("%s, line %d, is no run (%s): left out.", file, number, error)
             continue
         yield number, run, settings

@@ -198,6 +198,19 @@ def test_a_cut_line_is_run_again_and_those_around_it_are_not(
     assert "line 2, is no run" in caplog.text
 
 
+def test_so_are_lines_that_are_no_text_or_nested_without_end(
+    make: Callable[..., ExperimentConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make()
+    results, planned = Results(config), jobs(config)
+    results.append(made(planned[0], 0.5))
+    with results.file.open("ab") as stream:
+        stream.write(b"\x92\xff\n" + b"[" * 100_000 + b"\n")
+    results.append(made(planned[1], 0.75))
+    assert list(results.read()) == planned[:2]
+    assert caplog.text.count("is no run") == 2
+
+
 def test_a_job_that_another_process_is_at_is_left_to_it(
     make: Callable[..., ExperimentConfig],
 ) -> None:
