@@ -45,16 +45,22 @@ class SentenceStore:
         folder: Where the database is; created when it is first used.
         identity: What every key depends on: aligner, quantization, decode settings.
         megabytes: Size limit; the batches used longest ago are deleted beyond it.
+        holds: What it holds, in messages.
 
     Raises:
         InvalidInput: `megabytes` is not positive.
     """
 
     def __init__(
-        self, folder: str | Path, identity: Mapping[str, Any], megabytes: float = 256
+        self,
+        folder: str | Path,
+        identity: Mapping[str, Any],
+        megabytes: float = 256,
+        *,
+        holds: str = "decoded sentences",
     ) -> None:
         errors.positive("cache_megabytes", megabytes)
-        self.folder = Path(folder)
+        self.folder, self.holds = Path(folder), holds
         self.identity = dict(identity)
         self.limit = int(megabytes * 1_000_000)
         self._connection: sqlite3.Connection | None = None
@@ -117,18 +123,19 @@ class SentenceStore:
         if again and _is_damage(error):
             aside = _set_aside(self.folder / _FILE)
             _LOGGER.warning(
-                "The sentence cache %s is damaged (%s). It was renamed to %s, and its sentences "
-                "are decoded again.",
+                "The cache %s is damaged (%s). It was renamed to %s; its %s are made again.",
                 self.folder / _FILE,
                 error,
                 aside.name,
+                self.holds,
             )
             return
         self._usable = False
         _LOGGER.warning(
-            "Decoded sentences cannot be cached in %s (%s). This run is not affected, but a later "
-            "one has to decode them again. Free some space, point MIXUP_HF_CACHE elsewhere, or "
-            "set `reuse: false`.",
+            "The %s cannot be cached in %s (%s). This run is not affected, but a later one has to "
+            "make them again. Free some space, point MIXUP_HF_CACHE elsewhere, or set "
+            "`reuse: false`.",
+            self.holds,
             self.folder,
             error,
         )

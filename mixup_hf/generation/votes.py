@@ -30,12 +30,15 @@ class VoteStore:
     """
 
     def __init__(self, folder: str | Path, identity: Mapping[str, Any], megabytes: float) -> None:
-        self._store = SentenceStore(folder, identity, megabytes)
+        self._store = SentenceStore(folder, identity, megabytes, holds="labels of a committee")
 
     def get(self, member: str, asked: Sequence[str]) -> Tensor | None:
         """The predictions (n, C) kept for exactly these texts; None without any."""
         found = self._store.get(self._key(member, asked))
-        return None if found is None else _decoded(found[0])
+        try:
+            return None if found is None else _decoded(found[0])
+        except (ValueError, TypeError, IndexError):
+            return None  # nothing of ours: to be computed, and replaced
 
     def put(self, member: str, asked: Sequence[str], votes: Tensor) -> None:
         """Keep predictions (n, C); where that is impossible, warn once and go on."""
@@ -46,8 +49,9 @@ class VoteStore:
 
 
 def _encoded(votes: Tensor) -> str:
-    """All digits of a float tensor, as text."""
-    array = votes.detach().cpu().numpy()
+    """All digits of a float tensor, as text; 16 bits as 32."""
+    wide = votes if votes.dtype == torch.float64 else votes.float()
+    array = wide.detach().cpu().numpy()
     content = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
     return json.dumps([str(array.dtype), list(array.shape), content])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from torch.utils.data import get_worker_info
@@ -36,10 +37,10 @@ class MixupCollator:
     - `mixup_rows` (R,), int64: position in the pool, -1 for real rows.
 
     The last two never reach the model: the callback's hook removes them. For multi-label
-    classification and regression, `soft_labels` holds the targets (R, C), `labels` only counts
-    rows, and `mixup_weights` (R,) weights them in the loss. With `label_format="labels"`, for a
-    Trainer whose own loss takes soft labels, the batch holds the soft labels as `labels`, and only
-    `mixup_rows` is added.
+    classification and regression, `soft_labels` and `labels` hold the targets, (R, C) or (R,) with
+    one output, and `mixup_weights` (R,) weights the rows in the loss. With
+    `label_format="labels"`, for a Trainer whose own loss takes soft labels, the batch holds the
+    soft labels as `labels`, and only `mixup_rows` is added.
 
     Args:
         tokenizer: The classifier's tokenizer.
@@ -215,5 +216,7 @@ class _PaddingCollator:
 
 def _is_users(collator: Collator) -> bool:
     """Whether the collator is a script's own, which may read class names, or makes indices."""
+    while isinstance(collator, partial):
+        collator = collator.func
     package = str(getattr(collator, "__module__", "")).partition(".")[0]
     return not (isinstance(collator, _PaddingCollator) or package == "transformers")

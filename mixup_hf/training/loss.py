@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from mixup_hf import errors
 from mixup_hf.data.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+
+_LEAST = 1e-4  # relative difference that is one
 
 LossFunction = Callable[..., Tensor]
 
@@ -101,29 +104,47 @@ def explicit_function(given: bool | LossFunction, class_weights: Tensor | None) 
         class_weights: Weights of the classes (C,), for ours.
     """
     if callable(given):
-        return given if takes_soft_labels(given) else _counting_rows(given)
+        return given
     if class_weights is None:
         return soft_cross_entropy
     return partial(soft_cross_entropy, class_weights=class_weights)
 
 
-def _counting_rows(loss: LossFunction) -> LossFunction:
-    """A loss function told the rows of an optimizer step, N, where its labels are soft.
+def check_counts(loss: LossFunction, num_labels: int) -> None:
+    """Raise if a loss function divides soft labels by a count that is C times too large.
 
-    The Trainer counts the elements of `labels`, N * C for soft ones; a loss written for class
-    indices and divided by that count would be C times too small.
+    The Trainer counts the elements of `labels`, N * C for soft ones. So a loss for class indices
+    that divides a sum by `num_items_in_batch` gives soft labels a loss C times too small. It is
+    asked for both, of the same rows; one that needs more than logits is not asked.
+
+    Raises:
+        InvalidInput: It does.
     """
-
-    @wraps(loss)
-    def counted(
-        outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None, **more: Any
-    ) -> Tensor:
-        items = num_items_in_batch
-        if items is not None and labels.ndim == 2 and labels.is_floating_point():
-            items = items // labels.shape[-1]
-        return loss(outputs, labels, num_items_in_batch=items, **more)
-
-    return counted
+    rows = 4
+    logits = torch.linspace(-1, 1, rows * num_labels).reshape(rows, num_labels)
+    hard = torch.arange(rows) % num_labels
+    soft = F.one_hot(hard, num_labels).float()
+    try:
+        with torch.no_grad():
+            given = [
+                float(
+                    loss(
+                        SequenceClassifierOutput(logits=logits.clone()),
+                        labels.clone(),
+                        num_items_in_batch=torch.tensor(labels.numel()),
+                    )
+                )
+                for labels in (hard, soft)
+            ]
+    except Exception:  # whatever the user's function does with what is no batch of theirs
+        return
+    if abs(given[0]) > _LEAST and abs(given[0] / num_labels - given[1]) < _LEAST * abs(given[0]):
+        raise errors.InvalidInput(
+            f"The explicit loss {getattr(loss, '__name__', loss)!r} is {num_labels} times as small "
+            f"for soft labels (R, {num_labels}) as for class indices of the same rows: "
+            "`num_items_in_batch` counts the elements of `labels`. Divide it by labels.shape[-1] "
+            "where labels are floats, as `soft_cross_entropy` does."
+        )
 
 
 def row_losses(

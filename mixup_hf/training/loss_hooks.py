@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -195,7 +196,7 @@ class SoftLabelHooks:
             # Code that computes a loss from logits would stumble over a tuple; it gets what it
             # expects, and `require_gradient` says that its loss ignores the soft labels.
             return outputs if self.own_loss else (loss, outputs)
-        if isinstance(outputs, ModelOutput):
+        if isinstance(outputs, ModelOutput) and _declares_all(outputs):
             rest = {name: value for name, value in outputs.items() if name != "loss"}
             return type(outputs)(**{"loss": loss, **rest})
         if isinstance(outputs, dict):
@@ -229,6 +230,12 @@ class SoftLabelSmoother(LabelSmoother):
             return loss
         call: Any = super().__call__
         return call(model_output, labels, *args, **kwargs)
+
+
+def _declares_all(outputs: ModelOutput) -> bool:
+    """Whether outputs like these, and with a loss, can be made anew."""
+    declared: Any = fields(outputs) if is_dataclass(outputs) else ()
+    return {"loss", *outputs} <= {field.name for field in declared}
 
 
 def _require_no_labels(kwargs: Mapping[str, Any]) -> None:

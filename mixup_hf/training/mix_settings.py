@@ -206,6 +206,7 @@ def vote_store(
     models = {
         "aligner": inverter.fingerprint,
         "quantization": inverter.quantization,
+        "dtype": str(inverter.llm.get_input_embeddings().weight.dtype),
         "device": inverter.device.type,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "versions": [version(package) for package in _FIT_MEMBERS],

@@ -144,8 +144,8 @@ class MixingCollator:
             return self.plain.collate(real + mixed)
         except ValueError as error:
             lengths = {len(row.get("input_ids", ())) for row in real + mixed}
-            if len(lengths) < 2:
-                raise
+            if len(lengths) < 2 or any(isinstance(real[0].get(key), str) for key in LABEL_KEYS):
+                raise  # as without mixing
             raise errors.InvalidInput(
                 f"The collator could not put real and mixed rows into one batch ({error}). Mixed "
                 "rows are of any length: it must pad, as DataCollatorWithPadding does."

@@ -7,6 +7,7 @@ author wrote, in silence. So its own loss of some real rows is compared with the
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ def check_model_loss(
 ) -> None:
     """Raise if the model's own loss of real rows is not the plain mean over rows.
 
-    Not asked are models of transformers with their own loss function, models that compute no loss,
-    and weights in shards.
+    Not asked are models of transformers with their own loss function, models that take no labels or
+    compute no loss, and weights in shards.
 
     Args:
         args: Of the Trainer: the precision.
@@ -44,7 +45,8 @@ def check_model_loss(
     Raises:
         InvalidInput: The model computes another loss.
     """
-    if _is_stock(model) or runtime.is_sharded():
+    takes_labels = "labels" in inspect.signature(model.forward).parameters
+    if not takes_labels or _is_stock(model) or runtime.is_sharded():
         return
     targets = [next(iter(targets_in(row, collator).values()), None) for row in rows]
     known = [target for target in targets if target is not None]

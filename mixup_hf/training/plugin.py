@@ -19,7 +19,12 @@ from mixup_hf.training.contrastive import Contrast
 from mixup_hf.training.contrastive_start import ContrastiveStart
 from mixup_hf.training.curriculum import RealRows
 from mixup_hf.training.head_start import HeadStart
-from mixup_hf.training.loss import LossFunction, explicit_function, takes_soft_labels
+from mixup_hf.training.loss import (
+    LossFunction,
+    check_counts,
+    explicit_function,
+    takes_soft_labels,
+)
 from mixup_hf.training.mixed_set import MixedTrainingSet
 from mixup_hf.training.preprocess import Preprocess
 from mixup_hf.training.rehearsal import Rehearsal
@@ -84,11 +89,12 @@ class TrainerPlugin(MixedTrainingSet):
             labels: Their labels (N), instead of reading them.
             preprocess: `preprocess(texts, text_pairs=None) -> features`, for training rows that
                 have a prefix, a template or a chat format: see `MixupCollator`.
-            explicit_loss: The Trainer's own loss takes soft labels (R, C) as `labels`, and is told
-                the rows of an optimizer step as `num_items_in_batch`. Without a loss of its own, it
-                is given `soft_cross_entropy`. (A Trainer's `compute_loss` is told R * C.)
-            check_rows: Compare a sample of the training rows with the plugin's. Turn it off for a
-                data set whose rows change at every access.
+            explicit_loss: The Trainer's own loss takes soft labels (R, C) as `labels`; it is told
+                their elements, R * C, as `num_items_in_batch`. Without a loss of its own, it is
+                given `soft_cross_entropy`.
+            check_rows: Compare training rows with the plugin's, batches with the rows they are made
+                from, and a model's own loss with the plain one. Turn it off where rows change at
+                every access.
             log_samples: Generated rows that TensorBoard, W&B, Trackio or MLflow (those of
                 `report_to`) and `log_history` show of a refill, with their parents' texts; 0
                 shows none.
@@ -120,7 +126,7 @@ class TrainerPlugin(MixedTrainingSet):
             explicit_loss=loss,
             preprocess=preprocess,
             check_rows=check_rows,
-            text_column=columns.text_in(trainer.train_dataset),
+            text_column=columns.text_in(trainer.train_dataset, self.texts),
             text_pair_column=text_pair_column or "text_pair",
             label_column=label_column,
             **collator_settings,
@@ -166,8 +172,10 @@ class TrainerPlugin(MixedTrainingSet):
             InvalidState: The plugin has no training rows yet.
         """
         self._require_rows()
-        if callable(explicit_loss) and self.class_weights is not None:
-            raise _two_weights()
+        if callable(explicit_loss):
+            if self.class_weights is not None:
+                raise _two_weights()
+            check_counts(explicit_loss, self.num_labels)
         collator = self._collator(
             tokenizer,
             base_collator,

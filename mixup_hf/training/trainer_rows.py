@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from mixup_hf import errors, runtime
-from mixup_hf.data.text_pairs import join_sides
+from mixup_hf.data.text_pairs import join_sides, split_sides
 from mixup_hf.training.collator import LABEL_KEYS
 
 
@@ -28,15 +28,23 @@ class Columns:
     text_pair: str | None = None
     label: str | None = None
 
-    def text_in(self, dataset: Any) -> str:
-        """The column of the texts: named, or the one of strings; `text` where none can be told."""
+    def text_in(self, dataset: Any, texts: Sequence[str]) -> str:
+        """The column of the texts: named, or the one of strings; `text` where none can be told.
+
+        Args:
+            dataset: The training set.
+            texts: The texts, pairs joined: a column of other strings is not theirs.
+        """
         readable = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
         if self.text is not None or not readable or not len(dataset):
             return self.text or "text"
         try:
-            return _text_column(dataset, self, "train_dataset") or "text"
+            found = _text_column(dataset, self, "train_dataset")
         except errors.InvalidInput:  # there are several
             return "text"
+        first = None if found is None else _raw(dataset)[0][found]
+        known = any(first in split_sides(text) for text in texts)
+        return found if found is not None and known else "text"
 
 
 @dataclass(frozen=True)
@@ -254,7 +262,8 @@ def _model_names(config: Any) -> list[str] | None:
 def names_of(config: Any) -> list[str]:
     """The classes in a model's `id2label`, by index: keys read from JSON are strings."""
     id2label = getattr(config, "id2label", None) or {}
-    return [str(id2label[index]) for index in sorted(id2label, key=int)]
+    numbered = all(str(index).isdecimal() for index in id2label)
+    return [str(id2label[index]) for index in sorted(id2label, key=int if numbered else str)]
 
 
 def read_eval_texts(dataset: Any, columns: Columns, tokenizer: Any) -> list[str]:

@@ -66,7 +66,8 @@ def check_training(
     )
     if contract is not None:
         contract.check(model, loader.dataset)
-    if collator.label_format != "labels" and collator.checks_batches and not weighs:
+    smooths = args.label_smoothing_factor > 0  # then the Trainer ignores the model's own loss
+    if collator.label_format != "labels" and collator.checks_batches and not (weighs or smooths):
         check_model_loss(args, model, SeenRows(loader).some(MODEL_LOSS_ROWS), collator)
 
 

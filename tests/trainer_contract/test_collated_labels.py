@@ -191,6 +191,64 @@ def test_one_that_changes_tokens_is_not_taken_for_it(tmp_path: Path) -> None:
     assert trainer.train().global_step == 1
 
 
+def dropping(features: Features) -> Any:
+    """Drops all tokens but one, so that rows have tokens of others."""
+    rows = [
+        {"input_ids": [2, 6, 3], "attention_mask": [1] * 3, "label": row["label"]}
+        for row in features
+    ]
+    return PAD(rows)
+
+
+def test_nor_is_one_that_drops_tokens(tmp_path: Path) -> None:
+    texts = [WORDS[0], WORDS[1], f"{WORDS[0]} {WORDS[1]}"] * 4
+    data = tokenized(texts, CLASSES)
+    trainer = attached(tmp_path, train_dataset=data, data_collator=dropping)
+    assert trainer.train().global_step == 1
+
+
+def test_labels_that_a_transform_makes_are_those_that_count(tmp_path: Path) -> None:
+    stored = Dataset.from_dict({"text": TEXTS, "label": [each + 1 for each in CLASSES]})
+
+    def transform(rows: dict[str, list[Any]]) -> dict[str, Any]:
+        return {**TOKENIZER(rows["text"]), "labels": [each - 1 for each in rows["label"]]}
+
+    trainer = attached(
+        tmp_path,
+        train_dataset=stored.with_transform(transform),
+        columns={"texts": TEXTS, "labels": CLASSES},
+    )
+    assert trainer.train().global_step == 1
+
+
+def test_a_column_of_other_strings_is_no_text_column(tmp_path: Path) -> None:
+    rows = [
+        {"id": f"doc-{at}", **TOKENIZER(text), "label": CLASSES[at]}
+        for at, text in enumerate(TEXTS)
+    ]
+    trainer = plain_trainer(tmp_path, train_dataset=rows, arguments={"max_steps": 1})
+    make_mixup().attach(trainer, texts=TEXTS, labels=CLASSES)
+    assert trainer.train().global_step == 1
+
+
+def test_names_in_a_second_label_column_may_be_spelled_otherwise(tmp_path: Path) -> None:
+    model = make_classifier(LABELS)
+    model.config.id2label = dict(enumerate(["sport", "crime", "art"]))
+    shown = [["S", "C", "A"][each] for each in CLASSES]
+
+    def collate(features: Features) -> Any:
+        return PAD([{key: row[key] for key in (*INPUTS, "labels")} for row in features])
+
+    trainer = attached(
+        tmp_path,
+        model=model,
+        train_dataset=with_columns(label=shown, labels=CLASSES),
+        data_collator=collate,
+        columns={"text_column": "text", "label_column": "labels"},
+    )
+    assert trainer.train().global_step == 1
+
+
 def test_two_label_columns_must_say_the_same(tmp_path: Path) -> None:
     other = [(each + 1) % LABELS for each in CLASSES]
     trainer = plain_trainer(tmp_path, train_dataset=tokenized().add_column("labels", other))

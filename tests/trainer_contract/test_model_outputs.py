@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,9 @@ from torch.nn import functional as F
 from trainer_runs import LABELS, assert_close, assert_identical, record, weights
 from transformers import Trainer
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils.generic import ModelOutput
 
+from mixup_hf import soft_cross_entropy
 from mixup_hf.errors import MixupError
 from mixup_hf.training.loss import logits_of
 
@@ -229,15 +232,62 @@ def summed(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tens
     return F.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
 
 
-def test_an_explicit_loss_is_told_the_rows_of_a_step(tmp_path: Path) -> None:
-    """Not the elements of soft labels, of which there are C times as many."""
+def counted(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
+    count = num_items_in_batch / (labels.shape[-1] if labels.is_floating_point() else 1)
+    return F.cross_entropy(outputs.logits, labels, reduction="sum") / count
+
+
+def wrapped(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
+    return soft_cross_entropy(outputs, labels, num_items_in_batch) + 0.0
+
+
+def test_an_explicit_loss_that_counts_elements_as_rows_is_refused(tmp_path: Path) -> None:
+    trainer = plain_trainer(tmp_path, compute_loss_func=summed)
+    with pytest.raises(MixupError, match="'summed' is 3 times as small"):
+        make_mixup().attach(trainer, explicit_loss=True)
+
+
+@pytest.mark.parametrize("loss", [counted, wrapped, soft_cross_entropy])
+def test_one_that_counts_rows_gives_the_loss_of_hard_labels(loss: Any, tmp_path: Path) -> None:
     losses = []
     for ratio in (None, 0.0001):
         trainer = plain_trainer(
-            tmp_path / str(ratio), compute_loss_func=summed, arguments={"max_steps": 1}
+            tmp_path / str(ratio), compute_loss_func=loss, arguments={"max_steps": 1}
         )
         if ratio is not None:
             make_mixup(mix_ratio=ratio).attach(trainer, explicit_loss=True)
         trainer.train()
         losses += logged(trainer)
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+@dataclass
+class OnlyLogits(ModelOutput):
+    logits: Tensor | None = None
+
+
+def test_outputs_of_a_class_without_a_loss_are_given_one(tmp_path: Path) -> None:
+    model = Scripted(LABELS)
+    model.form = lambda loss, logits: OnlyLogits(logits=logits)
+    trainer = plain_trainer(tmp_path, model=model, arguments={"max_steps": 1})
+    make_mixup().attach(trainer)
+    trainer.train()
+    assert len(logged(trainer)) == 1
+
+
+class Bare(Scripted):
+    """Takes no labels."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:  # type: ignore[override]
+        return super().forward(input_ids, attention_mask)
+
+
+def test_a_model_that_takes_no_labels_is_trained(tmp_path: Path) -> None:
+    trainer = plain_trainer(
+        tmp_path,
+        model=Bare(LABELS),
+        arguments={"max_steps": 1, "label_names": ["labels"], "remove_unused_columns": True},
+    )
+    make_mixup().attach(trainer)
+    trainer.train()
+    assert len(logged(trainer)) == 1

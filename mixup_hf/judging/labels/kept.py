@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from mixup_hf import runtime
 from mixup_hf.judging.labels.types import Member
 
 _HELD_OUT = "held out"  # instead of texts
@@ -43,15 +44,23 @@ def kept_member(name: str, fit: Callable[[], Member], store: KeepsVotes) -> Memb
     """
     fitted = cache(fit)
     held_out = store.get(name, [_HELD_OUT])
+    is_new = held_out is None
     if held_out is None:
         held_out = fitted().held_out
         assert held_out is not None
         store.put(name, [_HELD_OUT], held_out)
 
     def predict(texts: Sequence[str]) -> Tensor:
+        nonlocal is_new
         asked = ["texts", *texts]
         votes = store.get(name, asked)
         if votes is None:
+            if not is_new:
+                runtime.announce(
+                    f"mixup_hf: fitting the member {name} of the committee: no earlier run has "
+                    "asked it for these sentences"
+                )
+                is_new = True
             votes = fitted().predict(texts)
             store.put(name, asked, votes)
         return votes

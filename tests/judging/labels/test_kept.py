@@ -56,7 +56,9 @@ def test_a_second_run_fits_nothing_and_says_the_same(tmp_path: Path, fits: list[
         fits.clear()
 
 
-def test_for_other_texts_members_are_fitted_then(tmp_path: Path, fits: list[str]) -> None:
+def test_for_other_texts_members_are_fitted_then(
+    tmp_path: Path, fits: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     inputs = topic_inputs([8, 8, 8])
     fit_committee(inputs, MEMBERS, store=open_store(tmp_path)).label(TEXTS)
     fits.clear()
@@ -64,6 +66,7 @@ def test_for_other_texts_members_are_fitted_then(tmp_path: Path, fits: list[str]
     committee.label(TEXTS)
     assert fits == []
     found = committee.label(MORE).labels
+    assert capsys.readouterr().err.count("fitting the member encoder of the committee") == 1
     assert sorted(fits) == sorted(MEMBERS)
     assert torch.equal(found, fit_committee(inputs, MEMBERS).label(MORE).labels)
     fits.clear()
@@ -111,6 +114,12 @@ def test_a_folder_that_cannot_be_written_costs_only_the_fit(
     found = fit_committee(inputs, ["encoder"], store=open_store(tmp_path)).label(TEXTS)
     assert torch.equal(found.labels, fit_committee(inputs, ["encoder"]).label(TEXTS).labels)
     assert "cannot be cached" in caplog.text
+
+
+def test_what_is_no_prediction_is_made_again(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store._store.put(store._key("encoder", ["a text"]), ["no prediction"])
+    assert store.get("encoder", ["a text"]) is None
 
 
 def test_all_digits_are_kept(tmp_path: Path) -> None:
