@@ -67,12 +67,12 @@ def check_model_loss(
     if own is None:
         return
     logits = logits_of(outputs)
-    wanted = torch.stack(known).to(device)
+    wanted = torch.stack(known).to(logits.device)
     if logits.shape != wanted.shape:
         return  # refused, with the reason, by the hooks
     plain = row_losses(logits, wanted, collator.problem_type).mean()
     low = logits.dtype != torch.float32 or args.bf16 or args.fp16
-    if torch.isclose(own.float(), plain, rtol=_TOLERANCE_16 if low else _TOLERANCE, atol=1e-5):
+    if torch.isclose(own.to(plain), plain, rtol=_TOLERANCE_16 if low else _TOLERANCE, atol=1e-5):
         return
     raise _other_loss(model, own.item(), plain.item(), len(rows), collator.problem_type)
 
@@ -106,5 +106,6 @@ def _other_loss(
         f"{plain:.4f} for {rows} training rows), and soft labels would take its place. For class "
         "weights, set `class_weights`: InversedMixup.from_pretrained(..., "
         "class_weights='balanced') or one number per class. Any other loss: give the Trainer a "
-        "`compute_loss_func` that takes soft labels (R, C), and set explicit_loss=True in attach()."
+        "`compute_loss_func` that takes soft labels (R, C), and set explicit_loss=True in "
+        f"attach(); or set check_rows=False there, and be content with {name}."
     )
