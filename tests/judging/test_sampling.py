@@ -81,7 +81,7 @@ def test_a_committee_is_fitted_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(
         committee,
         "fit_committee",
-        lambda given, members: seen.append(len(given.texts)) or fit(given, members),
+        lambda given, members, store: seen.append(len(given.texts)) or fit(given, members),
     )
     built = committee.build_committee(
         inputs.encoder,  # type: ignore[arg-type]  # the member `encoder` needs no more
