@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from tiny import make_encoder
 from torch import Tensor
@@ -13,7 +14,20 @@ from torch.nn import functional as F
 
 from mixup_hf.data.targets import read_targets
 from mixup_hf.inverter.encoder import TunableEncoder
-from mixup_hf.judging.labels import LabelInputs
+from mixup_hf.judging.labels import LabelInputs, fitting
+
+
+def noting_fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that grows by the name of a member whenever one is built to be fitted."""
+    built: list[str] = []
+    build = fitting.build_learner
+
+    def noting(name: str, inputs: LabelInputs) -> Any:
+        built.append(name)
+        return build(name, inputs)
+
+    monkeypatch.setattr(fitting, "build_learner", noting)
+    return built
 
 
 def noise(text: str, size: int) -> Tensor:

@@ -83,10 +83,13 @@ def require_tokenizer(trainer: Any) -> PreTrainedTokenizerBase:
 
 def own_loss(trainer: Trainer) -> LossFunction | None:
     """What the Trainer was built with to compute the loss: a function, or an overridden method."""
-    overridden = type(trainer).compute_loss is not Trainer.compute_loss
-    loss: Any = trainer.compute_loss if overridden else None
+    loss: Any = trainer.compute_loss if _overrides_loss(trainer) else None
     found: LossFunction | None = trainer.compute_loss_func or loss
     return found
+
+
+def _overrides_loss(trainer: Trainer) -> bool:
+    return type(trainer).compute_loss is not Trainer.compute_loss
 
 
 def connect(trainer: Trainer, kwargs: dict[str, Any], samples: SampleTables | None = None) -> None:
@@ -108,7 +111,7 @@ def connect(trainer: Trainer, kwargs: dict[str, Any], samples: SampleTables | No
         *others,
     ]
     callback.collator.has_callback = True
-    callback.own_loss = type(trainer).compute_loss is not Trainer.compute_loss
+    callback.own_loss = _overrides_loss(trainer)
     if not callback.own_loss:
         trainer.compute_loss_func = kwargs.get("compute_loss_func")
     use_soft_smoother(trainer)

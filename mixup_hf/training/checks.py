@@ -37,9 +37,7 @@ from mixup_hf.training.trainer_rows import names_of
 _WAY_OUT = (
     "InversedMixup.from_pretrained(...).attach(trainer) reads the rows from trainer.train_dataset."
 )
-
-
-_SEARCHED_AGAIN = 20_000  # texts: a second of tokenizing
+_SEARCHED_AGAIN = 20_000  # texts, all of which are tokenized where rows are in another order
 
 
 @dataclass

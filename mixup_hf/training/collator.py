@@ -108,8 +108,8 @@ class MixupCollator:
         errors.one_of("label_format", label_format, ("soft_labels", "labels"))
         self.tokenizer = tokenizer
         self.num_labels = num_labels
-        self.label2id = dict(label2id or {})
         self.base_collator = base_collator or _PaddingCollator(tokenizer)
+        self.label2id = dict(label2id or {})
         self.mix_ratio = mix_ratio
         self.mixed_weight = mixed_weight
         self.preprocess = preprocess or TokenizerPreprocess(tokenizer, max_length)

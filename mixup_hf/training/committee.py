@@ -71,20 +71,12 @@ def build_committee(
         at = torch.from_numpy(rows)
         texts, embeddings = [texts[row] for row in rows.tolist()], embeddings[at]
         targets = replace(targets, values=targets.values[at], groups=targets.groups[rows])
-    key = (
-        tuple(texts),
-        targets.values.numpy().tobytes(),
-        tuple(members),
-        tuple(descriptions),
-        (targets.problem_type, *targets.names),
-        seed,
-        balanced,
-    )
+    inputs = _inputs(inverter, encoder, texts, embeddings, targets, descriptions, seed)
+    inputs = replace(inputs, balanced=balanced)
+    key = _identity(inputs), tuple(members)
     latest = _LATEST.get(inverter)
     if latest is None or latest[0] != key:
-        inputs = _inputs(inverter, encoder, texts, embeddings, targets, descriptions, seed)
-        inputs = replace(inputs, balanced=balanced)
-        store = None if kept is None else kept(_identity(inputs))
+        store = None if kept is None else kept(key[0])
         if store is None or not all(is_kept(name, store) for name in members):
             runtime.announce(
                 f"mixup_hf: fitting a committee ({', '.join(members)}) on {len(texts)} training "

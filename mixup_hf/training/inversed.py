@@ -96,9 +96,7 @@ class InversedMixup(JudgedPlugin):
         refuse_rows_file(config)
         super().__init__(inverter, config, unlabeled_texts, label_descriptions)
         if texts is not None or labels is not None:
-            checked = check_rows(
-                () if texts is None else texts, labels, num_labels, label_names, problem_type
-            )
+            checked = check_rows(texts, labels, num_labels, label_names, problem_type)
             self._bind(*checked, eval_texts)
 
     def _bind(self, texts: list[str], targets: Targets, eval_texts: Sequence[Any]) -> None:
@@ -196,9 +194,7 @@ class InversedMixup(JudgedPlugin):
         if texts is not None or labels is not None:
             _check_mixable(
                 config,
-                *check_rows(
-                    () if texts is None else texts, labels, num_labels, label_names, problem_type
-                ),
+                *check_rows(texts, labels, num_labels, label_names, problem_type),
             )
         decode_settings(config)
         inverter = Inverter.from_pretrained(

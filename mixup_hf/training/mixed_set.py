@@ -196,6 +196,7 @@ class MixedTrainingSet:
         )
 
     def _contract(self, collator: MixupCollator, check_rows: bool) -> RowContract:
+        """What compares rows with the Trainer's; the collator compares batches, or does not."""
         collator.checks_batches = check_rows
         return RowContract(self.texts, self.targets, self.label_names, collator, check_rows)
 

@@ -73,9 +73,7 @@ class OfflineMixup(TrainerPlugin):
         self._file = Path(rows_file)
         require_rows(self._file)
         if texts is not None or labels is not None:
-            checked = check_rows(
-                () if texts is None else texts, labels, num_labels, label_names, problem_type
-            )
+            checked = check_rows(texts, labels, num_labels, label_names, problem_type)
             self._bind(*checked, eval_texts)
 
     def push_to_hub(self, repo_id: str, *, license: str, **options: Any) -> str:

@@ -18,7 +18,7 @@ _SOURCES: tuple[str, ...] = get_args(LabelSource)
 
 
 def check_rows(
-    texts: Sequence[Any],
+    texts: Sequence[Any] | None,
     labels: Sequence[Any] | None,
     num_labels: int | None,
     label_names: Sequence[str] | None,
@@ -40,6 +40,7 @@ def check_rows(
         InvalidType: A data set, a bare string, or values that are no texts or labels.
         InvalidInput: Empty texts, unequal numbers of texts and labels, fewer than two classes.
     """
+    texts = () if texts is None else texts
     if hasattr(texts, "column_names") or labels is None:
         kind = type(texts).__name__
         raise errors.InvalidType(

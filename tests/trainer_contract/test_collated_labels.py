@@ -131,33 +131,29 @@ def test_a_collator_that_scales_numbers_is_refused(tmp_path: Path) -> None:
         trainer.train()
 
 
-def test_so_is_one_with_several_labels_in_another_order(tmp_path: Path) -> None:
+def with_tags(folder: Path, names: list[str] | None) -> Trainer:
+    """Several labels a row, in the collator's own order; the model names them, or does not."""
     tags = ["sport", "crime", "art"]
     model = make_classifier(3)
     model.config.problem_type = "multi_label_classification"
-    trainer = attached(
-        tmp_path,
+    if names is not None:
+        model.config.id2label = dict(enumerate(names))
+    return attached(
+        folder,
         model=model,
         train_dataset=with_columns(tags=[[tags[each]] for each in CLASSES]),
         data_collator=collated(lambda row: [float(tag in row["tags"]) for tag in tags]),
         columns={"label_column": "tags"},
     )
+
+
+def test_so_is_one_with_several_labels_in_another_order(tmp_path: Path) -> None:
     with pytest.raises(MixupError, match=r"\['sport'\] in the column 'tags'"):
-        trainer.train()
+        with_tags(tmp_path, None).train()
 
 
 def test_and_taken_once_the_order_is_given(tmp_path: Path) -> None:
-    tags = ["sport", "crime", "art"]
-    model = make_classifier(3)
-    model.config.problem_type = "multi_label_classification"
-    model.config.id2label = dict(enumerate(tags))
-    trainer = attached(
-        tmp_path,
-        model=model,
-        train_dataset=with_columns(tags=[[tags[each]] for each in CLASSES]),
-        data_collator=collated(lambda row: [float(tag in row["tags"]) for tag in tags]),
-        columns={"label_column": "tags"},
-    )
+    trainer = with_tags(tmp_path, ["sport", "crime", "art"])
     batches = record(trainer.model)
     trainer.train()
     assert batches.training[0]["soft_labels"][:4].argmax(1).tolist() == CLASSES[:4]

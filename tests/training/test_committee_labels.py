@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import pytest
 import torch
+from labelling import noting_fits
 from tiny import make_classifier, make_dataset, make_inverter, make_rows, word_tokenizer
 from trainer_runs import make_arguments
 from transformers import Trainer
@@ -19,7 +20,6 @@ from mixup_hf.data.row_files import mixed_json, read_mixed
 from mixup_hf.data.row_writer import write_rows
 from mixup_hf.data.rows import open_rows, save_rows
 from mixup_hf.generation.unlabeled import UNLABELED
-from mixup_hf.judging.labels import fitting
 from mixup_hf.training import committee
 
 TEXTS, LABELS = make_rows(24)
@@ -354,17 +354,7 @@ def test_a_committee_is_fitted_anew_for_another_kind_of_label() -> None:
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of members, whenever one is built to be fitted."""
-    built: list[str] = []
-    build = fitting.build_learner
-
-    def noting(name: str, inputs: Any) -> Any:
-        built.append(name)
-        return build(name, inputs)
-
-    monkeypatch.setattr(fitting, "build_learner", noting)
-    monkeypatch.setattr(committee, "_LATEST", WeakKeyDictionary())  # as a new process has it
-    return built
+    return noting_fits(monkeypatch)
 
 
 def rerun(inverter: Inverter, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Any:

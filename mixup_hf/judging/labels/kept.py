@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Protocol
 
 from torch import Tensor
@@ -42,27 +42,28 @@ def kept_member(name: str, fit: Callable[[], Member], store: KeepsVotes) -> Memb
         fit: Fits it, with held-out predictions.
         store: Knows what members fitted on the same rows, by the same models, have predicted.
     """
-    fitted = cache(fit)
     held_out = store.get(name, [_HELD_OUT])
-    is_new = held_out is None
+    fitted = cache(fit if held_out is None else partial(_fit_late, name, fit))
     if held_out is None:
         held_out = fitted().held_out
         assert held_out is not None
         store.put(name, [_HELD_OUT], held_out)
 
     def predict(texts: Sequence[str]) -> Tensor:
-        nonlocal is_new
         asked = ["texts", *texts]
         votes = store.get(name, asked)
         if votes is None:
-            if not is_new:
-                runtime.announce(
-                    f"mixup_hf: fitting the member {name} of the committee: no earlier run has "
-                    "asked it for these sentences"
-                )
-                is_new = True
             votes = fitted().predict(texts)
             store.put(name, asked, votes)
         return votes
 
     return Member(predict, held_out)
+
+
+def _fit_late(name: str, fit: Callable[[], Member]) -> Member:
+    """Fit in the middle of a run, which may wait for a minute."""
+    runtime.announce(
+        f"mixup_hf: fitting the member {name} of the committee: no earlier run has asked it for "
+        "these sentences"
+    )
+    return fit()

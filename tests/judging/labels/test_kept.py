@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from labelling import topic_inputs, topic_texts
+from labelling import noting_fits, topic_inputs, topic_texts
 from torch import Tensor
 
 from mixup_hf.generation.votes import VoteStore
-from mixup_hf.judging.labels import LabelInputs, fit_committee, fitting
+from mixup_hf.judging.labels import LabelInputs, fit_committee
 from mixup_hf.judging.labels.kept import is_kept
 from mixup_hf.registry import register, unregister
 
@@ -24,16 +24,7 @@ MORE, _ = topic_texts([2, 2, 2], start=200)
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of members, whenever one is built to be fitted."""
-    built: list[str] = []
-    build = fitting.build_learner
-
-    def noting(name: str, inputs: LabelInputs) -> Any:
-        built.append(name)
-        return build(name, inputs)
-
-    monkeypatch.setattr(fitting, "build_learner", noting)
-    return built
+    return noting_fits(monkeypatch)
 
 
 def open_store(folder: Path, **identity: Any) -> VoteStore:
